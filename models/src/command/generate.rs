@@ -1,0 +1,161 @@
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use kosmosg::bundle::Folder;
+use kosmosg::engine::Engine;
+use kosmosg::engine::burn::{Burn, BurnDevice};
+use kosmosg::engine::candle::{Candle, CandleDevice};
+use kosmosg::picture::Picture;
+use kosmosg::pipeline::{Pipeline, Request};
+use kosmosg::prompt::PromptDocument;
+use kosmosg::protocol::GenerateSettings;
+use kosmosg::sampler::SamplerKind;
+use kosmosg_models::verify::EngineName;
+
+/// Makes a picture from a prompt of words and pictures.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  kosmosg generate --prompt 'a <i> next to a <i> in the snow' --image cat.png --image dog.png -o out.png
+
+Each <i> in the prompt is the place of one --image, in order. The picture carries its recipe: kosmosg info reads bundles, \
+and most tools show the PNG's `parameters`.")]
+pub struct Arguments {
+    /// Words, with <i> where a picture stands.
+    #[arg(short, long)]
+    prompt: String,
+    /// A picture for the next <i>: PNG, JPEG or WebP.
+    #[arg(short, long = "image", value_name = "FILE")]
+    images: Vec<PathBuf>,
+    /// What to steer away from.
+    #[arg(long, default_value = "")]
+    negative: String,
+    /// The PNG to write; with --count above 1, a number is added to its name.
+    #[arg(short, long)]
+    output: PathBuf,
+    /// The model [default: the built-in one].
+    #[arg(long, value_name = "DIR")]
+    bundle: Option<PathBuf>,
+    /// Seed of the noise: the same seed makes the same picture, on every engine.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Denoising steps [default: the bundle's].
+    #[arg(long)]
+    steps: Option<usize>,
+    /// Guidance scale: how closely to follow the prompt; 1 or less is off [default: the bundle's].
+    #[arg(long)]
+    guidance: Option<f64>,
+    /// dpmpp-2m, dpmpp-2m-karras, ddim, pndm, euler or unipc [default: the bundle's].
+    #[arg(long)]
+    sampler: Option<SamplerKind>,
+    /// How many pictures.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
+    count: u64,
+    /// Tensor library.
+    #[arg(long, value_enum, default_value = "burn")]
+    engine: EngineName,
+    /// cpu; wgpu (burn only); cuda (in builds with the feature `cuda`).
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: DeviceName,
+    /// Print what was made as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum DeviceName {
+    Cpu,
+    Wgpu,
+    Cuda,
+}
+
+impl Arguments {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match (self.engine, self.device) {
+            (EngineName::Burn, DeviceName::Cpu) => self.run_on::<Burn>(BurnDevice::cpu()),
+            (EngineName::Burn, DeviceName::Wgpu) => self.run_on::<Burn>(pollster::block_on(BurnDevice::webgpu())?),
+            (EngineName::Candle, DeviceName::Cpu) => self.run_on::<Candle>(CandleDevice::cpu()),
+            (EngineName::Candle, DeviceName::Cuda) => self.run_on::<Candle>(CandleDevice::cuda(0)?),
+            (EngineName::Candle, DeviceName::Wgpu) => bail!("candle has no wgpu device; use --engine burn"),
+            #[cfg(feature = "cuda")]
+            (EngineName::Burn, DeviceName::Cuda) => self.run_on::<Burn>(BurnDevice::cuda()),
+            #[cfg(not(feature = "cuda"))]
+            (EngineName::Burn, DeviceName::Cuda) => {
+                bail!("this build has no CUDA; build it with --features cuda")
+            }
+        }
+    }
+
+    fn run_on<E: Engine>(self, device: E::Device) -> anyhow::Result<ExitCode> {
+        let request = self.request()?;
+        let bundle = self.bundle.clone().unwrap_or_else(super::default_bundle);
+        let folder = Folder::open(&bundle).with_context(|| format!("opening the bundle {}", bundle.display()))?;
+        let begin = Instant::now();
+        let pipeline = Pipeline::<E>::load(&folder, &device)?;
+        let load_secs = begin.elapsed().as_secs_f64();
+        let mut made = Vec::new();
+        for index in 0..self.count {
+            let begin = Instant::now();
+            let bar = self.progress(index, pipeline.start(&request.settings, index)?.evaluations());
+            let picture =
+                pollster::block_on(pipeline.generate(&request, index, |state| bar.set_position(state.step() as u64)))?;
+            bar.finish_and_clear();
+            let path = self.path(index);
+            let recipe = pipeline.recipe(&request, index, &picture);
+            std::fs::write(&path, picture.to_png(Some(&recipe))).with_context(|| path.display().to_string())?;
+            let secs = begin.elapsed().as_secs_f64();
+            if !self.json {
+                println!("{} ({secs:.1} s on {})", path.display(), E::NAME);
+            }
+            made.push(serde_json::json!({ "file": path, "seconds": secs, "recipe": recipe }));
+        }
+        if self.json {
+            let all = serde_json::json!({ "load_seconds": load_secs, "pictures": made });
+            println!("{}", serde_json::to_string_pretty(&all)?);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn request(&self) -> anyhow::Result<Request> {
+        let read = |path: &PathBuf| -> anyhow::Result<Picture> {
+            let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+            Picture::decode(&bytes).with_context(|| path.display().to_string())
+        };
+        Ok(Request {
+            prompt: PromptDocument::from_text(&self.prompt, self.images.len())?,
+            pictures: self.images.iter().map(read).collect::<Result<_, _>>()?,
+            negative: self.negative.clone(),
+            settings: GenerateSettings {
+                seed: self.seed,
+                sampler: self.sampler,
+                steps: self.steps,
+                guidance: self.guidance,
+            },
+        })
+    }
+
+    fn progress(&self, index: u64, evaluations: usize) -> ProgressBar {
+        if self.json {
+            return ProgressBar::hidden();
+        }
+        let style = ProgressStyle::with_template("{msg} {bar:30} step {pos} of {len}, {eta} left")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::new(evaluations as u64).with_style(style);
+        bar.set_message(format!("picture {} of {}", index + 1, self.count));
+        bar
+    }
+
+    /// `out.png`, or `out-2.png` for the second of several.
+    fn path(&self, index: u64) -> PathBuf {
+        if self.count == 1 {
+            return self.output.clone();
+        }
+        let stem = self.output.file_stem().unwrap_or_default().to_string_lossy();
+        let extension = self.output.extension().unwrap_or("png".as_ref()).to_string_lossy();
+        let parent = self.output.parent().unwrap_or(Path::new(""));
+        parent.join(format!("{stem}-{}.{extension}", index + 1))
+    }
+}

@@ -1,0 +1,57 @@
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use kosmosg::bundle::Folder;
+
+/// Shows what a bundle is made of.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The bundle's folder.
+    bundle: PathBuf,
+    /// Read every file and compare it with its checksum.
+    #[arg(long)]
+    check: bool,
+    /// Print the manifest as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let folder = Folder::open(&self.bundle)?;
+        let manifest = folder.manifest();
+        if self.check {
+            folder.tokenizer()?;
+            for name in manifest.parts.keys() {
+                folder.part(name)?;
+            }
+        }
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(manifest)?);
+            return Ok(ExitCode::SUCCESS);
+        }
+        println!("{}", manifest.name);
+        println!("  pictures   {0} × {0} pixels", manifest.picture_size);
+        let defaults = manifest.defaults;
+        println!("  sampler    {}, {} steps, guidance {}", defaults.sampler, defaults.steps, defaults.guidance);
+        println!("  licence    {}", manifest.licence);
+        println!("  origin     {}", manifest.origin);
+        println!("  {:<10} {:>10} {:>12}  files", "part", "size", "in memory");
+        let mut total = 0;
+        for (name, part) in &manifest.parts {
+            let files: Vec<&str> = part.files.iter().map(|file| file.name.as_str()).collect();
+            let (bytes, memory) = (megabytes(part.bytes), megabytes(part.memory_bytes));
+            println!("  {name:<10} {bytes:>10} {memory:>12}  {}", files.join(", "));
+            total += part.bytes;
+        }
+        println!("  {:<10} {:>10}", "all", megabytes(total));
+        if self.check {
+            println!("all files are as the manifest says");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}

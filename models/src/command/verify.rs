@@ -1,0 +1,43 @@
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use kosmosg_models::verify::{EngineName, folder};
+
+/// Compares our numbers with a folder of numbers from the public implementations.
+///
+/// The folder is of one of four forms: KOSMOS-G's networks (config.json, model.safetensors, cases.safetensors),
+/// Stable Diffusion's (diffusers' folders and cases.safetensors), preprocessing (pictures, cases.json,
+/// cases.safetensors), or a tokenizer (sentencepiece.bpe.model, dict.txt, cases.json).
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The folder.
+    dir: PathBuf,
+    /// Which engine computes our numbers.
+    #[arg(long, value_enum, default_value = "burn")]
+    engine: EngineName,
+    /// Print a JSON list instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let (_, rows) = folder(&self.dir, self.engine)?;
+        let failed = rows.iter().filter(|row| !row.passed()).count();
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(&rows)?);
+        } else {
+            let width = rows.iter().map(|row| row.tensor.chars().count()).max().unwrap_or(0);
+            println!("{:width$}  {:>9}  {:>9}", "tensor", "error", "tolerance");
+            for row in &rows {
+                let mark = if row.passed() { "" } else { "  FAILED" };
+                println!("{:width$}  {:>9.2e}  {:>9.0e}{mark}", row.tensor, row.error, row.tolerance);
+            }
+            println!("{} passed, {failed} failed", rows.len() - failed);
+        }
+        if rows.is_empty() {
+            anyhow::bail!("{} has nothing to compare", self.dir.display());
+        }
+        Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}

@@ -1,0 +1,139 @@
+//! Training: the paper's path at any size, on the world of [`crate::sprites`].
+//!
+//! Before the paper's three stages come two that stand in for Stable Diffusion: an autoencoder, and a denoiser with its text
+//! encoder. Each [`Stage`] reads what earlier ones made and leaves `weights.gguf` in its folder of the run.
+//!
+//! A run is a function of its configuration: sample `i` of a stage depends on seed and `i` alone, and so a run that was
+//! interrupted goes on as if it had not been. Source: *Kosmos-G*, section 2.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use kosmosg::engine::burn::BurnDevice;
+use kosmosg::weights::HostTensor;
+
+pub use config::TrainConfig;
+pub use export::export;
+pub use vocabulary::{tokenizer, vocabulary};
+
+use run::train;
+use stages::{AlignTask, DecoderTask, InstructTask, LmTask, Shared, VaeTask};
+
+mod checkpoint;
+pub mod config;
+mod export;
+mod init;
+mod noising;
+mod optimizer;
+mod parameters;
+mod prefetch;
+mod preview;
+mod progress;
+mod run;
+mod stages;
+mod vocabulary;
+
+/// What is trained, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// 0a: pictures to latents and back.
+    Vae,
+    /// 0b: captions to latents.
+    Decoder,
+    /// 1: the language model, with eyes.
+    Lm,
+    /// 2: AlignerNet, on captions alone.
+    Align,
+    /// 3: everything before the decoder, through the decoder.
+    Instruct,
+}
+
+impl Stage {
+    /// All of them, in order.
+    pub const ALL: [Self; 5] = [Self::Vae, Self::Decoder, Self::Lm, Self::Align, Self::Instruct];
+
+    /// Its name on the command line and in the run's folder.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vae => "vae",
+            Self::Decoder => "decoder",
+            Self::Lm => "lm",
+            Self::Align => "align",
+            Self::Instruct => "instruct",
+        }
+    }
+
+    /// The stages whose results it builds on.
+    fn needs(self) -> &'static [Self] {
+        match self {
+            Self::Vae | Self::Lm => &[],
+            Self::Decoder => &[Self::Vae],
+            Self::Align => &[Self::Decoder, Self::Lm],
+            Self::Instruct => &[Self::Vae, Self::Decoder, Self::Lm, Self::Align],
+        }
+    }
+}
+
+/// Where and how a stage runs.
+#[derive(Debug, Clone)]
+pub struct TrainOptions {
+    /// What the run trains.
+    pub config: TrainConfig,
+    /// The run's folder; each stage has one in it.
+    pub run: PathBuf,
+    /// Where it computes, [with gradients](BurnDevice::training).
+    pub device: BurnDevice,
+}
+
+/// `~/.cache/kosmosg/train/NAME`: where runs are unless someone says otherwise.
+///
+/// # Errors
+/// There is no home folder.
+pub fn default_run(name: &str) -> anyhow::Result<PathBuf> {
+    let home = std::env::var_os("HOME").or_else(|| std::env::var_os("USERPROFILE"));
+    let home = home.context("no home folder; name the run's folder")?;
+    Ok(Path::new(&home).join(".cache/kosmosg/train").join(name))
+}
+
+/// Trains a stage to its end, from its newest checkpoint if there is one.
+///
+/// # Errors
+/// A configuration that does not fit the world or the checkpoint, an earlier stage that is not trained yet or was trained
+/// on since, a file that cannot be read or written, or a loss that is not finite several times in a row.
+pub fn run(stage: Stage, options: &TrainOptions) -> anyhow::Result<()> {
+    let shared = Shared::new(options)?;
+    let job = shared.job(stage)?;
+    match stage {
+        Stage::Vae => train(&job, &VaeTask::new(&shared)),
+        Stage::Decoder => train(&job, &DecoderTask::new(&shared)?),
+        Stage::Lm => train(&job, &LmTask::new(&shared)),
+        Stage::Align => train(&job, &AlignTask::new(&shared)?),
+        Stage::Instruct => train(&job, &InstructTask::new(&shared)?),
+    }
+}
+
+/// What a stage resulted in so far: its weights by full name.
+///
+/// # Errors
+/// The stage was not trained, or its file is damaged.
+pub fn result(run: &Path, stage: Stage) -> anyhow::Result<BTreeMap<String, HostTensor>> {
+    checkpoint::read_tensors(&result_path(run, stage)?)
+}
+
+/// The file of a stage's weights.
+fn result_path(run: &Path, stage: Stage) -> anyhow::Result<PathBuf> {
+    let path = run.join(stage.name()).join(WEIGHTS);
+    if !path.exists() {
+        anyhow::bail!(
+            "stage {name} of {} is not trained yet: `{}` is missing; `kosmosg train {name}` makes it",
+            run.display(),
+            path.display(),
+            name = stage.name(),
+        );
+    }
+    Ok(path)
+}
+
+/// What a stage leaves for later ones.
+const WEIGHTS: &str = "weights.gguf";

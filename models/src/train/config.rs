@@ -1,0 +1,239 @@
+//! What a run trains, and how: one TOML file.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use kosmosg::config::{ClipTextConfig, KosmosGConfig, UNetConfig, VaeConfig};
+use serde::{Deserialize, Serialize};
+
+use super::Stage;
+
+/// A training run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Side of the world's pictures, in pixels.
+    pub picture_size: usize,
+    /// Sizes of all networks.
+    pub networks: Networks,
+    /// Stage 0a.
+    pub vae: VaeStage,
+    /// Stage 0b.
+    pub decoder: DecoderStage,
+    /// Stage 1.
+    pub lm: LmStage,
+    /// Stage 2.
+    pub align: AlignStage,
+    /// Stage 3.
+    pub instruct: InstructStage,
+}
+
+/// Sizes of all networks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Networks {
+    /// Everything before the decoder.
+    pub kosmosg: KosmosGConfig,
+    /// The text encoder that the decoder learns to follow.
+    pub text: ClipTextConfig,
+    /// The denoiser.
+    pub unet: UNetConfig,
+    /// The autoencoder; its `scaling_factor` is measured once it is trained.
+    pub vae: VaeConfig,
+}
+
+/// How a stage is trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Training {
+    /// Seed of weights and data.
+    pub seed: u64,
+    /// Updates.
+    pub steps: u64,
+    /// Samples in each.
+    pub batch: usize,
+    /// So many different samples, again and again, instead of new ones without end: to see whether a network learns at all.
+    #[serde(default)]
+    pub samples: Option<u64>,
+    /// Highest learning rate.
+    pub lr: f64,
+    /// Updates over which the learning rate rises from 0.
+    pub warmup: u64,
+    /// How it goes on from there.
+    pub decay: Decay,
+    /// Adam's `β₁` and `β₂`.
+    pub betas: [f64; 2],
+    /// Adam's ε.
+    pub eps: f64,
+    /// Decoupled weight decay of matrices and kernels; norms, biases and tables have none.
+    pub weight_decay: f64,
+    /// Largest norm of all gradients together.
+    pub clip: f64,
+    /// Decay of the weights' moving average, which is then what the stage results in.
+    #[serde(default)]
+    pub ema: Option<f64>,
+    /// Updates between two checkpoints.
+    pub checkpoint_every: u64,
+    /// Updates between two sample sheets.
+    pub sheet_every: u64,
+}
+
+/// How the learning rate goes on after the warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decay {
+    /// It stays.
+    Constant,
+    /// In a straight line to 0 at the last update.
+    Linear,
+}
+
+impl Training {
+    /// The learning rate of update `step`, counted from 0.
+    pub fn learning_rate(&self, step: u64) -> f64 {
+        let warm = ((step + 1) as f64 / self.warmup.max(1) as f64).min(1.0);
+        let left = self.steps.saturating_sub(step) as f64 / self.steps.saturating_sub(self.warmup).max(1) as f64;
+        match self.decay {
+            Decay::Constant => self.lr * warm,
+            Decay::Linear => self.lr * warm * left.min(1.0),
+        }
+    }
+}
+
+/// Stage 0a: the autoencoder, `|x − x̂| + (x − x̂)² + kl · KL`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VaeStage {
+    /// Weight of the latents' divergence from a standard normal distribution.
+    pub kl: f32,
+    /// How it is trained.
+    pub training: Training,
+}
+
+/// Stage 0b: the text encoder and the denoiser together.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecoderStage {
+    /// Probability that a sample has the empty caption, which guidance needs.
+    pub drop_caption: f64,
+    /// Each sample's loss is weighted with `min(SNR, γ) / SNR` (arXiv 2303.09556), if given. Plain noise prediction spends
+    /// most of the gradient on timesteps whose noise can be read off the picture; with γ = 5 a small network learns what
+    /// the picture should be in a third of the samples.
+    #[serde(default)]
+    pub min_snr_gamma: Option<f64>,
+    /// How it is trained.
+    pub training: Training,
+}
+
+/// Stage 1: language modelling.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LmStage {
+    /// Shares of captions, of a picture and its caption, and of captions with pictures in them.
+    pub mix: [f64; 3],
+    /// Beginnings of the names that are trained. A tiny model trains the whole vision tower here, since there is no
+    /// pretrained one of its world.
+    pub trained: Vec<String>,
+    /// How it is trained.
+    pub training: Training,
+}
+
+/// Stage 2: alignment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlignStage {
+    /// How it is trained.
+    pub training: Training,
+}
+
+/// Stage 3: instruction tuning through the frozen denoiser.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InstructStage {
+    /// Shares of constructed samples, edits and captions.
+    pub mix: [f64; 3],
+    /// Probability that an entity's words are dropped and only its picture stays.
+    pub drop_words: f64,
+    /// Probability that a cut-out keeps its background.
+    pub keep_background: f64,
+    /// Probability that an edit has no caption.
+    pub drop_caption: f64,
+    /// Probability that the condition is the null condition.
+    pub null_condition: f64,
+    /// As in [`DecoderStage`].
+    #[serde(default)]
+    pub min_snr_gamma: Option<f64>,
+    /// Beginnings of the names that are trained.
+    pub trained: Vec<String>,
+    /// How it is trained.
+    pub training: Training,
+}
+
+impl TrainConfig {
+    /// How a stage is trained.
+    pub fn training(&self, stage: Stage) -> &Training {
+        match stage {
+            Stage::Vae => &self.vae.training,
+            Stage::Decoder => &self.decoder.training,
+            Stage::Lm => &self.lm.training,
+            Stage::Align => &self.align.training,
+            Stage::Instruct => &self.instruct.training,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn training_mut(&mut self, stage: Stage) -> &mut Training {
+        match stage {
+            Stage::Vae => &mut self.vae.training,
+            Stage::Decoder => &mut self.decoder.training,
+            Stage::Lm => &mut self.lm.training,
+            Stage::Align => &mut self.align.training,
+            Stage::Instruct => &mut self.instruct.training,
+        }
+    }
+
+    /// Reads a TOML file.
+    ///
+    /// # Errors
+    /// The file and the place in it.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("{} is not a training configuration", path.display()))
+    }
+
+    /// The preset of the built-in bundle.
+    ///
+    /// # Panics
+    /// Never: a test reads it.
+    pub fn tiny() -> Self {
+        toml::from_str(include_str!("../../configs/tiny.toml")).expect("the preset is tested")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_preset_can_be_read_and_fits_itself() {
+        let TrainConfig { picture_size, networks, .. } = TrainConfig::tiny();
+        assert_eq!(networks.vae.sample_size, Some(picture_size));
+        assert_eq!(networks.unet.sample_size, Some(picture_size / networks.vae.downscale()));
+        assert_eq!(networks.unet.in_channels, networks.vae.latent_channels);
+        assert_eq!(networks.text.hidden_size, networks.unet.cross_attention_dim);
+        assert_eq!(networks.kosmosg.aligner.dim, networks.unet.cross_attention_dim);
+        assert_eq!(networks.kosmosg.aligner.queries, networks.text.max_position_embeddings);
+    }
+
+    #[test]
+    fn the_learning_rate_rises_and_falls() {
+        let training =
+            Training { steps: 110, warmup: 10, lr: 2.0, decay: Decay::Linear, ..TrainConfig::tiny().vae.training };
+        assert_eq!(training.learning_rate(0), 0.2);
+        assert_eq!(training.learning_rate(9), 2.0);
+        assert_eq!(training.learning_rate(60), 1.0);
+        assert_eq!(training.learning_rate(110), 0.0);
+        let constant = Training { decay: Decay::Constant, ..training };
+        assert_eq!(constant.learning_rate(10_000), 2.0);
+    }
+}

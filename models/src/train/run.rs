@@ -1,0 +1,302 @@
+//! The loop that all stages share.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Context as _;
+use kosmosg::engine::Tensor;
+use kosmosg::engine::burn::train::{backward, plain};
+use kosmosg::engine::burn::{Burn, BurnDevice};
+use kosmosg::picture::Picture;
+use kosmosg::weights::{HostTensor, WeightError, Weights, gguf};
+use serde_json::Value;
+
+use super::WEIGHTS;
+use super::checkpoint::{Checkpoint, Progress, write_whole};
+use super::config::Training;
+use super::optimizer::AdamW;
+use super::parameters::Parameters;
+use super::prefetch::prefetch;
+use super::progress::{Reporter, StepReport};
+
+/// What is particular about a stage.
+pub(super) trait Task {
+    /// The networks that are built anew for each step.
+    type Networks;
+    /// What a step sees, still in host memory.
+    type Batch: Send + 'static;
+
+    /// Weights that earlier stages made.
+    fn known(&self) -> BTreeMap<String, HostTensor> {
+        BTreeMap::new()
+    }
+    /// Whether a parameter is trained; all others stay as they are, bit by bit.
+    fn trains(&self, _name: &str) -> bool {
+        true
+    }
+    /// Builds the networks.
+    fn networks(&self, weights: &Weights<'_, Burn>) -> Result<Self::Networks, WeightError>;
+    /// What draws the batch of a step, counted from 0, on a thread of its own: a pure function.
+    fn source(&self) -> Box<dyn Fn(u64) -> Self::Batch + Send>;
+    /// What the step minimises.
+    fn loss(&self, networks: &Self::Networks, batch: Self::Batch) -> Loss;
+    /// What shows a person how far it is, if the stage has something to show.
+    fn sheet(&self, _networks: &Self::Networks) -> anyhow::Result<Option<Sheet>> {
+        Ok(None)
+    }
+    /// What a stage leaves besides its weights: a file's name and bytes.
+    fn extra(&self, _networks: &Self::Networks) -> anyhow::Result<Option<(&'static str, Vec<u8>)>> {
+        Ok(None)
+    }
+}
+
+/// A loss, `[1]`, and the numbers that a person wants to see with it.
+pub(super) struct Loss {
+    /// What is minimised.
+    pub total: Tensor<Burn, 1>,
+    /// Names and numbers, `[1]` each.
+    pub parts: Vec<(&'static str, Tensor<Burn, 1>)>,
+}
+
+/// A sample sheet.
+pub(super) struct Sheet {
+    /// Pictures in a grid.
+    pub picture: Picture,
+    /// What was asked for, from left to right and from top to bottom.
+    pub prompts: Vec<String>,
+}
+
+/// A stage to be trained.
+pub(super) struct Job {
+    /// Its name.
+    pub name: &'static str,
+    /// Its folder, which is there.
+    pub dir: PathBuf,
+    /// How it is trained.
+    pub training: Training,
+    /// What it begins with besides its own settings: networks, words, earlier stages. A checkpoint that began with
+    /// something else cannot go on.
+    pub basis: Value,
+    /// Where it computes.
+    pub device: BurnDevice,
+}
+
+/// So many losses in a row that are not finite end a run: it will not recover by itself.
+const MOST_SKIPPED: u64 = 5;
+
+/// Trains a stage to its end.
+pub(super) fn train<T: Task>(job: &Job, task: &T) -> anyhow::Result<()> {
+    let Job { name, dir, training, .. } = job;
+    let mut trainer = Trainer::open(job, task)?;
+    let first = trainer.progress.step;
+    let mut reporter = Reporter::new(dir, name, first, training.steps, training.batch)?;
+    let count: usize = trainer.parameters.shapes().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    reporter.say(&format!("{name}: {count} parameters, step {first} of {}, in {}", training.steps, dir.display()));
+    let mut skipped = 0;
+    for batch in prefetch(first..training.steps, task.source()) {
+        let report = trainer.step(task, batch)?;
+        let step = trainer.progress.step;
+        if report.is_finite() {
+            skipped = 0;
+        } else {
+            skipped += 1;
+            reporter.say(&format!("step {step}: the loss is not finite; skipped"));
+            if skipped == MOST_SKIPPED {
+                anyhow::bail!(
+                    "{MOST_SKIPPED} steps in a row had no finite loss; lower the learning rate of stage {name} and start \
+                     again from the checkpoint in {}",
+                    dir.display()
+                );
+            }
+        }
+        reporter.step(&StepReport {
+            step,
+            numbers: &report.numbers,
+            norm: report.norm,
+            lr: training.learning_rate(trainer.optimizer.updates()),
+            seconds: trainer.progress.seconds,
+        })?;
+        let is_last = step == training.steps;
+        if is_last || step % training.checkpoint_every == 0 {
+            trainer.save(dir, task)?;
+        }
+        if is_last || step % training.sheet_every == 0 {
+            trainer.draw(dir, task)?;
+        }
+    }
+    Ok(())
+}
+
+/// A stage at some step.
+pub(super) struct Trainer {
+    pub parameters: Parameters,
+    optimizer: AdamW,
+    pub progress: Progress,
+    device: BurnDevice,
+}
+
+/// The numbers of a step.
+pub(super) struct Outcome {
+    /// The loss, then its parts.
+    pub numbers: Vec<(&'static str, f64)>,
+    /// Norm of the gradients.
+    pub norm: f64,
+}
+
+impl Outcome {
+    fn is_finite(&self) -> bool {
+        self.norm.is_finite() && self.numbers[0].1.is_finite()
+    }
+}
+
+impl Trainer {
+    /// Goes on from the newest checkpoint, or starts.
+    pub fn open<T: Task>(job: &Job, task: &T) -> anyhow::Result<Self> {
+        let Job { name, dir, training, basis, device } = job;
+        let mut fingerprint = basis.clone();
+        fingerprint["seed"] = training.seed.into();
+        fingerprint["batch"] = training.batch.into();
+        let mut tensors = Parameters::create(training.seed, task.known(), device, |weights| task.networks(weights))?;
+        let checkpoint = Checkpoint::newest(dir)?;
+        if let Some(checkpoint) = &checkpoint {
+            if let Some(what) = checkpoint.progress.difference(&fingerprint) {
+                anyhow::bail!(
+                    "stage {name} began with another `{what}`: put that back, or remove {} to begin again",
+                    dir.display()
+                );
+            }
+            tensors.extend(checkpoint.weights.clone());
+        }
+        let parameters = Parameters::new(&tensors, device, |name| task.trains(name));
+        let mut optimizer = AdamW::new(training, &parameters, |name| task.trains(name));
+        let mut progress = Progress { fingerprint, ..Progress::default() };
+        if let Some(checkpoint) = checkpoint {
+            optimizer
+                .restore(checkpoint.progress.updates, &checkpoint.optimizer, device)
+                .with_context(|| format!("the checkpoint in {} does not fit", dir.display()))?;
+            progress = checkpoint.progress;
+        }
+        Ok(Self { parameters, optimizer, progress, device: device.clone() })
+    }
+
+    /// One update, unless the loss is not finite.
+    pub fn step<T: Task>(&mut self, task: &T, batch: T::Batch) -> anyhow::Result<Outcome> {
+        let start = Instant::now();
+        let networks = self.parameters.build(|weights| task.networks(weights))?;
+        let Loss { total, parts } = task.loss(&networks, batch);
+        let step = self.optimizer.gather(&self.parameters, &mut backward(&total), &self.device);
+        // One read-back for all numbers: each costs a wait for the device.
+        let (names, values): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+        let all = [step.norm_squared.clone(), plain(total)].into_iter().chain(values.into_iter().map(plain));
+        let all = pollster::block_on(Tensor::cat(all.collect(), 0).to_host()).context("cannot read a loss")?;
+        let names = std::iter::once("loss").chain(names);
+        let outcome = Outcome {
+            numbers: names.zip(all[1..].iter().map(|&x| f64::from(x))).collect(),
+            norm: f64::from(all[0]).sqrt(),
+        };
+        if outcome.is_finite() {
+            self.optimizer.update(&mut self.parameters, step, outcome.norm);
+        }
+        self.progress.step += 1;
+        self.progress.updates = self.optimizer.updates();
+        self.progress.seconds += start.elapsed().as_secs_f64();
+        Ok(outcome)
+    }
+
+    /// Writes the stage's result, then where it stands: what a killed process leaves unfinished is written again.
+    fn save<T: Task>(&self, dir: &Path, task: &T) -> anyhow::Result<()> {
+        let averages = self.optimizer.averages(&self.parameters)?;
+        write_whole(&dir.join(WEIGHTS), &gguf::write(&averages))?;
+        if let Some((name, bytes)) = task.extra(&self.averaged(task)?)? {
+            write_whole(&dir.join(name), &bytes)?;
+        }
+        let mut weights = self.parameters.to_host()?;
+        weights.retain(|name, _| task.trains(name));
+        Checkpoint { progress: self.progress.clone(), weights, optimizer: self.optimizer.state()? }.write(dir)
+    }
+
+    fn draw<T: Task>(&self, dir: &Path, task: &T) -> anyhow::Result<()> {
+        let Some(Sheet { picture, prompts }) = task.sheet(&self.averaged(task)?)? else { return Ok(()) };
+        let sheets = dir.join("sheets");
+        fs::create_dir_all(&sheets).with_context(|| format!("cannot create {}", sheets.display()))?;
+        write_whole(&sheets.join(format!("{:07}.png", self.progress.step)), &picture.to_png(None))?;
+        if !prompts.is_empty() {
+            write_whole(&sheets.join("prompts.txt"), (prompts.join("\n") + "\n").as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// The networks with their averaged weights.
+    fn averaged<T: Task>(&self, task: &T) -> anyhow::Result<T::Networks> {
+        let averages = self.optimizer.averages(&self.parameters)?;
+        let parameters = Parameters::new(&averages, &self.device, |_| false);
+        Ok(parameters.build(|weights| task.networks(weights))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::TrainConfig;
+    use crate::train::config::Decay;
+
+    /// Learns the number 3, which is not to be had in some steps.
+    struct Toy {
+        fails: fn(u64) -> bool,
+    }
+
+    impl Task for Toy {
+        type Networks = Tensor<Burn, 1>;
+        type Batch = f32;
+
+        fn networks(&self, weights: &Weights<'_, Burn>) -> Result<Self::Networks, WeightError> {
+            weights.tensor("x", [4])
+        }
+
+        fn source(&self) -> Box<dyn Fn(u64) -> f32 + Send> {
+            let fails = self.fails;
+            Box::new(move |step| if fails(step) { f32::NAN } else { 3.0 })
+        }
+
+        fn loss(&self, x: &Tensor<Burn, 1>, batch: f32) -> Loss {
+            let difference = x.clone().affine(1.0, -batch);
+            Loss { total: (difference.clone() * difference).mean_all(), parts: Vec::new() }
+        }
+    }
+
+    fn job(dir: &Path, steps: u64) -> Job {
+        let common = TrainConfig::tiny().vae.training;
+        let training = Training { steps, lr: 0.1, warmup: 0, decay: Decay::Constant, ema: None, ..common };
+        let basis = serde_json::json!({});
+        Job { name: "toy", dir: dir.to_owned(), training, basis, device: BurnDevice::cpu().training() }
+    }
+
+    #[test]
+    fn a_step_without_a_finite_loss_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        train(&job(dir.path(), 200), &Toy { fails: |step| step % 3 == 1 }).unwrap();
+        let checkpoint = Checkpoint::newest(dir.path()).unwrap().unwrap();
+        assert_eq!((checkpoint.progress.step, checkpoint.progress.updates), (200, 133));
+        let x = checkpoint.weights["x"].to_f32();
+        assert!(x.iter().all(|x| (x - 3.0).abs() < 0.05), "{x:?}");
+    }
+
+    #[test]
+    fn several_in_a_row_end_the_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = train(&job(dir.path(), 200), &Toy { fails: |step| step > 20 }).unwrap_err().to_string();
+        assert!(error.contains("5 steps in a row") && error.contains("stage toy"), "{error}");
+    }
+
+    #[test]
+    fn a_checkpoint_of_something_else_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let toy = Toy { fails: |_| false };
+        train(&job(dir.path(), 2), &toy).unwrap();
+        let other = Job { basis: serde_json::json!({"world": "new"}), ..job(dir.path(), 4) };
+        let error = train(&other, &toy).unwrap_err().to_string();
+        assert!(error.contains("another `world`"), "{error}");
+    }
+}

@@ -1,0 +1,104 @@
+//! Stage 0b: the decoder, a denoiser and the text encoder that it follows, trained together from nothing.
+//!
+//! Source: *High-Resolution Image Synthesis with Latent Diffusion Models*, arXiv 2112.10752, section 3.3, with
+//! classifier-free guidance, arXiv 2207.12598.
+
+use std::sync::Arc;
+
+use kosmosg::clip_text::ClipText;
+use kosmosg::engine::Tensor;
+use kosmosg::engine::burn::Burn;
+use kosmosg::schedule::{NoiseSchedule, SchedulerConfig};
+use kosmosg::unet::UNet;
+use kosmosg::weights::{WeightError, Weights};
+
+use super::{Autoencoder, Shared, sampling};
+use crate::sprites::{self, Scene, Split};
+use crate::train::Stage;
+use crate::train::init::{sample_rng, sample_rngs};
+use crate::train::noising::Noise;
+use crate::train::run::{Loss, Sheet, Task};
+
+/// See the [module documentation](self).
+pub(in crate::train) struct DecoderTask {
+    shared: Shared,
+    vae: Autoencoder,
+    schedule: Arc<NoiseSchedule>,
+}
+
+/// Pictures, captions and noise.
+pub(in crate::train) struct Batch {
+    pixels: Vec<f32>,
+    tokens: Vec<u32>,
+    noise: Noise,
+}
+
+impl DecoderTask {
+    /// The task of a run whose autoencoder is trained.
+    pub fn new(shared: &Shared) -> anyhow::Result<Self> {
+        Ok(Self {
+            shared: shared.clone(),
+            vae: Autoencoder::new(shared)?,
+            schedule: Arc::new(NoiseSchedule::from_config(&SchedulerConfig::stable_diffusion())?),
+        })
+    }
+}
+
+impl Task for DecoderTask {
+    type Networks = (ClipText<Burn>, UNet<Burn>);
+    type Batch = Batch;
+
+    fn networks(&self, weights: &Weights<'_, Burn>) -> Result<Self::Networks, WeightError> {
+        let networks = &self.shared.config.networks;
+        let text = ClipText::new(&weights.at("text.text_model"), &networks.text)?;
+        Ok((text, UNet::new(&weights.at("unet"), &networks.unet)?))
+    }
+
+    fn source(&self) -> Box<dyn Fn(u64) -> Batch + Send> {
+        let (shared, schedule, latents) = (self.shared.clone(), self.schedule.clone(), self.vae.latent_len());
+        Box::new(move |step| {
+            let (stage, size) = (&shared.config.decoder, shared.config.picture_size as u32);
+            let mut batch = Batch { pixels: Vec::new(), tokens: Vec::new(), noise: Noise::default() };
+            for mut rng in sample_rngs(&stage.training, Stage::Decoder, step) {
+                let scene = Scene::sample(&mut rng, Split::Train);
+                let caption = shared.caption(&scene, &mut rng);
+                let caption = if rng.bool(stage.drop_caption) { "" } else { &caption };
+                batch.pixels.extend(sprites::draw(&scene, size).pixels_for_vae(size));
+                batch.tokens.extend(shared.text_tokens(caption));
+                batch.noise.push(&mut rng, &schedule, latents, stage.min_snr_gamma);
+            }
+            batch
+        })
+    }
+
+    fn loss(&self, (text, unet): &Self::Networks, batch: Batch) -> Loss {
+        let Batch { pixels, tokens, noise } = batch;
+        let latents = self.vae.latents(pixels);
+        let condition = text.forward(&tokens, noise.timesteps.len());
+        let (noisy, target) = noise.apply(latents);
+        let prediction = unet.forward(noisy, &noise.timesteps, &condition, None);
+        let [total, mse] = noise.loss(prediction, target, &self.shared.device);
+        Loss { total, parts: vec![("mse", mse)] }
+    }
+
+    /// Pictures of eight captions, below what their scenes look like.
+    fn sheet(&self, (text, unet): &Self::Networks) -> anyhow::Result<Option<Sheet>> {
+        const COLUMNS: usize = 8;
+        let size = self.shared.config.picture_size as u32;
+        let (mut pictures, mut prompts) = (Vec::new(), Vec::new());
+        for i in 0..COLUMNS as u64 {
+            let mut rng = sample_rng(0, "decoder sheet", i);
+            let scene = Scene::sample(&mut rng, Split::Train);
+            prompts.push(self.shared.caption(&scene, &mut rng));
+            pictures.push(sprites::draw(&scene, size));
+        }
+        let conditions = |captions: &[String]| {
+            let tokens: Vec<u32> = captions.iter().flat_map(|caption| self.shared.text_tokens(caption)).collect();
+            text.forward(&tokens, captions.len())
+        };
+        let nothing = vec![String::new(); COLUMNS];
+        let condition = Tensor::cat(vec![conditions(&nothing), conditions(&prompts)], 0);
+        pictures.extend(sampling::sample(unet, &self.vae, &condition, &self.schedule)?);
+        Ok(Some(Sheet { picture: sprites::contact_sheet(&pictures, COLUMNS, 2), prompts }))
+    }
+}

@@ -1,0 +1,162 @@
+//! Stage 3: instruction tuning, *Kosmos-G* section 2.3: the decoder is frozen, and its loss teaches all before it what a picture
+//! in a prompt is for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kosmosg::encoder::EncoderNetworks;
+use kosmosg::engine::Tensor;
+use kosmosg::engine::burn::Burn;
+use kosmosg::noise::Rng;
+use kosmosg::picture::Picture;
+use kosmosg::schedule::{NoiseSchedule, SchedulerConfig};
+use kosmosg::unet::UNet;
+use kosmosg::weights::{HostTensor, WeightError, Weights};
+
+use super::lm::{illustrate, interleave};
+use super::sequences::{Item, Sequences, written};
+use super::{Autoencoder, Shared, below, choose, sampling};
+use crate::sprites::{
+    self, Backdrop, Background, Caption, Creature, Detail, Edit, Scene, Setting, Shown, Split, Wording,
+};
+use crate::train::init::{sample_rng, sample_rngs};
+use crate::train::noising::Noise;
+use crate::train::parameters::Parameters;
+use crate::train::run::{Loss, Sheet, Task};
+use crate::train::{Stage, result};
+
+/// See the [module documentation](self).
+pub(in crate::train) struct InstructTask {
+    shared: Shared,
+    vae: Autoencoder,
+    unet: UNet<Burn>,
+    schedule: Arc<NoiseSchedule>,
+    known: BTreeMap<String, HostTensor>,
+}
+
+/// Prompts, the pictures that they ask for, and noise.
+pub(in crate::train) struct Batch {
+    sequences: Sequences,
+    pixels: Vec<f32>,
+    noise: Noise,
+}
+
+impl InstructTask {
+    /// The task of a run whose other stages are trained.
+    pub fn new(shared: &Shared) -> anyhow::Result<Self> {
+        let decoder = Parameters::new(&result(&shared.run, Stage::Decoder)?, &shared.device, |_| false);
+        let mut known = result(&shared.run, Stage::Lm)?;
+        known.extend(result(&shared.run, Stage::Align)?);
+        Ok(Self {
+            vae: Autoencoder::new(shared)?,
+            unet: decoder.build(|weights| UNet::new(&weights.at("unet"), &shared.config.networks.unet))?,
+            schedule: Arc::new(NoiseSchedule::from_config(&SchedulerConfig::stable_diffusion())?),
+            known,
+            shared: shared.clone(),
+        })
+    }
+
+    fn condition(&self, networks: &EncoderNetworks<Burn>, sequences: &Sequences) -> Tensor<Burn, 3> {
+        let images = sequences.pictures(&self.shared).map(|pixels| networks.embed_pictures(pixels));
+        networks.condition(&sequences.tokens(&self.shared), images)
+    }
+}
+
+impl Task for InstructTask {
+    type Networks = EncoderNetworks<Burn>;
+    type Batch = Batch;
+
+    fn known(&self) -> BTreeMap<String, HostTensor> {
+        self.known.clone()
+    }
+
+    fn trains(&self, name: &str) -> bool {
+        below(name, &self.shared.config.instruct.trained)
+    }
+
+    fn networks(&self, weights: &Weights<'_, Burn>) -> Result<Self::Networks, WeightError> {
+        EncoderNetworks::new(weights, &self.shared.config.networks.kosmosg)
+    }
+
+    fn source(&self) -> Box<dyn Fn(u64) -> Batch + Send> {
+        let (shared, schedule, latents) = (self.shared.clone(), self.schedule.clone(), self.vae.latent_len());
+        Box::new(move |step| {
+            let (stage, size) = (&shared.config.instruct, shared.config.picture_size as u32);
+            let mut batch = Batch { sequences: Sequences::default(), pixels: Vec::new(), noise: Noise::default() };
+            for mut rng in sample_rngs(&stage.training, Stage::Instruct, step) {
+                let (items, target) = sample(&mut rng, &shared);
+                let is_null = rng.bool(stage.null_condition);
+                batch.sequences.push(&shared, if is_null { Vec::new() } else { items });
+                batch.pixels.extend(target.pixels_for_vae(size));
+                batch.noise.push(&mut rng, &schedule, latents, stage.min_snr_gamma);
+            }
+            batch
+        })
+    }
+
+    fn loss(&self, networks: &Self::Networks, batch: Batch) -> Loss {
+        let Batch { sequences, pixels, noise } = batch;
+        let condition = self.condition(networks, &sequences);
+        let (noisy, target) = noise.apply(self.vae.latents(pixels));
+        let prediction = self.unet.forward(noisy, &noise.timesteps, &condition, None);
+        let [total, mse] = noise.loss(prediction, target, &self.shared.device);
+        Loss { total, parts: vec![("mse", mse)] }
+    }
+
+    /// Creatures that were never trained on, each in a sentence, over what comes out.
+    fn sheet(&self, networks: &Self::Networks) -> anyhow::Result<Option<Sheet>> {
+        const COLUMNS: usize = 8;
+        const ROWS: usize = 2;
+        let size = self.shared.config.picture_size as u32;
+        let (mut pictures, mut texts) = (Vec::new(), Vec::new());
+        for row in 0..ROWS {
+            let (mut nothing, mut prompts) = (Sequences::default(), Sequences::default());
+            for number in row * COLUMNS..(row + 1) * COLUMNS {
+                let mut rng = sample_rng(0, "instruct sheet", number as u64);
+                let creature = Creature::sample(&mut rng, Split::HeldOut);
+                let background = Background::ALL[number % Background::ALL.len()];
+                let mut scene = Scene::with_creatures(&mut rng, &[creature]);
+                scene.setting = Setting::sample(&mut rng, background);
+                let caption = Caption::sample(&mut rng, &scene, Detail::Full);
+                // Only the creature is a picture: its words are gone, and those of the place stay.
+                let pieces = caption.interleaved(|shown| match shown {
+                    Shown::Creature { .. } => Wording::Picture,
+                    Shown::Background(_) => Wording::Words,
+                });
+                let items = illustrate(pieces, &scene, size, || Backdrop::White);
+                texts.push(written(&items));
+                pictures.push(sprites::portrait(&creature, size));
+                prompts.push(&self.shared, items);
+                nothing.push(&self.shared, Vec::new());
+            }
+            let conditions = vec![self.condition(networks, &nothing), self.condition(networks, &prompts)];
+            pictures.extend(sampling::sample(&self.unet, &self.vae, &Tensor::cat(conditions, 0), &self.schedule)?);
+        }
+        Ok(Some(Sheet { picture: sprites::contact_sheet(&pictures, COLUMNS, 2), prompts: texts }))
+    }
+}
+
+/// A prompt and the picture that it asks for.
+fn sample(rng: &mut Rng, shared: &Shared) -> (Vec<Item>, Picture) {
+    let (stage, size) = (&shared.config.instruct, shared.config.picture_size as u32);
+    let scene = Scene::sample(rng, Split::Train);
+    match choose(rng, stage.mix) {
+        0 => {
+            let altered = if rng.bool(ALTERED) { Caption::altered(rng, &scene) } else { None };
+            let caption = altered.unwrap_or_else(|| Caption::sample(rng, &scene, Detail::Partial));
+            let items = interleave(rng, &caption, &scene, stage.drop_words, stage.keep_background, size);
+            (items, sprites::draw(&scene, size))
+        }
+        1 => {
+            let edit = Edit::sample(rng, Split::Train);
+            let caption = shared.caption(&edit.source, rng);
+            let caption = if rng.bool(stage.drop_caption) { String::new() } else { caption };
+            let source = Item::Picture(sprites::draw(&edit.source, size));
+            (vec![Item::Words(caption), source, Item::Words(edit.instruction)], sprites::draw(&edit.target, size))
+        }
+        _ => (vec![Item::Words(shared.caption(&scene, rng))], sprites::draw(&scene, size)),
+    }
+}
+
+/// Share of constructed samples in which words change what a picture shows.
+const ALTERED: f64 = 0.2;

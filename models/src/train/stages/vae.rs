@@ -1,0 +1,121 @@
+//! Stage 0a: the autoencoder. Source: *High-Resolution Image Synthesis with Latent Diffusion Models*, arXiv 2112.10752,
+//! section 3.1, without the discriminator: drawn pictures have no texture that it could supply.
+
+use kosmosg::config::VaeConfig;
+use kosmosg::engine::burn::Burn;
+use kosmosg::engine::{Tensor, Unary};
+use kosmosg::noise::Rng;
+use kosmosg::picture::Picture;
+use kosmosg::vae::{VaeDecoder, VaeEncoder};
+use kosmosg::weights::{WeightError, Weights};
+
+use super::{Shared, pictures};
+use crate::sprites::{self, Scene, Split};
+use crate::train::Stage;
+use crate::train::init::{sample_rng, sample_rngs};
+use crate::train::run::{Loss, Sheet, Task};
+
+/// See the [module documentation](self).
+pub(in crate::train) struct VaeTask {
+    shared: Shared,
+    config: VaeConfig,
+}
+
+/// Pictures and what their latents are drawn with.
+pub(in crate::train) struct Batch {
+    pixels: Vec<f32>,
+    noise: Vec<f32>,
+}
+
+impl VaeTask {
+    /// The task of a run.
+    pub fn new(shared: &Shared) -> Self {
+        // The factor follows from the trained encoder, so it is 1 until then.
+        let config = VaeConfig { scaling_factor: 1.0, ..shared.config.networks.vae.clone() };
+        Self { shared: shared.clone(), config }
+    }
+
+    fn latent_len(&self) -> usize {
+        let side = self.shared.config.picture_size / self.config.downscale();
+        self.config.latent_channels * side * side
+    }
+
+    /// Standard deviation of the latents of `n` pictures.
+    fn deviation(&self, encoder: &VaeEncoder<Burn>, n: usize) -> anyhow::Result<f64> {
+        let size = self.shared.config.picture_size;
+        let draw = |i| sprites::draw(&Scene::sample(&mut sample_rng(0, "latents", i), Split::Train), size as u32);
+        let pixels: Vec<f32> = (0..n as u64).flat_map(|i| draw(i).pixels_for_vae(size as u32)).collect();
+        let latents = pollster::block_on(encoder.latents(self.shared.pixels(pixels, size)).to_host())?;
+        let count = latents.len() as f64;
+        let mean = latents.iter().map(|&x| f64::from(x)).sum::<f64>() / count;
+        Ok((latents.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / count).sqrt())
+    }
+}
+
+impl Task for VaeTask {
+    type Networks = (VaeEncoder<Burn>, VaeDecoder<Burn>);
+    type Batch = Batch;
+
+    fn networks(&self, weights: &Weights<'_, Burn>) -> Result<Self::Networks, WeightError> {
+        let weights = weights.at("vae");
+        Ok((VaeEncoder::new(&weights, &self.config)?, VaeDecoder::new(&weights, &self.config)?))
+    }
+
+    fn source(&self) -> Box<dyn Fn(u64) -> Batch + Send> {
+        let (training, size) = (self.shared.config.vae.training.clone(), self.shared.config.picture_size as u32);
+        let latents = self.latent_len();
+        Box::new(move |step| {
+            let mut batch = Batch { pixels: Vec::new(), noise: Vec::new() };
+            for mut rng in sample_rngs(&training, Stage::Vae, step) {
+                batch.pixels.extend(sample(&mut rng, size).pixels_for_vae(size));
+                batch.noise.extend((0..latents).map(|_| rng.gaussian() as f32));
+            }
+            batch
+        })
+    }
+
+    fn loss(&self, (encoder, decoder): &Self::Networks, batch: Batch) -> Loss {
+        let pictures = self.shared.pixels(batch.pixels, self.shared.config.picture_size);
+        let latents = encoder.forward(pictures.clone());
+        let deviation = latents.logvar.clone().affine(0.5, 0.0).map(Unary::Exp);
+        let noise = Tensor::from_host(batch.noise, latents.mean.shape(), &self.shared.device);
+        let difference = decoder.forward(latents.mean.clone() + deviation.clone() * noise) - pictures;
+        let squared = difference.clone() * difference;
+        let mse = squared.clone().mean_all();
+        // |d|, smooth at 0, where the root has no slope.
+        let absolute = squared.affine(1.0, 1e-6).map(Unary::Sqrt).mean_all();
+        let kl = (latents.mean.clone() * latents.mean + deviation.clone() * deviation - latents.logvar)
+            .mean_all()
+            .affine(0.5, -0.5);
+        // A divergence is a sum over the numbers that describe a picture, not a mean.
+        let weight = self.shared.config.vae.kl * self.latent_len() as f32;
+        Loss { total: absolute + mse.clone() + kl.clone().affine(weight, 0.0), parts: vec![("mse", mse), ("kl", kl)] }
+    }
+
+    /// Originals over their reconstructions.
+    fn sheet(&self, (encoder, decoder): &Self::Networks) -> anyhow::Result<Option<Sheet>> {
+        const COLUMNS: u64 = 12;
+        let size = self.shared.config.picture_size;
+        let originals: Vec<_> = (0..COLUMNS).map(|i| sample(&mut sample_rng(0, "sheet", i), size as u32)).collect();
+        let pixels = originals.iter().flat_map(|picture| picture.pixels_for_vae(size as u32)).collect();
+        let reconstructed = decoder.forward(encoder.latents(self.shared.pixels(pixels, size)));
+        let all = [originals, pictures(&reconstructed)?].concat();
+        Ok(Some(Sheet { picture: sprites::contact_sheet(&all, COLUMNS as usize, 2), prompts: Vec::new() }))
+    }
+
+    /// What brings latents to unit variance, as the denoiser's schedule assumes.
+    fn extra(&self, (encoder, _): &Self::Networks) -> anyhow::Result<Option<(&'static str, Vec<u8>)>> {
+        let scaling_factor = self.deviation(encoder, 64)?.recip();
+        let config = VaeConfig { scaling_factor, ..self.config.clone() };
+        Ok(Some((super::VAE_CONFIG, serde_json::to_vec_pretty(&config)?)))
+    }
+}
+
+/// What the autoencoder has to carry: scenes, empty ones too.
+fn sample(rng: &mut Rng, size: u32) -> Picture {
+    let scene = Scene::sample(rng, Split::Train);
+    match rng.below(20) {
+        0 => sprites::draw(&Scene::empty(scene.setting), size),
+        _ => sprites::draw(&scene, size),
+    }
+}

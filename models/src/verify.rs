@@ -1,0 +1,185 @@
+//! `kosmosg verify`: a folder of numbers from public implementations against ours.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use kosmosg::engine::burn::train::{backward, track};
+use kosmosg::engine::burn::{Burn, BurnDevice};
+use kosmosg::engine::candle::{Candle, CandleDevice};
+use kosmosg::prompt::PromptDocument;
+use kosmosg::tokenizer::Tokenizer;
+use kosmosg::verify::{
+    self, Cases, Files, Form, KosmosGFixture, NETWORK, RUN, Row, align_losses, preprocess, stable_diffusion,
+};
+use kosmosg::weights::{Parameter, Store};
+use serde::Deserialize;
+
+use crate::sentencepiece;
+
+/// The engine that computes our numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum EngineName {
+    /// burn, which the page and training use.
+    Burn,
+    /// candle, which the server uses.
+    Candle,
+}
+
+/// Compares everything in the folder `dir`, of whichever form.
+///
+/// # Errors
+/// The folder is of no known form, files are missing or malformed, or the engine fails.
+pub fn folder(dir: &Path, engine: EngineName) -> anyhow::Result<(Form, Vec<Row>)> {
+    let files = read(dir).with_context(|| format!("reading {}", dir.display()))?;
+    let Some(form) = Form::of(&files) else {
+        bail!(
+            "{} is no fixture: expected config.json, model.safetensors and cases.safetensors (KOSMOS-G), \
+             unet/config.json and cases.safetensors (Stable Diffusion), cases.json and cases.safetensors with pictures \
+             (preprocessing), or sentencepiece.bpe.model and dict.txt (tokenizer)",
+            dir.display()
+        );
+    };
+    let burn = BurnDevice::cpu();
+    let candle = CandleDevice::cpu();
+    let rows = match (form, engine) {
+        (Form::KosmosG, EngineName::Burn) => {
+            let mut cases = pollster::block_on(verify::kosmosg::<Burn>(&files, &burn, NETWORK))?;
+            gradients(&files, &mut cases)?;
+            [cases.into_rows(), token_ids(&files)?].concat()
+        }
+        (Form::KosmosG, EngineName::Candle) => {
+            let cases = pollster::block_on(verify::kosmosg::<Candle>(&files, &candle, NETWORK))?;
+            [cases.into_rows(), token_ids(&files)?].concat()
+        }
+        (Form::StableDiffusion, EngineName::Burn) => {
+            pollster::block_on(stable_diffusion::<Burn>(&files, &burn, NETWORK, true))?.into_rows()
+        }
+        (Form::StableDiffusion, EngineName::Candle) => {
+            pollster::block_on(stable_diffusion::<Candle>(&files, &candle, NETWORK, true))?.into_rows()
+        }
+        (Form::Preprocess, _) => preprocess(&files)?.into_rows(),
+        (Form::Tokenizer, _) => token_ids(&files)?,
+    };
+    Ok((form, rows))
+}
+
+/// All files below `dir` by their path within it.
+///
+/// # Errors
+/// A file or folder cannot be read.
+pub fn read(dir: &Path) -> anyhow::Result<Files> {
+    let mut files = Files::new();
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_none_or(|extension| extension != "pt") {
+                let name = path.strip_prefix(dir)?.components().map(|part| part.as_os_str().to_string_lossy());
+                let name = name.collect::<Vec<_>>().join("/");
+                files.insert(name, std::fs::read(&path).with_context(|| path.display().to_string())?);
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// Stage 2's gradients with respect to the weights that the fixture has them of.
+fn gradients(files: &Files, cases: &mut Cases) -> anyhow::Result<()> {
+    const PREFIX: &str = "align.grad.";
+    let names: Vec<String> =
+        cases.stems("").iter().filter_map(|name| name.strip_prefix(PREFIX)).map(str::to_owned).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let fixture = KosmosGFixture::read(files)?;
+    let device = BurnDevice::cpu().training();
+    let store = Tracking(
+        fixture
+            .weights
+            .iter()
+            .map(|(name, tensor)| {
+                let flat = track(tensor.to_f32(), &device).0;
+                (name.clone(), Parameter::Device(flat, tensor.shape().to_vec()))
+            })
+            .collect(),
+    );
+    let (encoder, decoder) = fixture.networks::<Burn>(&store, &device)?;
+    let (mse, rec) = align_losses(cases, &encoder, &decoder, fixture.config.special.pad, &device)?;
+    let mut gradients = backward(&(mse + rec));
+    for name in names {
+        let Some(Parameter::Device(flat, shape)) = store.0.get(&name) else {
+            bail!("the fixture has a gradient of `{name}`, but no such weight");
+        };
+        let gradient = gradients.take(&kosmosg::engine::Tensor(flat.clone()));
+        let gradient = gradient.with_context(|| format!("the losses do not depend on `{name}`"))?;
+        let gradient = pollster::block_on(gradient.to_host())?;
+        cases.compare_numbers(&format!("{PREFIX}{name}"), &gradient, shape, RUN)?;
+    }
+    Ok(())
+}
+
+struct Tracking(std::collections::BTreeMap<String, Parameter<Burn>>);
+
+impl Store<Burn> for Tracking {
+    fn get(&self, name: &str, _shape: &[usize]) -> Option<Parameter<Burn>> {
+        self.0.get(name).cloned()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
+    }
+}
+
+#[derive(Deserialize)]
+struct TokenCases {
+    vocab_size: usize,
+    image_token_length: usize,
+    specials: std::collections::BTreeMap<String, u32>,
+    cases: Vec<TokenCase>,
+}
+
+#[derive(Deserialize)]
+struct TokenCase {
+    prompt: String,
+    ids: Vec<u32>,
+    image_mask: Vec<u8>,
+}
+
+/// Token ids and image masks of prompts, exactly.
+fn token_ids(files: &Files) -> anyhow::Result<Vec<Row>> {
+    let (Some(model), Some(dictionary)) = (files.get("sentencepiece.bpe.model"), files.get("dict.txt")) else {
+        return Ok(vec![]);
+    };
+    let list = ["prompts.json", "cases.json"].into_iter().find_map(|name| files.get(name));
+    let list: TokenCases = serde_json::from_slice(list.context("prompts.json or cases.json is missing")?)?;
+    let converted = sentencepiece::convert(model, std::str::from_utf8(dictionary)?)?;
+    let mut rows = Vec::new();
+    let mut exact = |name: String, same: bool| {
+        rows.push(Row { tensor: name, error: if same { 0.0 } else { f64::INFINITY }, tolerance: 0.0 });
+    };
+    exact("vocab_size".into(), converted.vocab_size == list.vocab_size);
+    let special = &converted.special;
+    for (name, id) in [
+        ("<s>", special.bos),
+        ("<pad>", special.pad),
+        ("</s>", special.eos),
+        ("<unk>", special.unk),
+        ("<image>", special.boi),
+        ("</image>", special.eoi),
+    ] {
+        exact(name.into(), list.specials.get(name) == Some(&id));
+    }
+    // Through the file that a bundle carries, as every user's prompts go.
+    let json = converted.vocabulary.to_json();
+    let tokenizer = Tokenizer::from_json(&json, converted.vocab_size, special)?;
+    for case in &list.cases {
+        let places = case.prompt.matches("<i>").count();
+        let document = PromptDocument::from_text(&case.prompt, places)?;
+        let sequence = tokenizer.sequence(&document, list.image_token_length, usize::MAX)?;
+        let mask: Vec<u8> = sequence.image_mask.iter().map(|&image| image.into()).collect();
+        exact(format!("{:?}", case.prompt), sequence.tokens == case.ids && mask == case.image_mask);
+    }
+    Ok(rows)
+}

@@ -1,0 +1,183 @@
+//! All stages of training on networks so small that they take seconds.
+#![allow(clippy::unwrap_used, reason = "what cannot be unwrapped here has failed the test")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use kosmosg::bundle::{Defaults, Folder, Manifest};
+use kosmosg::engine::burn::{Burn, BurnDevice};
+use kosmosg::picture::Picture;
+use kosmosg::pipeline::{Pipeline, Request};
+use kosmosg::prompt::PromptDocument;
+use kosmosg::protocol::GenerateSettings;
+use kosmosg_models::train::{self, Stage, TrainConfig, TrainOptions};
+
+fn miniature() -> TrainConfig {
+    TrainConfig::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/miniature.toml")).unwrap()
+}
+
+fn run(stage: Stage, run: &Path, config: &TrainConfig) -> anyhow::Result<()> {
+    let device = BurnDevice::cpu().training();
+    train::run(stage, &TrainOptions { config: config.clone(), run: run.to_owned(), device })
+}
+
+fn weights(run: &Path, stage: Stage) -> PathBuf {
+    run.join(stage.name()).join("weights.gguf")
+}
+
+/// The columns `step` and `loss` of a stage's log.
+fn losses(run: &Path, stage: Stage) -> Vec<(u64, f64)> {
+    let log = fs::read_to_string(run.join(stage.name()).join("log.csv")).unwrap();
+    let row = |line: &str| {
+        let cells: Vec<_> = line.split(',').collect();
+        (cells[0].parse().unwrap(), cells[5].parse().unwrap())
+    };
+    log.lines().skip(1).map(row).collect()
+}
+
+/// Copies a stage's folder to another run.
+fn copy(stage: Stage, from: &Path, to: &Path) {
+    fs::create_dir_all(to.join(stage.name())).unwrap();
+    for entry in fs::read_dir(from.join(stage.name())).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            fs::copy(&path, to.join(stage.name()).join(path.file_name().unwrap())).unwrap();
+        }
+    }
+}
+
+#[test]
+fn every_stage_runs_and_the_bundle_makes_pictures() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = miniature();
+    let error = run(Stage::Decoder, dir.path(), &config).unwrap_err().to_string();
+    assert!(error.contains("stage vae") && error.contains("`kosmosg train vae`"), "{error}");
+
+    for stage in Stage::ALL {
+        let before: Vec<_> = Stage::ALL.map(|stage| fs::read(weights(dir.path(), stage)).ok()).into_iter().collect();
+        run(stage, dir.path(), &config).unwrap();
+        for (other, before) in Stage::ALL.into_iter().zip(before).filter(|(other, _)| *other != stage) {
+            assert_eq!(fs::read(weights(dir.path(), other)).ok(), before, "{stage:?} changed {other:?}");
+        }
+    }
+    only_named_parameters_changed(dir.path(), &config);
+    for stage in [Stage::Vae, Stage::Decoder, Stage::Instruct] {
+        let sheet = fs::read(dir.path().join(stage.name()).join("sheets/0000020.png")).unwrap();
+        assert!(Picture::decode(&sheet).unwrap().width() > 8 * 32);
+    }
+    let prompts = fs::read_to_string(dir.path().join("instruct/sheets/prompts.txt")).unwrap();
+    assert!(prompts.lines().all(|prompt| prompt.contains("<i>")) && prompts.lines().count() == 16, "{prompts}");
+
+    let out = dir.path().join("bundle");
+    let manifest = train::export(dir.path(), &config, &out).unwrap();
+    check_bundle(&out, &manifest);
+    a_stage_goes_on_only_with_what_it_began_with(dir.path(), &config);
+}
+
+/// Stage 3 changes what it is told to train, and every other parameter has the same bits as before.
+fn only_named_parameters_changed(run: &Path, config: &TrainConfig) {
+    let mut before = train::result(run, Stage::Lm).unwrap();
+    before.extend(train::result(run, Stage::Align).unwrap());
+    let after = train::result(run, Stage::Instruct).unwrap();
+    let mut frozen = 0;
+    for (name, tensor) in &after {
+        let trained = config.instruct.trained.iter().any(|beginning| name.starts_with(beginning.as_str()));
+        let same = tensor.bytes() == before[name].bytes();
+        // Words that no caption had keep their rows, but no tensor stays as a whole.
+        assert_eq!(same, !trained, "{name}");
+        frozen += usize::from(same);
+    }
+    assert!(frozen > 10 && after.keys().all(|name| !name.starts_with("unet.") && !name.starts_with("vae.")));
+    let aligned = train::result(run, Stage::Align).unwrap();
+    assert!(aligned.keys().all(|name| name.starts_with("aligner.")));
+}
+
+fn check_bundle(dir: &Path, manifest: &Manifest) {
+    let folder = Folder::open(dir).unwrap();
+    assert_eq!(folder.manifest(), manifest);
+    assert_eq!(manifest.parts.keys().collect::<Vec<_>>(), ["aligner", "mllm", "text", "unet", "vae", "vision"]);
+    assert!(matches!(manifest.defaults, Defaults { steps: 20, guidance: 4.0, .. }));
+    let preview = manifest.preview.as_ref().unwrap();
+    assert!(preview.weights.len() == 4 && preview.bias.iter().all(|bias| bias.abs() < 1.0), "{preview:?}");
+
+    let pipeline = Pipeline::<Burn>::load(&folder, &BurnDevice::cpu()).unwrap();
+    let request = Request {
+        prompt: PromptDocument::from_text("A red Ball and <i>, on the beach.", 1).unwrap(),
+        pictures: vec![Picture::new(32, 32, vec![200; 32 * 32 * 3]).unwrap()],
+        negative: String::new(),
+        settings: GenerateSettings { seed: 1, steps: Some(3), ..GenerateSettings::default() },
+    };
+    let mut previews = 0;
+    let picture = pipeline.generate(&request, 0, |state| previews += usize::from(preview.picture(state).is_some()));
+    let picture = pollster::block_on(picture).unwrap();
+    assert_eq!((picture.width(), picture.height(), previews), (32, 32, 3));
+}
+
+fn a_stage_goes_on_only_with_what_it_began_with(run_dir: &Path, config: &TrainConfig) {
+    let refused = |change: &dyn Fn(&mut TrainConfig), stage: Stage, what: &str| {
+        let mut other = config.clone();
+        other.training_mut(stage).steps += 1;
+        change(&mut other);
+        let error = run(stage, run_dir, &other).unwrap_err().to_string();
+        assert!(error.contains(what), "{error}");
+    };
+    refused(&|config| config.decoder.training.seed = 9, Stage::Decoder, "another `seed`");
+    refused(
+        &|config| config.networks.unet.norm_num_groups = 8,
+        Stage::Decoder,
+        "another `networks.unet.norm_num_groups`",
+    );
+    // Its own networks are the same, so the autoencoder may go on; then its followers may not.
+    let mut longer = config.clone();
+    longer.vae.training.steps += 1;
+    longer.networks.unet.layers_per_block = 2;
+    run(Stage::Vae, run_dir, &longer).unwrap();
+    refused(&|_| {}, Stage::Decoder, "another `stages.vae`");
+    refused(&|_| {}, Stage::Instruct, "another `stages.vae`");
+}
+
+#[test]
+fn every_loss_falls_on_a_few_samples() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = miniature();
+    // The frozen decoder bounds what a condition can do about its loss, and learns what it can more slowly.
+    config.instruct.training.lr = 0.01;
+    // Steps, and how much of the loss may be left after them.
+    let expected = [(300, 0.08), (100, 0.02), (100, 0.02), (200, 0.08), (300, 0.8)];
+    for (stage, (steps, left)) in Stage::ALL.into_iter().zip(expected) {
+        let training = config.training_mut(stage);
+        (training.samples, training.batch, training.steps) = (Some(2), 2, steps);
+        (training.checkpoint_every, training.sheet_every) = (steps, u64::MAX);
+        run(stage, dir.path(), &config).unwrap();
+        let losses = losses(dir.path(), stage);
+        let (first, last) = (losses[0].1, losses[losses.len() - 1].1);
+        assert!(last < left * first, "{stage:?}: {first} became {last}");
+    }
+}
+
+#[test]
+fn an_interrupted_run_equals_one_that_ran_through() {
+    let through = tempfile::tempdir().unwrap();
+    let interrupted = tempfile::tempdir().unwrap();
+    let mut config = miniature();
+    for stage in Stage::ALL {
+        config.training_mut(stage).sheet_every = u64::MAX;
+        config.training_mut(stage).steps = 6;
+        run(stage, through.path(), &config).unwrap();
+        stage_copies(stage, through.path(), interrupted.path());
+        config.training_mut(stage).steps = 4;
+        run(stage, interrupted.path(), &config).unwrap();
+        config.training_mut(stage).steps = 6;
+        run(stage, interrupted.path(), &config).unwrap();
+        assert_eq!(losses(through.path(), stage), losses(interrupted.path(), stage), "{stage:?}");
+        let [a, b] = [through.path(), interrupted.path()].map(|run| train::result(run, stage).unwrap());
+        for (name, tensor) in &a {
+            assert_eq!(tensor.bytes(), b[name].bytes(), "{stage:?}: {name}");
+        }
+    }
+}
+
+/// Earlier stages' results for both runs, so that a difference shows in the stage that makes it.
+fn stage_copies(stage: Stage, from: &Path, to: &Path) {
+    Stage::ALL.into_iter().filter(|&earlier| earlier < stage).for_each(|earlier| copy(earlier, from, to));
+}

@@ -1,0 +1,237 @@
+//! The server as a service: routes, and what each of them does. The contract is [`kosmosg::protocol`].
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router, middleware};
+use futures::StreamExt;
+use kosmosg::denoise::DenoiseState;
+use kosmosg::protocol::{BundleEntry, Health, JobCreated, JobEvent, JobStatus, MAX_REQUEST_BYTES};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, Semaphore};
+use tower_http::trace::TraceLayer;
+
+use crate::admission::admit;
+use crate::bundles::Bundles;
+use crate::error::Error;
+use crate::jobs::{Job, JobId, Jobs, Next, Refusal};
+use crate::page;
+
+/// Bodies that are checked at the same time: each may need the memory of a large photograph.
+const CHECKS_AT_ONCE: usize = 2;
+/// How long open connections may take to end when the server stops.
+pub const GRACE: Duration = Duration::from_secs(5);
+
+/// What the routes need.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// The queue; somebody works it off.
+    pub jobs: Arc<Jobs>,
+    /// The models.
+    pub bundles: Arc<Bundles>,
+    /// What [`Health`] says about who computes.
+    pub engine: EngineName,
+    /// Folder of the built page, if it is served.
+    pub page: Option<PathBuf>,
+    /// Origins whose pages may use this server besides its own.
+    pub allowed_origins: Vec<HeaderValue>,
+}
+
+/// Who computes.
+#[derive(Debug, Clone)]
+pub struct EngineName {
+    /// The engine's name.
+    pub engine: String,
+    /// The device, for people.
+    pub device: String,
+}
+
+#[derive(Debug, Clone)]
+struct Shared {
+    app: Arc<App>,
+    checks: Arc<Semaphore>,
+}
+
+/// All routes.
+pub fn router(app: App) -> Router {
+    let page = app.page.clone();
+    let cors = page::allow_origins(&app.allowed_origins);
+    let routes = Router::new()
+        .route("/health", get(health))
+        .route("/api/bundles", get(bundles))
+        .route("/models/{bundle}/{file}", get(bundle_file))
+        .route("/api/jobs", post(create_job))
+        .route("/api/jobs/{id}", get(job_status).delete(cancel_job))
+        .route("/api/jobs/{id}/events", get(job_events))
+        .route("/api/jobs/{id}/result", get(job_result))
+        .route("/api/jobs/{id}/state", get(job_state))
+        .route("/api/{*rest}", get(nowhere))
+        .route("/models/{*rest}", get(nowhere))
+        .method_not_allowed_fallback(async || Error::method());
+    let routes = match page {
+        Some(dir) => page::with_page(routes, &dir, Router::new().fallback(nowhere)),
+        None => routes.route("/", get(no_page)).fallback(nowhere),
+    };
+    routes
+        .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
+        .layer(cors)
+        .layer(middleware::from_fn(page::secure))
+        .layer(TraceLayer::new_for_http())
+        .with_state(Shared { app: Arc::new(app), checks: Arc::new(Semaphore::new(CHECKS_AT_ONCE)) })
+}
+
+/// Serves until `shutdown`; then jobs and whoever follows them end, and connections have [`GRACE`] to do so.
+///
+/// # Errors
+/// If the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    app: App,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let stopping = Arc::new(Notify::new());
+    let signal = {
+        let (jobs, stopping) = (Arc::clone(&app.jobs), Arc::clone(&stopping));
+        async move {
+            shutdown.await;
+            jobs.close();
+            stopping.notify_one();
+        }
+    };
+    let server = axum::serve(listener, router(app)).with_graceful_shutdown(signal);
+    let late = async {
+        stopping.notified().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        result = server => result,
+        () = late => {
+            tracing::warn!("connections are still open; leaving them");
+            Ok(())
+        }
+    }
+}
+
+async fn health(State(Shared { app, .. }): State<Shared>) -> Json<Health> {
+    let EngineName { engine, device } = app.engine.clone();
+    let (queued, capacity) = (app.jobs.waiting(), app.jobs.capacity());
+    Json(Health { version: env!("CARGO_PKG_VERSION").into(), engine, device, queued, capacity })
+}
+
+async fn bundles(State(Shared { app, .. }): State<Shared>) -> Json<Vec<BundleEntry>> {
+    Json(app.bundles.entries())
+}
+
+async fn bundle_file(
+    State(Shared { app, .. }): State<Shared>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    request: Request,
+) -> Result<Response, Error> {
+    let Path((bundle, file)) = path.map_err(|_| Error::not_found("no bundle has such a name"))?;
+    app.bundles.get(&bundle)?.serve(&file, request).await
+}
+
+async fn create_job(
+    State(Shared { app, checks }): State<Shared>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<(StatusCode, Json<JobCreated>), Error> {
+    if !is_json(&headers) {
+        return Err(Error::not_json());
+    }
+    let refuse = |refusal| match refusal {
+        Refusal::Full { retry_after_secs } => Error::busy(app.jobs.capacity(), retry_after_secs),
+        Refusal::Closed => Error::stopping(),
+    };
+    app.jobs.admits().map_err(refuse)?;
+    let body = body.map_err(|error| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Error::too_large(),
+        _ => Error::invalid(format!("the body did not arrive: {}", error.body_text())),
+    })?;
+    let permit = checks.acquire_owned().await.map_err(Error::internal)?;
+    let bundles = Arc::clone(&app.bundles);
+    let check = move || {
+        let _permit = permit;
+        admit(&body, &bundles)
+    };
+    let work = tokio::task::spawn_blocking(check).await.map_err(Error::internal)??;
+    let (job, position) = app.jobs.submit(work).map_err(refuse)?;
+    tracing::info!(job = %job.id(), position, "queued");
+    Ok((StatusCode::ACCEPTED, Json(JobCreated { id: job.id().to_string(), position })))
+}
+
+async fn job_status(Found(job): Found) -> Json<JobStatus> {
+    Json(JobStatus { id: job.id().to_string(), last: job.last() })
+}
+
+async fn job_events(Found(job): Found, headers: HeaderMap) -> Response {
+    let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.trim().parse().ok()).unwrap_or(0);
+    if job.next_after(seen) == Next::End {
+        // A browser connects again when a stream ends; this is how it is told not to.
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    let events = job.follow(seen).map(|(number, event)| {
+        let json = serde_json::to_string(&event).expect("an event is plain data");
+        Ok::<_, Infallible>(Event::default().id(number.to_string()).data(json))
+    });
+    // Without this a proxy may keep the events back until there are many.
+    let headers = [("x-accel-buffering", "no")];
+    (headers, Sse::new(events).keep_alive(KeepAlive::default())).into_response()
+}
+
+async fn job_result(Found(job): Found) -> Result<Response, Error> {
+    let headers = [(header::CONTENT_TYPE, "image/png"), (header::CACHE_CONTROL, "no-store")];
+    match (job.picture(), job.last()) {
+        (Some(png), _) => Ok((headers, png).into_response()),
+        (None, JobEvent::Failed { error }) => Err(Error::not_found(format!("the job has no picture: {error}"))),
+        (None, JobEvent::Cancelled) => Err(Error::not_found("the job was cancelled and has no picture")),
+        (None, _) => Err(Error::not_ready("the job is not done; its events say when it is")),
+    }
+}
+
+async fn job_state(Found(job): Found) -> Json<DenoiseState> {
+    Json(job.state())
+}
+
+async fn cancel_job(State(Shared { app, .. }): State<Shared>, Found(job): Found) -> StatusCode {
+    app.jobs.cancel(&job);
+    StatusCode::NO_CONTENT
+}
+
+async fn nowhere(request: Request) -> Error {
+    Error::not_found(format!("there is nothing at {}", request.uri().path()))
+}
+
+async fn no_page() -> &'static str {
+    "This server computes pictures but has no page of its own. Start it with --page DIR to serve the built page.\n"
+}
+
+/// The job that a request's path names.
+struct Found(Arc<Job>);
+
+impl FromRequestParts<Shared> for Found {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, Shared { app, .. }: &Shared) -> Result<Self, Error> {
+        let id = Path::<String>::from_request_parts(parts, &()).await.ok();
+        let job = id.and_then(|id| app.jobs.get(JobId::from_str(&id).ok()?));
+        job.map(Self).ok_or_else(|| Error::not_found("there is no such job; it may have been forgotten since it ended"))
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+}

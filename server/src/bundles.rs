@@ -1,0 +1,196 @@
+//! The bundles of a folder, and their files for whoever runs a part of a model elsewhere.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Request, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use kosmosg::bundle::{BundleError, Folder, MANIFEST, Manifest, PartFile};
+use kosmosg::protocol::BundleEntry;
+use kosmosg::schedule::NoiseSchedule;
+use kosmosg::tokenizer::Tokenizer;
+use tower::ServiceExt;
+use tower_http::services::ServeFile;
+
+use crate::error::Error;
+
+/// The bundles that a server has, by id.
+#[derive(Debug)]
+pub struct Bundles(BTreeMap<String, Arc<Bundle>>);
+
+/// A bundle and what checking a request needs of it.
+#[derive(Debug)]
+pub struct Bundle {
+    id: String,
+    dir: PathBuf,
+    folder: Folder,
+    schedule: NoiseSchedule,
+    tokenizer: Tokenizer,
+}
+
+/// Why there are no bundles.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BundlesError {
+    /// The folder cannot be read.
+    #[error("the folder of bundles {}: {source}", dir.display())]
+    Io {
+        /// The folder.
+        dir: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// Nothing in it is a bundle that can be used.
+    #[error("{} has no bundle that can be used: expected `{MANIFEST}` in it or in a folder of it{}", dir.display(), broken.join(""))]
+    None {
+        /// The folder.
+        dir: PathBuf,
+        /// What looked like a bundle, and what is wrong with it.
+        broken: Vec<String>,
+    },
+}
+
+impl Bundles {
+    /// Opens `dir`: a bundle, or a folder of bundles. One that cannot be used is logged and left out.
+    ///
+    /// # Errors
+    /// A [`BundlesError`] if none is left.
+    pub fn open(dir: &Path) -> Result<Self, BundlesError> {
+        let io = |source| BundlesError::Io { dir: dir.to_owned(), source };
+        // `.` has no name, but the folder that it stands for has.
+        let dir = dir.canonicalize().map_err(io)?;
+        let mut candidates = vec![dir.clone()];
+        if !dir.join(MANIFEST).is_file() {
+            let entries = dir.read_dir().map_err(io)?;
+            candidates = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+            candidates.retain(|path| path.join(MANIFEST).is_file());
+        }
+        let mut bundles = BTreeMap::new();
+        let mut broken = Vec::new();
+        for candidate in candidates.into_iter().filter(|path| path.join(MANIFEST).is_file()) {
+            match Bundle::open(&candidate) {
+                Ok(bundle) => {
+                    bundles.insert(bundle.id.clone(), Arc::new(bundle));
+                }
+                Err(error) => {
+                    tracing::warn!("{} is left out: {error}", candidate.display());
+                    broken.push(format!("\n  {}: {error}", candidate.display()));
+                }
+            }
+        }
+        if bundles.is_empty() { Err(BundlesError::None { dir, broken }) } else { Ok(Self(bundles)) }
+    }
+
+    /// The bundle called `id`.
+    ///
+    /// # Errors
+    /// 404.
+    pub fn get(&self, id: &str) -> Result<&Arc<Bundle>, Error> {
+        self.0.get(id).ok_or_else(|| {
+            let ids: Vec<_> = self.0.keys().map(String::as_str).collect();
+            Error::not_found(format!("there is no bundle {id:?}; there is {}", ids.join(", ")))
+        })
+    }
+
+    /// What there is.
+    pub fn entries(&self) -> Vec<BundleEntry> {
+        self.0.values().map(|bundle| bundle.entry()).collect()
+    }
+}
+
+impl Bundle {
+    fn open(dir: &Path) -> Result<Self, BundleError> {
+        let malformed = |detail: String| BundleError::Manifest { detail };
+        let id = dir.file_name().and_then(|name| name.to_str()).filter(|name| is_plain(name));
+        let id = id.ok_or_else(|| malformed("its folder's name has other characters than a-z 0-9 . - _".into()))?;
+        let folder = Folder::open(dir)?;
+        let manifest = folder.manifest();
+        let schedule = manifest.schedule()?;
+        let mllm = &manifest.networks.kosmosg;
+        let tokenizer = Tokenizer::from_json(&folder.tokenizer()?, mllm.mllm.vocab_size, &mllm.special)
+            .map_err(|error| malformed(error.to_string()))?;
+        Ok(Self { id: id.to_owned(), dir: dir.to_owned(), schedule, tokenizer, folder })
+    }
+
+    /// Its name in requests.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Its manifest.
+    pub fn manifest(&self) -> &Manifest {
+        self.folder.manifest()
+    }
+
+    /// Where its weights are.
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// Its noise schedule.
+    pub fn schedule(&self) -> &NoiseSchedule {
+        &self.schedule
+    }
+
+    /// Its tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    fn entry(&self) -> BundleEntry {
+        let manifest = self.manifest();
+        let files = manifest.parts.values().map(|part| part.bytes).chain([manifest.tokenizer.bytes]);
+        BundleEntry { id: self.id.clone(), name: manifest.name.clone(), bytes: files.sum() }
+    }
+
+    /// Answers a request for the file called `name`, or for a range of it. The manifest says which names there are, so
+    /// that nothing else can be reached.
+    ///
+    /// # Errors
+    /// 404 for a file that the manifest does not name or that is not there.
+    pub async fn serve(&self, name: &str, request: Request<Body>) -> Result<Response, Error> {
+        let tag = self.tag(name)?;
+        let (mut parts, _) = request.into_parts();
+        if let Some(tag) = &tag {
+            if parts.headers.get(header::IF_NONE_MATCH) == Some(tag) {
+                return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag.clone())]).into_response());
+            }
+            // The rest of another version would not fit what the client has.
+            if parts.headers.get(header::IF_RANGE).is_some_and(|version| version != tag) {
+                parts.headers.remove(header::RANGE);
+            }
+        }
+        let served = ServeFile::new(self.dir.join(name)).oneshot(Request::from_parts(parts, Body::empty())).await;
+        let mut response = served.map_err(Error::internal)?.map(Body::new);
+        let status = response.status();
+        let headers = response.headers_mut();
+        if status == StatusCode::NOT_FOUND {
+            let message = format!("the file {name} of the bundle {} is missing on the server", self.id);
+            return Err(Error::not_found(message));
+        }
+        if status == StatusCode::RANGE_NOT_SATISFIABLE {
+            let end = headers.remove(header::CONTENT_RANGE).map(|end| [(header::CONTENT_RANGE, end)]);
+            return Ok(end.map_or_else(|| Error::range().into_response(), |end| (end, Error::range()).into_response()));
+        }
+        headers.extend(tag.map(|tag| (header::ETAG, tag)));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        Ok(response)
+    }
+
+    /// The version of a file: its contents' hash, which only the manifest itself lacks.
+    fn tag(&self, name: &str) -> Result<Option<HeaderValue>, Error> {
+        let manifest = self.manifest();
+        let mut files = manifest.parts.values().flat_map(|part| &part.files).chain([&manifest.tokenizer]);
+        match files.find(|file| file.name == name) {
+            Some(PartFile { sha256, .. }) => Ok(HeaderValue::from_str(&format!("\"{sha256}\"")).ok()),
+            None if name == MANIFEST => Ok(None),
+            None => Err(Error::not_found(format!("the bundle {} has no file {name:?}", self.id))),
+        }
+    }
+}
+
+fn is_plain(name: &str) -> bool {
+    !name.starts_with('.') && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+}

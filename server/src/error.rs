@@ -1,0 +1,95 @@
+//! What goes wrong while answering a request. What is internal is logged and not shown.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use kosmosg::protocol::{ApiError, ErrorCode, MAX_REQUEST_BYTES};
+
+/// A failure as the client sees it.
+#[derive(Debug)]
+pub struct Error {
+    status: StatusCode,
+    body: ApiError,
+    retry_after_secs: Option<u64>,
+}
+
+impl Error {
+    /// 400: the request is wrong, and the same again will fail again.
+    pub fn invalid(message: impl ToString) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, ErrorCode::Invalid, message)
+    }
+
+    /// 415: the body is not JSON. Asking for the type also keeps other sites' pages from sending jobs: a browser lets them
+    /// send JSON only where this server allowed it.
+    pub fn not_json() -> Self {
+        let message = "the body must be JSON with the header `Content-Type: application/json`";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorCode::Invalid, message)
+    }
+
+    /// 405: there is such an address, but not for this method.
+    pub fn method() -> Self {
+        let message = "this address does not answer to this method";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Invalid, message)
+    }
+
+    /// 404: no such job, bundle or file.
+    pub fn not_found(message: impl ToString) -> Self {
+        Self::new(StatusCode::NOT_FOUND, ErrorCode::NotFound, message)
+    }
+
+    /// 413: more bytes than [`MAX_REQUEST_BYTES`].
+    pub fn too_large() -> Self {
+        let message = format!("the request has more than {} MiB; send smaller pictures", MAX_REQUEST_BYTES >> 20);
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::TooLarge, message)
+    }
+
+    /// 416: the file has no such range.
+    pub fn range() -> Self {
+        let message = "the file ends before this range; the header Content-Range says where";
+        Self::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::Invalid, message)
+    }
+
+    /// 429: the queue is full.
+    pub fn busy(capacity: usize, retry_after_secs: u64) -> Self {
+        let message = format!("{capacity} jobs are waiting, and no more may; try again in {retry_after_secs} s");
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::Busy, message);
+        Self { retry_after_secs: Some(retry_after_secs), ..error }
+    }
+
+    /// 503: the server is about to end.
+    pub fn stopping() -> Self {
+        let ApiError { code, message } = stopping();
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
+    }
+
+    /// 409: the job is not that far.
+    pub fn not_ready(message: impl ToString) -> Self {
+        Self::new(StatusCode::CONFLICT, ErrorCode::NotReady, message)
+    }
+
+    /// 500: logs `cause`, shows none of it.
+    pub fn internal(cause: impl std::fmt::Display) -> Self {
+        tracing::error!("{cause:#}");
+        let message = "the server failed; its log says why";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal, message)
+    }
+
+    fn new(status: StatusCode, code: ErrorCode, message: impl ToString) -> Self {
+        Self { status, body: ApiError { code, message: message.to_string() }, retry_after_secs: None }
+    }
+}
+
+/// What a job hears that the server's end cuts off.
+pub fn stopping() -> ApiError {
+    ApiError { code: ErrorCode::Busy, message: "the server is stopping; send the job again later".into() }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.body)).into_response();
+        if let Some(seconds) = self.retry_after_secs {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}

@@ -1,0 +1,193 @@
+//! One job: what happened to it, for those who look now and those who come late.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use axum::body::Bytes;
+use futures::Stream;
+use futures::stream;
+use kosmosg::denoise::DenoiseState;
+use kosmosg::protocol::JobEvent;
+use tokio::sync::watch;
+
+/// Name of a job, 128 random bits: who was not told it cannot guess it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct JobId(u128);
+
+/// A job, from its coming to its being forgotten.
+#[derive(Debug)]
+pub struct Job {
+    id: JobId,
+    stop: AtomicBool,
+    log: Mutex<Log>,
+    news: watch::Sender<()>,
+}
+
+#[derive(Debug)]
+struct Log {
+    /// Events with their numbers, which rise from 1. Of previews and of positions in the queue only the last is kept.
+    events: Vec<(u64, JobEvent)>,
+    last_number: u64,
+    started: Option<Instant>,
+    state: DenoiseState,
+    picture: Option<Bytes>,
+}
+
+/// What a follower finds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Next {
+    /// This, and its number.
+    Event(u64, JobEvent),
+    /// Nothing yet.
+    Wait,
+    /// Nothing any more.
+    End,
+}
+
+impl JobId {
+    /// A new name.
+    ///
+    /// # Panics
+    /// If the operating system has no random numbers, without which no name is safe.
+    pub fn random() -> Self {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).expect("the operating system has random numbers");
+        Self(u128::from_le_bytes(bytes))
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl FromStr for JobId {
+    type Err = ();
+
+    /// Reads 32 hexadecimal digits in lower case.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        if text.len() != 32 || !text.bytes().all(is_digit) {
+            return Err(());
+        }
+        u128::from_str_radix(text, 16).map(Self).map_err(|_| ())
+    }
+}
+
+impl Job {
+    pub(super) fn new(id: JobId, position: usize, state: DenoiseState) -> Self {
+        let events = vec![(1, JobEvent::Queued { position })];
+        let log = Log { events, last_number: 1, started: None, state, picture: None };
+        Self { id, stop: AtomicBool::new(false), log: Mutex::new(log), news: watch::Sender::new(()) }
+    }
+
+    /// Its name.
+    pub fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// Whether the worker should stop before the next step.
+    pub fn should_stop(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Writes down that something happened.
+    pub fn report(&self, event: JobEvent) {
+        let mut log = self.log();
+        let outdated: fn(&JobEvent) -> bool = match event {
+            JobEvent::Preview { .. } => |event| matches!(event, JobEvent::Preview { .. }),
+            JobEvent::Queued { .. } => |event| matches!(event, JobEvent::Queued { .. }),
+            _ => |_| false,
+        };
+        log.events.retain(|(_, event)| !outdated(event));
+        log.last_number += 1;
+        let number = log.last_number;
+        log.events.push((number, event));
+        drop(log);
+        self.news.send_replace(());
+    }
+
+    /// Writes down that a step is done, and keeps the state after it.
+    pub fn report_step(&self, state: &DenoiseState) {
+        self.log().state = state.clone();
+        self.report(JobEvent::Step { step: state.step(), of: state.evaluations(), seconds: self.seconds() });
+    }
+
+    /// The first event after the one with that number, 0 for the first of all.
+    pub fn next_after(&self, number: u64) -> Next {
+        let log = self.log();
+        let index = log.events.partition_point(|&(other, _)| other <= number);
+        match log.events.get(index) {
+            Some((number, event)) => Next::Event(*number, event.clone()),
+            None if log.events.last().is_some_and(|(_, event)| event.is_last()) => Next::End,
+            None => Next::Wait,
+        }
+    }
+
+    /// The events after the one with that number, and further ones as they happen, to the last. A slow reader misses
+    /// previews, nothing else.
+    pub fn follow(self: Arc<Self>, number: u64) -> impl Stream<Item = (u64, JobEvent)> + Send + 'static {
+        let news = self.news.subscribe();
+        stream::unfold((self, news, number), async |(job, mut news, number)| {
+            loop {
+                // Seen before looking, so that nothing slips in between.
+                news.borrow_and_update();
+                match job.next_after(number) {
+                    Next::Event(number, event) => return Some(((number, event), (job, news, number))),
+                    Next::Wait => news.changed().await.ok()?,
+                    Next::End => return None,
+                }
+            }
+        })
+    }
+
+    /// The last thing that happened, previews left out.
+    pub fn last(&self) -> JobEvent {
+        let log = self.log();
+        let events = log.events.iter().rev().map(|(_, event)| event);
+        let mut told = events.filter(|event| !matches!(event, JobEvent::Preview { .. }));
+        told.next().expect("a job begins with an event").clone()
+    }
+
+    /// Where it is.
+    pub fn state(&self) -> DenoiseState {
+        self.log().state.clone()
+    }
+
+    /// The picture, PNG, once there is one.
+    pub fn picture(&self) -> Option<Bytes> {
+        self.log().picture.clone()
+    }
+
+    /// Seconds since it began to run; 0 while it waits.
+    pub fn seconds(&self) -> f64 {
+        self.log().started.map_or(0.0, |started| started.elapsed().as_secs_f64())
+    }
+
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn begin(&self) {
+        self.log().started = Some(Instant::now());
+    }
+
+    pub(super) fn moved_up(&self, position: usize) {
+        let event = JobEvent::Queued { position };
+        if self.last() != event {
+            self.report(event);
+        }
+    }
+
+    pub(super) fn keep_picture(&self, png: Vec<u8>) {
+        self.log().picture = Some(png.into());
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

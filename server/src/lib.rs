@@ -1,0 +1,15 @@
+//! The page's companion: serves the page and the bundles, and denoises for devices that cannot.
+//!
+//! A request becomes [`work::Work`] only when everything in it was checked ([`admission`]). It waits in a bounded queue
+//! ([`jobs`]) for the one thread that owns the models ([`worker`], [`inference`]). [`app::router`] is all of it as a
+//! service, so that tests run it in process.
+
+pub mod admission;
+pub mod app;
+pub mod bundles;
+pub mod error;
+pub mod inference;
+pub mod jobs;
+pub mod page;
+pub mod work;
+pub mod worker;

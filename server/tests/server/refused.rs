@@ -1,0 +1,193 @@
+//! What is refused, with a message that says why, and never reaches the queue.
+
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use kosmosg::denoise::DenoiseSettings;
+use kosmosg::picture::Picture;
+use kosmosg::prompt::PromptDocument;
+use kosmosg::protocol::{ErrorCode, GenerateSettings, Health, JobRequest, MAX_REQUEST_BYTES, PictureFile};
+use serde_json::Value;
+
+use crate::support::{
+    BUNDLE, STEPS, Server, assert_error, bytes_of, condition, denoise, generate, json_of, settings, state, state_of,
+};
+
+#[tokio::test]
+async fn unknown_jobs() {
+    let server = Server::start();
+    let unknown = "0123456789abcdef0123456789abcdef";
+    for id in [unknown, "1", "+123456789abcdef0123456789abcdef", "..", "%ff", "0123456789ABCDEF0123456789ABCDEF"] {
+        for path in ["", "/events", "/result", "/state"] {
+            let response = server.get(&format!("/api/jobs/{id}{path}")).await;
+            assert_error(response, StatusCode::NOT_FOUND, ErrorCode::NotFound, "no such job").await;
+        }
+        assert_eq!(server.delete(&format!("/api/jobs/{id}")).await, StatusCode::NOT_FOUND);
+    }
+}
+
+#[tokio::test]
+async fn unknown_addresses_and_methods() {
+    let server = Server::start();
+    for path in ["/api/nothing", "/api/jobs/1/2/3", "/models/small", "/nothing"] {
+        assert_error(server.get(path).await, StatusCode::NOT_FOUND, ErrorCode::NotFound, "there is").await;
+    }
+    let request = Request::put("/api/jobs").body(Body::empty()).unwrap();
+    assert_error(server.send(request).await, StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Invalid, "method").await;
+}
+
+#[tokio::test]
+async fn what_is_no_job() {
+    let server = Server::start();
+    for (body, complaint) in [
+        ("", "EOF"),
+        ("{", "EOF"),
+        ("[]", "invalid"),
+        (r#"{"kind":"explode"}"#, "explode"),
+        (r#"{"kind":"denoise","bundle":"small"}"#, "missing field `condition`"),
+        (r#"{"kind":"generate","bundle":"small","prompt":[{"sound":"x"}],"settings":{"seed":1}}"#, "sound"),
+        (r#"{"kind":"generate","bundle":"small","prompt":[],"settings":{"seed":-1}}"#, "-1"),
+        (r#"{"kind":"generate","bundle":"small","prompt":[],"settings":{"seed":1,"sampler":"best"}}"#, "best"),
+        (r#"{"kind":"generate","bundle":"small","prompt":[],"pictures":["?"],"settings":{"seed":1}}"#, "base64"),
+    ] {
+        assert_error(server.post(body).await, StatusCode::BAD_REQUEST, ErrorCode::Invalid, complaint).await;
+    }
+    let form = Request::post("/api/jobs").header("content-type", "text/plain").body(Body::from("{}")).unwrap();
+    let response = server.send(form).await;
+    assert_error(response, StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorCode::Invalid, "application/json").await;
+    assert_still_works(&server).await;
+}
+
+#[tokio::test]
+async fn an_unknown_bundle() {
+    let server = Server::start();
+    let request = JobRequest::Denoise { bundle: "../small".into(), condition: condition(), state: state(0) };
+    let response = server.post(serde_json::to_vec(&request).unwrap()).await;
+    assert_error(response, StatusCode::NOT_FOUND, ErrorCode::NotFound, "there is small").await;
+}
+
+#[tokio::test]
+async fn numbers_that_are_none() {
+    let server = Server::start();
+    let mut wrong = condition();
+    wrong.uncond[7] = f32::NAN;
+    let request = JobRequest::Denoise { bundle: BUNDLE.into(), condition: wrong, state: state(0) };
+    refused(&server, &request, "`uncond` has a number that is not finite at position 7").await;
+
+    // A state cannot be made with such numbers, so the wire's are changed: 64 times infinity.
+    let mut request = serde_json::to_value(denoise(0)).unwrap();
+    request["state"]["latents"] = "AACAfwAAgH8AAIB/".repeat(64 / 3).into();
+    refused_json(&server, &request, "63 values, expected 64").await;
+    request["state"]["latents"] = format!("{}AACAfw==", "AACAfwAAgH8AAIB/".repeat(64 / 3)).into();
+    refused_json(&server, &request, "inf at position 0").await;
+    request["state"]["latents"] = "AACAfwA=".into();
+    refused_json(&server, &request, "not a whole number of f32").await;
+    assert_still_works(&server).await;
+}
+
+#[tokio::test]
+async fn tensors_of_another_size() {
+    let server = Server::start();
+    let mut wrong = condition();
+    (wrong.tokens, wrong.width) = (8, 3);
+    let request = JobRequest::Denoise { bundle: BUNDLE.into(), condition: wrong, state: state(0) };
+    refused(&server, &request, "takes [3, 8]").await;
+    let mut short = condition();
+    short.cond.pop();
+    let request = JobRequest::Denoise { bundle: BUNDLE.into(), condition: short, state: state(0) };
+    refused(&server, &request, "`cond` has 23 numbers, expected 24").await;
+
+    for (settings, complaint) in [
+        (DenoiseSettings { channels: 5, ..settings(0) }, "5 channels, but the U-Net of small takes 4"),
+        (DenoiseSettings { height: 65, ..settings(0) }, "latents of 65 × 4 are too large"),
+        (DenoiseSettings { guidance: 1e9, ..settings(0) }, "choose 0 to 100"),
+        (DenoiseSettings { guidance: -1.0, ..settings(0) }, "choose 0 to 100"),
+    ] {
+        let state = state_of(settings);
+        refused(&server, &JobRequest::Denoise { bundle: BUNDLE.into(), condition: condition(), state }, complaint)
+            .await;
+    }
+    for (pointer, value, complaint) in [
+        ("/state/step", 4, "at step 4, but it has only 3"),
+        ("/state/settings/steps", 0, "0 steps; choose 1 to 1000"),
+        ("/state/settings/steps", 100_000, "choose 1 to 1000"),
+        ("/state/settings/height", 100_000, "at most 64 channels, 1024 on a side"),
+        ("/state/settings/width", 0, "none of them 0"),
+        ("/state/schedule/num_train_timesteps", 1 << 40, "1099511627776"),
+    ] {
+        let mut request = serde_json::to_value(denoise(0)).unwrap();
+        *request.pointer_mut(pointer).unwrap() = (value as u64).into();
+        refused_json(&server, &request, complaint).await;
+    }
+    assert_still_works(&server).await;
+}
+
+#[tokio::test]
+async fn prompts_and_pictures_that_do_not_fit() {
+    let server = Server::start();
+    let picture = Picture::new(40, 30, (0..3600).map(|i| (i * i) as u8).collect()).unwrap().to_png(None);
+    let truncated = PictureFile(picture[..picture.len() / 2].to_vec());
+    let picture = PictureFile(picture);
+    let text = "a <i> and <i>";
+    let settings = GenerateSettings { seed: 1, ..GenerateSettings::default() };
+    let steps = GenerateSettings { steps: Some(0), ..settings.clone() };
+    let guidance = GenerateSettings { guidance: Some(101.0), ..settings.clone() };
+    let long = "a ".repeat(40);
+    for (text, pictures, settings, complaint) in [
+        (
+            text,
+            vec![picture.clone(), truncated],
+            &settings,
+            "picture number 2: the PNG picture is damaged: it is cut off",
+        ),
+        (text, vec![picture.clone(), PictureFile(vec![])], &settings, "picture number 2: the picture file is empty"),
+        (text, vec![PictureFile(b"GIF89a".to_vec()), picture.clone()], &settings, "number 1: this is a GIF picture"),
+        (text, vec![picture.clone()], &settings, "picture number 2, but 1 picture given"),
+        (text, vec![picture.clone(); 3], &settings, "3 pictures given, but the prompt has 2 places"),
+        (text, vec![picture.clone(); 33], &settings, "at most 32"),
+        (&long, vec![], &settings, "41 tokens, and at most 32 are allowed"),
+        ("a", vec![], &steps, "choose 1 to 1000"),
+        ("a", vec![], &guidance, "guidance scale is 101"),
+    ] {
+        let places = text.matches("<i>").count();
+        let request = JobRequest::Generate {
+            bundle: BUNDLE.into(),
+            prompt: PromptDocument::from_text(text, places).unwrap(),
+            pictures,
+            negative: String::new(),
+            settings: settings.clone(),
+        };
+        refused(&server, &request, complaint).await;
+    }
+    let JobRequest::Generate { bundle, prompt, pictures, settings, .. } = generate() else { unreachable!() };
+    let request = JobRequest::Generate { bundle, prompt, pictures, negative: long, settings };
+    refused(&server, &request, "41 tokens").await;
+    assert_still_works(&server).await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large() {
+    let server = Server::start();
+    let response = server.post(vec![b' '; MAX_REQUEST_BYTES + 1]).await;
+    assert_error(response, StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::TooLarge, "more than 64 MiB").await;
+    assert_still_works(&server).await;
+}
+
+async fn refused(server: &Server, request: &JobRequest, complaint: &str) {
+    refused_json(server, &serde_json::to_value(request).unwrap(), complaint).await;
+}
+
+async fn refused_json(server: &Server, request: &Value, complaint: &str) {
+    let response = server.post(serde_json::to_vec(request).unwrap()).await;
+    assert_error(response, StatusCode::BAD_REQUEST, ErrorCode::Invalid, complaint).await;
+}
+
+/// Nothing waits, and the next job is done.
+async fn assert_still_works(server: &Server) {
+    assert_eq!(json_of::<Health>(server.get("/health").await).await.queued, 0);
+    let job = server.submit(&generate()).await;
+    server.steps(STEPS);
+    server.events(&job.id).await;
+    let result = server.get(&format!("/api/jobs/{}/result", job.id)).await;
+    assert_eq!(result.status(), StatusCode::OK);
+    assert!(Picture::decode(&bytes_of(result).await).is_ok());
+}

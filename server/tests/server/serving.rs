@@ -1,0 +1,54 @@
+//! Over a real socket: the end of the server.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use futures::StreamExt;
+use kosmosg::protocol::{ErrorCode, JobEvent};
+use kosmosg_server::app::serve;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::support::{Server, assert_error, denoise};
+
+const SOON: Duration = Duration::from_secs(4);
+
+#[tokio::test]
+async fn the_end_of_the_server_is_heard_by_all() {
+    let server = Server::start();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = tokio::spawn(serve(listener, server.app.clone(), async { stopped.await.unwrap() }));
+
+    let running = server.submit(&denoise(0)).await;
+    let mut events = server.follow(&running.id, 0).await;
+    server.steps(1);
+    while !matches!(events.next().await.unwrap().1, JobEvent::Step { .. }) {}
+    let waiting = server.submit(&denoise(1)).await;
+
+    // A client that follows the job which waits, over the network.
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET /api/jobs/{}/events HTTP/1.1\r\nhost: x\r\n\r\n", waiting.id);
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = vec![0; 1024];
+    let length = stream.read(&mut text).await.unwrap();
+    assert!(text[..length].starts_with(b"HTTP/1.1 200 OK"));
+
+    stop.send(()).unwrap();
+    let mut rest = String::new();
+    timeout(SOON, stream.read_to_string(&mut rest)).await.unwrap().unwrap();
+    assert!(rest.contains("the server is stopping"), "{rest}");
+    // The worker is inside a step, and ends after it.
+    server.steps(1);
+    let last = events.map(|(_, event)| event).collect::<Vec<_>>().await.pop().unwrap();
+    assert!(matches!(last, JobEvent::Failed { error } if error.code == ErrorCode::Busy));
+    timeout(SOON, serving).await.unwrap().unwrap().unwrap();
+    assert!(server.worker.ends_within(SOON));
+    assert!(TcpStream::connect(address).await.is_err());
+
+    let response = server.post(serde_json::to_vec(&denoise(2)).unwrap()).await;
+    assert_error(response, StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Busy, "stopping").await;
+}

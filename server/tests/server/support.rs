@@ -1,0 +1,299 @@
+//! A server to test: a bundle without weights, a runner that takes a step when it is told to, and a client.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::http::{Method, Request, Response, StatusCode, header};
+use futures::{Stream, StreamExt, stream};
+use kosmosg::bundle::{MANIFEST, Manifest, PartFile};
+use kosmosg::condition::Condition;
+use kosmosg::config::SpecialTokens;
+use kosmosg::denoise::{DenoiseSettings, DenoiseState};
+use kosmosg::picture::Picture;
+use kosmosg::prompt::PromptDocument;
+use kosmosg::protocol::{ApiError, ErrorCode, GenerateSettings, JobCreated, JobEvent, JobRequest, PictureFile};
+use kosmosg::sampler::SamplerKind;
+use kosmosg::schedule::{NoiseSchedule, SchedulerConfig};
+use kosmosg::tokenizer::{Piece, PieceKind, Vocabulary};
+use kosmosg_server::app::{App, EngineName, router};
+use kosmosg_server::bundles::Bundles;
+use kosmosg_server::inference::RunError;
+use kosmosg_server::jobs::{Job, Jobs, Limits};
+use kosmosg_server::work::{Goal, Work};
+use kosmosg_server::worker::{Runner, Worker};
+use serde_json::json;
+use tempfile::TempDir;
+use tower::ServiceExt;
+
+/// Name of the test bundle.
+pub const BUNDLE: &str = "small";
+/// Jobs that may wait.
+pub const CAPACITY: usize = 2;
+/// Finished jobs that are remembered.
+pub const KEPT: usize = 4;
+/// Steps of a job.
+pub const STEPS: usize = 3;
+
+/// What the runner is told.
+#[derive(Debug)]
+pub enum Command {
+    /// Take a step.
+    Step,
+    /// Panic.
+    Panic,
+    /// Fail as a bundle does whose file is damaged.
+    Fail,
+}
+
+/// A server, its worker waiting for commands.
+pub struct Server {
+    pub app: App,
+    pub router: Router,
+    pub worker: Worker,
+    /// Seeds of the jobs in the order in which they ran.
+    pub ran: Arc<Mutex<Vec<u64>>>,
+    commands: Sender<Command>,
+    pub models: TempDir,
+}
+
+impl Server {
+    pub fn start() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// A server whose settings `change` changed.
+    pub fn with(change: impl FnOnce(&mut App)) -> Self {
+        let models = tempfile::tempdir().unwrap();
+        write_bundle(models.path());
+        let jobs = Arc::new(Jobs::new(Limits { waiting: CAPACITY, finished: KEPT }));
+        let bundles = Arc::new(Bundles::open(models.path()).unwrap());
+        let engine = EngineName { engine: "none".into(), device: "cpu".into() };
+        let mut app = App { jobs, bundles, engine, page: None, allowed_origins: Vec::new() };
+        change(&mut app);
+        let (commands, receiver) = channel();
+        let ran = Arc::<Mutex<Vec<u64>>>::default();
+        let runner = Puppet { commands: receiver, ran: Arc::clone(&ran) };
+        let worker = Worker::start(Arc::clone(&app.jobs), move || runner).unwrap();
+        Self { router: router(app.clone()), app, worker, ran, commands, models }
+    }
+
+    pub fn command(&self, command: Command) {
+        self.commands.send(command).unwrap();
+    }
+
+    pub fn steps(&self, steps: usize) {
+        (0..steps).for_each(|_| self.command(Command::Step));
+    }
+
+    pub async fn send(&self, request: Request<Body>) -> Response<Body> {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    pub async fn get(&self, path: &str) -> Response<Body> {
+        self.send(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Response<Body> {
+        let request = headers.iter().fold(Request::get(path), |request, (name, value)| request.header(*name, *value));
+        self.send(request.body(Body::empty()).unwrap()).await
+    }
+
+    pub async fn delete(&self, path: &str) -> StatusCode {
+        self.send(Request::delete(path).body(Body::empty()).unwrap()).await.status()
+    }
+
+    pub async fn post(&self, body: impl Into<Body>) -> Response<Body> {
+        let request = Request::builder().method(Method::POST).uri("/api/jobs");
+        self.send(request.header(header::CONTENT_TYPE, "application/json").body(body.into()).unwrap()).await
+    }
+
+    pub async fn submit(&self, job: &JobRequest) -> JobCreated {
+        let response = self.post(serde_json::to_vec(job).unwrap()).await;
+        assert_eq!(response.status(), StatusCode::ACCEPTED);
+        json_of(response).await
+    }
+
+    /// The events of a job from after the one with that number, as they come.
+    pub async fn follow(&self, id: &str, after: u64) -> impl Stream<Item = (u64, JobEvent)> + Unpin + use<> {
+        let path = format!("/api/jobs/{id}/events");
+        let response = self.get_with(&path, &[("last-event-id", &after.to_string())]).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream");
+        let chunks = response.into_body().into_data_stream();
+        Box::pin(chunks.flat_map(|chunk| stream::iter(parse_events(&chunk.unwrap()))))
+    }
+
+    /// All events of a job, once it is over.
+    pub async fn events(&self, id: &str) -> Vec<(u64, JobEvent)> {
+        self.follow(id, 0).await.collect().await
+    }
+}
+
+/// The body, read as JSON.
+pub async fn json_of<T: serde::de::DeserializeOwned>(response: Response<Body>) -> T {
+    serde_json::from_slice(&bytes_of(response).await).unwrap()
+}
+
+/// The body.
+pub async fn bytes_of(response: Response<Body>) -> Bytes {
+    to_bytes(response.into_body(), usize::MAX).await.unwrap()
+}
+
+/// Asserts that this is a failure of that kind whose message contains `part`.
+pub async fn assert_error(response: Response<Body>, status: StatusCode, code: ErrorCode, part: &str) {
+    assert_eq!(response.status(), status);
+    let error: ApiError = json_of(response).await;
+    assert_eq!(error.code, code, "{error}");
+    assert!(error.message.contains(part), "{:?} does not say {part:?}", error.message);
+}
+
+/// A job that goes on from a new state.
+pub fn denoise(seed: u64) -> JobRequest {
+    JobRequest::Denoise { bundle: BUNDLE.into(), condition: condition(), state: state(seed) }
+}
+
+/// A whole job, with a prompt of two places and two pictures.
+pub fn generate() -> JobRequest {
+    let picture = Picture::new(2, 3, vec![200; 18]).unwrap().to_png(None);
+    JobRequest::Generate {
+        bundle: BUNDLE.into(),
+        prompt: PromptDocument::from_text("a <i> and <i>", 2).unwrap(),
+        pictures: vec![PictureFile(picture.clone()), PictureFile(picture)],
+        negative: String::new(),
+        settings: GenerateSettings { seed: 1, steps: Some(STEPS), ..GenerateSettings::default() },
+    }
+}
+
+pub fn condition() -> Condition {
+    Condition { tokens: 3, width: 8, cond: vec![0.5; 24], uncond: vec![0.0; 24] }
+}
+
+pub fn state(seed: u64) -> DenoiseState {
+    state_of(settings(seed))
+}
+
+pub fn state_of(settings: DenoiseSettings) -> DenoiseState {
+    let schedule = NoiseSchedule::from_config(&SchedulerConfig::stable_diffusion()).unwrap();
+    DenoiseState::new(settings, &schedule).unwrap()
+}
+
+pub fn settings(seed: u64) -> DenoiseSettings {
+    let (sampler, guidance) = (SamplerKind::Ddim, 5.0);
+    DenoiseSettings { sampler, steps: STEPS, guidance, seed, picture: 0, channels: 4, height: 4, width: 4 }
+}
+
+/// Contents of the test bundle's part `unet`.
+pub fn unet_file() -> Vec<u8> {
+    (0..1000).map(|index| index as u8).collect()
+}
+
+/// Computes nothing: takes a step when told to.
+struct Puppet {
+    commands: Receiver<Command>,
+    ran: Arc<Mutex<Vec<u64>>>,
+}
+
+impl Runner for Puppet {
+    fn run(&mut self, work: Work, job: &Job) -> Result<Vec<u8>, RunError> {
+        let Work { goal, mut state, bundle } = work;
+        self.ran.lock().unwrap().push(state.settings().seed);
+        if let Goal::Prompt { pictures, .. } = goal {
+            let size = bundle.manifest().networks.kosmosg.vision.image_size as u32;
+            assert!(pictures.iter().all(|picture| (picture.width(), picture.height()) == (size, size)));
+            job.report(JobEvent::Encoding);
+        }
+        while !state.is_done() {
+            if job.should_stop() {
+                return Err(RunError::Stopped);
+            }
+            match self.commands.recv() {
+                Ok(Command::Step) => {}
+                Ok(Command::Panic) => panic!("as told"),
+                Ok(Command::Fail) => Err(bundle.folder().part("unet").unwrap_err())?,
+                // The test is over.
+                Err(_) => return Err(RunError::Stopped),
+            }
+            state.advance(&vec![0.1; state.latents().len()]).unwrap();
+            job.report_step(&state);
+            let preview = bundle.manifest().preview_factors().unwrap().picture(&state).unwrap();
+            job.report(JobEvent::Preview { step: state.step(), png: preview.to_png(None) });
+        }
+        Ok(Picture::new(1, 1, vec![1, 2, 3]).unwrap().to_png(None))
+    }
+
+    fn release(&mut self) {}
+}
+
+fn parse_events(chunk: &[u8]) -> Vec<(u64, JobEvent)> {
+    let text = std::str::from_utf8(chunk).unwrap();
+    let blocks = text.split("\n\n").filter(|block| !block.is_empty() && !block.starts_with(':'));
+    let event = |block: &str| {
+        let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+        (field("id: ").parse().unwrap(), serde_json::from_str(&field("data: ")).unwrap())
+    };
+    blocks.map(event).collect()
+}
+
+fn write_bundle(models: &std::path::Path) {
+    let dir = models.join(BUNDLE);
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(models.join("secret.txt"), "not for the world").unwrap();
+    std::fs::write(dir.join("notes.txt"), "not in the manifest").unwrap();
+    let piece = |text: &str, kind| Piece { text: text.into(), score: -1.0, kind };
+    let special = ["<s>", "<pad>", "</s>", "<unk>", "<image>", "</image>"];
+    let words = ["▁", "▁a", "▁and"].map(|text| piece(text, PieceKind::Normal));
+    let tokenizer = Vocabulary {
+        pieces: special.map(|text| piece(text, PieceKind::Special)).into_iter().chain(words).collect(),
+        unk: 3,
+        charsmap: Vec::new(),
+        add_dummy_prefix: true,
+        remove_extra_whitespaces: true,
+        space: '▁',
+    };
+    let tokenizer = tokenizer.to_json();
+    let unet = unet_file();
+    let special = SpecialTokens { bos: 0, pad: 1, eos: 2, unk: 3, boi: 4, eoi: 5 };
+    let manifest = json!({
+        "format": 1,
+        "name": "A small one",
+        "family": "kosmos-g",
+        "picture_size": 32,
+        "networks": {
+            "kosmosg": {
+                "mllm": { "vocab_size": 9, "dim": 8, "layers": 1, "heads": 1, "ffn_dim": 8 },
+                "vision": { "image_size": 8, "patch_size": 4, "width": 8, "layers": 1, "heads": 1, "mlp_ratio": 1 },
+                "connector": { "latent_queries": 2 },
+                "aligner": { "dim": 8, "layers": 1, "heads": 1, "ffn_dim": 8, "queries": 3, "max_positions": 34 },
+                "special": special,
+            },
+            "unet": {
+                "block_out_channels": [8],
+                "layers_per_block": 1,
+                "down_block_types": ["DownBlock2D"],
+                "up_block_types": ["UpBlock2D"],
+                "cross_attention_dim": 8,
+            },
+            "vae": { "block_out_channels": [8, 8, 8, 8], "layers_per_block": 1 },
+        },
+        "scheduler": SchedulerConfig::stable_diffusion(),
+        "defaults": { "sampler": "dpmpp-2m", "steps": 20, "guidance": 5.0 },
+        "tokenizer": PartFile::new("tokenizer.json", &tokenizer),
+        "licence": "none",
+        "origin": "a test",
+        "parts": {
+            "unet": {
+                "files": [PartFile::new("unet.gguf", &unet)],
+                "bytes": unet.len(),
+                "memory_bytes": 0,
+                "largest_tensor_bytes": 0,
+            },
+        },
+    });
+    let manifest = serde_json::to_vec(&manifest).unwrap();
+    Manifest::from_json(&manifest).unwrap();
+    std::fs::write(dir.join(MANIFEST), manifest).unwrap();
+    std::fs::write(dir.join("tokenizer.json"), tokenizer).unwrap();
+    std::fs::write(dir.join("unet.gguf"), unet).unwrap();
+}

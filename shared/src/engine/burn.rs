@@ -1,0 +1,261 @@
+//! The engine of the page and of training: the burn library, on the CPU or over WebGPU, picked at run time.
+
+use ::burn::tensor::activation;
+use ::burn::tensor::module;
+use ::burn::tensor::ops::{InterpolateMode, InterpolateOptions, PadMode};
+use ::burn::tensor::{ExecutionError, Int, TensorData};
+
+use super::{Activation, Binary, ConvOptions, Engine, EngineError, Mask, Unary, plain};
+use crate::weights::Parameter;
+
+pub use device::BurnDevice;
+#[cfg(feature = "webgpu")]
+pub use webgpu::GpuLimits;
+
+mod cpu;
+mod device;
+#[cfg(feature = "autodiff")]
+pub mod train;
+#[cfg(feature = "webgpu")]
+mod webgpu;
+
+/// The burn library as an [`Engine`].
+#[derive(Debug, Clone)]
+pub struct Burn;
+
+/// A prepared linear map.
+#[derive(Debug, Clone)]
+pub struct BurnLinear {
+    /// `[in, out]`, except while training on the CPU: there `[out, in]`, as it is stored, to spare a transposition in
+    /// each step.
+    weight: ::burn::Tensor<2>,
+    bias: Option<::burn::Tensor<1>>,
+    rows: cpu::Rows,
+}
+
+/// A prepared convolution: `weight` `[out, in, k, k]`.
+#[derive(Debug, Clone)]
+pub struct BurnConv2d {
+    weight: ::burn::Tensor<4>,
+    bias: Option<::burn::Tensor<1>>,
+    options: ConvOptions,
+}
+
+impl Engine for Burn {
+    type Tensor<const D: usize> = ::burn::Tensor<D>;
+    type Device = BurnDevice;
+    type Linear = BurnLinear;
+    type Conv2d = BurnConv2d;
+
+    const NAME: &'static str = "burn";
+
+    fn from_host<const D: usize>(data: Vec<f32>, shape: [usize; D], device: &BurnDevice) -> ::burn::Tensor<D> {
+        ::burn::Tensor::from_data(TensorData::new(data, shape), device.inner())
+    }
+
+    async fn to_host<const D: usize>(x: ::burn::Tensor<D>) -> Result<Vec<f32>, EngineError> {
+        let device = Self::device(&x);
+        let data = x.into_data_async().await;
+        device.check()?;
+        let data = data.map_err(read_error)?.convert::<f32>().try_into_vec::<f32>();
+        data.map_err(|error| operation("to_host", format!("{error:?}")))
+    }
+
+    fn dense<const D: usize>(parameter: Parameter<Self>, shape: [usize; D], device: &BurnDevice) -> ::burn::Tensor<D> {
+        match parameter {
+            Parameter::Host(tensor) => Self::from_host(tensor.to_f32(), shape, device),
+            Parameter::Device(flat, _) => flat.reshape(shape),
+        }
+    }
+
+    fn shape<const D: usize>(x: &::burn::Tensor<D>) -> [usize; D] {
+        x.dims()
+    }
+
+    fn device<const D: usize>(x: &::burn::Tensor<D>) -> BurnDevice {
+        BurnDevice::from(x.device())
+    }
+
+    fn reshape<const D: usize, const D2: usize>(x: ::burn::Tensor<D>, shape: [usize; D2]) -> ::burn::Tensor<D2> {
+        x.reshape(shape)
+    }
+
+    fn permute<const D: usize>(x: ::burn::Tensor<D>, axes: [usize; D]) -> ::burn::Tensor<D> {
+        x.permute(axes)
+    }
+
+    fn narrow<const D: usize>(x: ::burn::Tensor<D>, dim: usize, start: usize, length: usize) -> ::burn::Tensor<D> {
+        x.narrow(dim, start, length)
+    }
+
+    fn cat<const D: usize>(parts: Vec<::burn::Tensor<D>>, dim: usize) -> ::burn::Tensor<D> {
+        ::burn::Tensor::cat(parts, dim)
+    }
+
+    fn affine<const D: usize>(x: ::burn::Tensor<D>, scale: f32, offset: f32) -> ::burn::Tensor<D> {
+        let x = if scale == 1.0 { x } else { x.mul_scalar(scale) };
+        if offset == 0.0 { x } else { x.add_scalar(offset) }
+    }
+
+    fn unary<const D: usize>(x: ::burn::Tensor<D>, function: Unary) -> ::burn::Tensor<D> {
+        match function {
+            Unary::Silu | Unary::Gelu | Unary::QuickGelu if on_cpu(&x) => cpu::apply(cpu::Activate(function), [x.into()]),
+            Unary::Exp => x.exp(),
+            Unary::Log => x.log(),
+            Unary::Sqrt => x.sqrt(),
+            Unary::Silu => activation::silu(x),
+            Unary::Gelu => activation::gelu(x),
+            Unary::QuickGelu => x.clone() * activation::sigmoid(x.mul_scalar(1.702)),
+        }
+    }
+
+    fn binary<const D: usize>(a: ::burn::Tensor<D>, b: ::burn::Tensor<D>, function: Binary) -> ::burn::Tensor<D> {
+        match function {
+            Binary::Add => a + b,
+            Binary::Sub => a - b,
+            Binary::Mul => a * b,
+            Binary::Div => a / b,
+        }
+    }
+
+    fn sum<const D: usize>(x: ::burn::Tensor<D>, dim: usize) -> ::burn::Tensor<D> {
+        x.sum_dim(dim)
+    }
+
+    fn matmul<const D: usize>(a: ::burn::Tensor<D>, b: ::burn::Tensor<D>) -> ::burn::Tensor<D> {
+        a.matmul(b)
+    }
+
+    fn softmax<const D: usize>(x: ::burn::Tensor<D>) -> ::burn::Tensor<D> {
+        activation::softmax(x, D - 1)
+    }
+
+    fn log_softmax<const D: usize>(x: ::burn::Tensor<D>) -> ::burn::Tensor<D> {
+        activation::log_softmax(x, D - 1)
+    }
+
+    fn rows(table: ::burn::Tensor<2>, rows: &[u32]) -> ::burn::Tensor<2> {
+        let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+        let n = rows.len();
+        let rows = ::burn::Tensor::<1, Int>::from_data(TensorData::new(rows, [n]), &table.device());
+        table.select(0, rows)
+    }
+
+    fn pad(x: ::burn::Tensor<4>, [left, right, top, bottom]: [usize; 4]) -> ::burn::Tensor<4> {
+        x.pad([(top, bottom), (left, right)], PadMode::Constant(0.0))
+    }
+
+    fn upsample(x: ::burn::Tensor<4>, size: [usize; 2]) -> ::burn::Tensor<4> {
+        module::interpolate(x, InterpolateOptions::new(InterpolateMode::Nearest).with_output_size(size))
+    }
+
+    fn prepare_linear(weight: Parameter<Self>, bias: Option<Parameter<Self>>, device: &BurnDevice) -> BurnLinear {
+        let shape = [weight.shape()[0], weight.shape()[1]];
+        let weight = Self::dense(weight, shape, device);
+        let bias = bias.map(|bias| Self::dense(bias, [shape[0]], device));
+        match (on_cpu(&weight), weight.is_autodiff()) {
+            (true, true) => BurnLinear { weight, bias, rows: cpu::Rows::Outputs },
+            (true, false) => BurnLinear { weight: cpu::row_major(weight.transpose()), bias, rows: cpu::Rows::Inputs },
+            (false, _) => BurnLinear { weight: weight.transpose(), bias, rows: cpu::Rows::Inputs },
+        }
+    }
+
+    fn linear<const D: usize>(x: ::burn::Tensor<D>, linear: &BurnLinear) -> ::burn::Tensor<D> {
+        let BurnLinear { weight, bias, rows } = linear.clone();
+        if on_cpu(&x) {
+            let output = weight.dims()[if rows == cpu::Rows::Inputs { 1 } else { 0 }];
+            let bias = bias.unwrap_or_else(|| ::burn::Tensor::zeros([output], &weight.device()));
+            return cpu::apply(cpu::Linear(rows), [x.into(), weight.into(), bias.into()]);
+        }
+        module::linear(x, weight, bias)
+    }
+
+    fn prepare_conv2d(
+        weight: Parameter<Self>,
+        bias: Option<Parameter<Self>>,
+        options: ConvOptions,
+        device: &BurnDevice,
+    ) -> BurnConv2d {
+        let shape = [weight.shape()[0], weight.shape()[1], weight.shape()[2], weight.shape()[3]];
+        BurnConv2d {
+            weight: Self::dense(weight, shape, device),
+            bias: bias.map(|bias| Self::dense(bias, [shape[0]], device)),
+            options,
+        }
+    }
+
+    fn conv2d(x: ::burn::Tensor<4>, conv: &BurnConv2d) -> ::burn::Tensor<4> {
+        let BurnConv2d { weight, bias, options } = conv.clone();
+        if on_cpu(&x) {
+            let bias = bias.unwrap_or_else(|| ::burn::Tensor::zeros([weight.dims()[0]], &weight.device()));
+            return cpu::apply(cpu::Conv(options), [x.into(), weight.into(), bias.into()]);
+        }
+        let ConvOptions { stride, padding } = options;
+        let options = ::burn::tensor::ops::ConvOptions::new([stride; 2], [padding; 2], [1; 2], 1);
+        module::conv2d(x, weight, bias, options)
+    }
+
+    fn layer_norm<const D: usize>(
+        x: ::burn::Tensor<D>,
+        weight: &::burn::Tensor<1>,
+        bias: &::burn::Tensor<1>,
+        eps: f32,
+    ) -> ::burn::Tensor<D> {
+        if on_cpu(&x) {
+            let inputs = [x.into(), weight.clone().into(), bias.clone().into()];
+            return cpu::apply(cpu::LayerNorm { eps }, inputs);
+        }
+        module::layer_norm(x, weight.clone(), Some(bias.clone()), f64::from(eps))
+    }
+
+    fn group_norm(
+        x: ::burn::Tensor<4>,
+        groups: usize,
+        weight: &::burn::Tensor<1>,
+        bias: &::burn::Tensor<1>,
+        eps: f32,
+        activation: Activation,
+    ) -> ::burn::Tensor<4> {
+        if on_cpu(&x) {
+            let inputs = [x.into(), weight.clone().into(), bias.clone().into()];
+            return cpu::apply(cpu::GroupNorm { groups, eps, activation }, inputs);
+        }
+        plain::group_norm::<Self>(x, groups, weight, bias, eps, activation)
+    }
+
+    fn attention(
+        q: ::burn::Tensor<3>,
+        k: ::burn::Tensor<3>,
+        v: ::burn::Tensor<3>,
+        heads: usize,
+        mask: &Mask<Self>,
+    ) -> ::burn::Tensor<3> {
+        if on_cpu(&q) {
+            let visible = match mask {
+                Mask::None => cpu::Visible::All,
+                Mask::Causal => cpu::Visible::Past,
+                Mask::Keys(scores) => cpu::Visible::Scores(cpu::numbers(scores.0.clone())),
+            };
+            return cpu::apply(cpu::Attention { heads, visible }, [q.into(), k.into(), v.into()]);
+        }
+        plain::attention::<Self>(q, k, v, heads, mask)
+    }
+}
+
+fn on_cpu<const D: usize>(x: &::burn::Tensor<D>) -> bool {
+    cpu::is_cpu(&x.device())
+}
+
+fn read_error(error: ExecutionError) -> EngineError {
+    match error {
+        ExecutionError::DevicePoisoned { reason } => EngineError::DeviceLost { engine: Burn::NAME, detail: reason },
+        other => operation("to_host", other.to_string()),
+    }
+}
+
+fn operation(operation: &str, detail: String) -> EngineError {
+    EngineError::Operation { engine: Burn::NAME, operation: operation.to_owned(), detail }
+}
+
+#[cfg(test)]
+mod tests;

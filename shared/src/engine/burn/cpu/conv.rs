@@ -1,0 +1,276 @@
+//! Convolutions as matrix products.
+//!
+//! The taps of every output pixel become a column, so that a convolution is a product of the weights `[out, in · k · k]`
+//! with columns `[in · k · k, pixels]`. A product takes as many columns as the cache holds: some lines of a large picture,
+//! or several small pictures.
+
+use super::linear::add_up;
+use super::matmul::{Before, Matrix, Threads, product};
+use super::simd::{sum, wide};
+use super::{Array, Kernel, parallel};
+use crate::engine::ConvOptions;
+
+/// A convolution of x `[B, in, H, W]` by weight `[out, in, k, k]` and bias `[out]`.
+#[derive(Debug, Clone)]
+pub struct Conv(pub ConvOptions);
+
+/// Numbers in the columns of a product, about: half of a second-level cache.
+const CACHE: usize = 1 << 18;
+
+impl Kernel<3> for Conv {
+    fn forward(&self, [x, weight, bias]: [&Array; 3]) -> (Array, Vec<f32>) {
+        let sizes = Sizes::new(x, weight, self.0);
+        let Sizes { batch, output, pixels, taps, .. } = sizes;
+        let mut y = vec![0.0; batch * output * pixels];
+        let group = sizes.group();
+        let pictures = x.data().chunks(group * sizes.picture());
+        let tasks: Vec<_> = y.chunks_mut(group * output * pixels).zip(pictures).collect();
+        let threads = if tasks.len() > 1 { Threads::One } else { Threads::All };
+        parallel::map(batch * output * pixels, tasks, |(y, x): (&mut [f32], &[f32])| {
+            let weight = Matrix::new(weight.data(), output, taps);
+            let (mut columns, mut together) = (vec![], vec![]);
+            let count = x.len() / sizes.picture();
+            for band in sizes.bands(count) {
+                let n = count * band.pixels;
+                let columns = sizes.columns(x, band, &mut columns);
+                if count == 1 {
+                    for (y, &bias) in y.chunks_exact_mut(pixels).zip(bias.data()) {
+                        y[band.start..][..n].fill(bias);
+                    }
+                    product(&mut y[band.start..], pixels, Before::Add, (1.0, weight, columns), threads);
+                } else {
+                    together.resize(output * n, 0.0);
+                    product(&mut together, n, Before::Replace, (1.0, weight, columns), threads);
+                    for (i, y) in y.chunks_exact_mut(pixels).enumerate() {
+                        let (picture, channel) = (i / output, i % output);
+                        let (from, bias) = (&together[channel * n + picture * pixels..], bias.data()[channel]);
+                        y.iter_mut().zip(from).for_each(|(y, from)| *y = from + bias);
+                    }
+                }
+            }
+        });
+        (Array::new(y, [batch, output, sizes.height_out, sizes.width_out]), vec![])
+    }
+
+    fn backward(
+        &self,
+        [x, weight, bias]: [&Array; 3],
+        _: &[f32],
+        gradient: &Array,
+        wanted: [bool; 3],
+    ) -> [Option<Array>; 3] {
+        let sizes = Sizes::new(x, weight, self.0);
+        let Sizes { batch, output, pixels, taps, .. } = sizes;
+        let picture = sizes.picture();
+        let work = batch * output * pixels;
+        let mut dx = vec![0.0; if wanted[0] { x.data().len() } else { 0 }];
+        let mut rest = dx.as_mut_slice();
+        // A thread takes a run of pictures, and sums their share of the weights' derivative on its own.
+        let tasks = parallel::runs(work, batch).into_iter().map(|(first, count)| {
+            let (dx, after) = std::mem::take(&mut rest).split_at_mut(if wanted[0] { count * picture } else { 0 });
+            rest = after;
+            (&x.data()[first * picture..][..count * picture], &gradient.data()[first * output * pixels..], dx)
+        });
+        let dweight = parallel::map(work, tasks.collect(), |(x, dy, dx)| {
+            let group = sizes.group();
+            let mut dx = dx.chunks_mut(group * picture);
+            let mut dweight = vec![0.0; if wanted[1] { taps * output } else { 0 }]; // [taps, out]
+            let (mut columns, mut dcolumns, mut side_by_side) = (vec![], vec![], vec![]);
+            for (x, dy) in x.chunks(group * picture).zip(dy.chunks(group * output * pixels)) {
+                let count = x.len() / picture;
+                let mut dx = dx.next();
+                for band in sizes.bands(count) {
+                    let n = count * band.pixels;
+                    let dy = join(dy, count, output, pixels, band, &mut side_by_side);
+                    if wanted[1] {
+                        let columns = sizes.columns(x, band, &mut columns);
+                        product(&mut dweight, output, Before::Add, (1.0, columns, dy.transpose()), Threads::One);
+                    }
+                    if let Some(dx) = &mut dx {
+                        let weight = Matrix::new(weight.data(), output, taps).transpose();
+                        dcolumns.resize(taps * n, 0.0);
+                        product(&mut dcolumns, n, Before::Replace, (1.0, weight, dy), Threads::One);
+                        sizes.add_columns(&dcolumns, band, dx);
+                    }
+                }
+            }
+            dweight
+        });
+        let dweight = wanted[1].then(|| {
+            let sum = add_up(dweight);
+            weight.like((0..output * taps).map(|i| sum[i % taps * output + i / taps]).collect())
+        });
+        let dbias = wanted[2].then(|| {
+            let mut dbias = vec![0.0; output];
+            for (i, dy) in gradient.data().chunks_exact(pixels).enumerate() {
+                dbias[i % output] += sum(dy, |dy| dy);
+            }
+            bias.like(dbias)
+        });
+        [wanted[0].then(|| x.like(dx)), dweight, dbias]
+    }
+}
+
+/// The sizes of a convolution.
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    batch: usize,
+    input: usize,
+    height: usize,
+    width: usize,
+    output: usize,
+    height_out: usize,
+    width_out: usize,
+    /// Of an output picture.
+    pixels: usize,
+    kernel: usize,
+    /// Of an output pixel: `in · k · k`.
+    taps: usize,
+    stride: usize,
+    padding: usize,
+}
+
+/// Some lines of output pictures.
+#[derive(Debug, Clone, Copy)]
+struct Band {
+    /// Its first pixel in a picture.
+    start: usize,
+    /// Its pixels in a picture.
+    pixels: usize,
+}
+
+impl Sizes {
+    fn new(x: &Array, weight: &Array, ConvOptions { stride, padding }: ConvOptions) -> Self {
+        let ([batch, input, height, width], [output, _, kernel, _]) = (x.shape(), weight.shape());
+        let after = |size: usize| (size + 2 * padding - kernel) / stride + 1;
+        let (height_out, width_out) = (after(height), after(width));
+        let (pixels, taps) = (height_out * width_out, input * kernel * kernel);
+        Self { batch, input, height, width, output, height_out, width_out, pixels, kernel, taps, stride, padding }
+    }
+
+    /// Numbers in an input picture.
+    fn picture(&self) -> usize {
+        self.input * self.height * self.width
+    }
+
+    /// Columns that a product has, about.
+    fn columns_at_once(&self) -> usize {
+        (CACHE / self.taps).clamp(128, 1024)
+    }
+
+    /// How many pictures share a product.
+    fn group(&self) -> usize {
+        (self.columns_at_once() / self.pixels).clamp(1, self.batch)
+    }
+
+    /// What of `count` pictures each product takes.
+    fn bands(&self, count: usize) -> impl Iterator<Item = Band> + use<> {
+        let (pixels, width) = (self.pixels, self.width_out);
+        let step = if count > 1 { pixels } else { (self.columns_at_once() / width).max(1) * width };
+        (0..pixels).step_by(step).map(move |start| Band { start, pixels: step.min(pixels - start) })
+    }
+
+    /// The columns `[taps, count · band]` of some pictures.
+    fn columns<'a>(&self, x: &'a [f32], band: Band, buffer: &'a mut Vec<f32>) -> Matrix<'a> {
+        let count = x.len() / self.picture();
+        if (self.kernel, self.stride, self.padding) == (1, 1, 0) {
+            return join(x, count, self.input, self.pixels, band, buffer);
+        }
+        let n = count * band.pixels;
+        buffer.resize(self.taps * n, 0.0);
+        self.visit(count, band, |columns, inside, line| {
+            let line = &x[line];
+            let to = &mut buffer[columns];
+            to[..inside.start].fill(0.0);
+            to[inside.end..].fill(0.0);
+            copy_every(self.stride, line, &mut to[inside]);
+        });
+        Matrix::new(buffer, self.taps, n)
+    }
+
+    /// Adds columns to the pixels that [`columns`](Self::columns) takes them from.
+    fn add_columns(&self, columns: &[f32], band: Band, x: &mut [f32]) {
+        let count = x.len() / self.picture();
+        wide(
+            #[inline(always)]
+            || {
+                self.visit(count, band, |from, inside, line| {
+                    let (line, columns) = (&mut x[line], &columns[from][inside]);
+                    if self.stride == 1 {
+                        for (x, column) in line.iter_mut().zip(columns) {
+                            *x += column;
+                        }
+                    } else {
+                        for (x, column) in line.iter_mut().step_by(self.stride).zip(columns) {
+                            *x += column;
+                        }
+                    }
+                });
+            },
+        );
+    }
+
+    /// Calls `f` for each tap of each output line: where its columns are, which part of them lies inside the picture, and
+    /// where in the pictures that part reads from, every `stride`-th pixel of it.
+    #[inline(always)]
+    fn visit(&self, count: usize, band: Band, mut f: impl FnMut(Range, Range, Range)) {
+        let Self { input, height, width, width_out, kernel, stride, padding, .. } = *self;
+        let lines = band.start / width_out..(band.start + band.pixels) / width_out;
+        let mut start = 0;
+        for channel in 0..input {
+            for (ky, kx) in (0..kernel * kernel).map(|i| (i / kernel, i % kernel)) {
+                // Inside is where 0 ≤ x · stride + kx − padding < width.
+                let first = padding.saturating_sub(kx).div_ceil(stride).min(width_out);
+                let end = (width + padding).saturating_sub(kx).div_ceil(stride).clamp(first, width_out);
+                let length = if end > first { (end - first - 1) * stride + 1 } else { 0 };
+                for picture in 0..count {
+                    let plane = (picture * input + channel) * height * width;
+                    for y in lines.clone() {
+                        let columns = start..start + width_out;
+                        start += width_out;
+                        let line = y * stride + ky;
+                        if line < padding || line - padding >= height || length == 0 {
+                            f(columns, 0..0, 0..0);
+                        } else {
+                            let from = plane + (line - padding) * width + first * stride + kx - padding;
+                            f(columns, first..end, from..from + length);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+type Range = std::ops::Range<usize>;
+
+/// A band of pictures `[count, channels, pixels]` as `[channels, count · band]`.
+fn join<'a>(
+    x: &'a [f32],
+    count: usize,
+    channels: usize,
+    pixels: usize,
+    band: Band,
+    buffer: &'a mut Vec<f32>,
+) -> Matrix<'a> {
+    if count == 1 {
+        return Matrix::strided(&x[band.start..], channels, band.pixels, pixels);
+    }
+    buffer.clear();
+    for channel in 0..channels {
+        for picture in 0..count {
+            let start = (picture * channels + channel) * pixels + band.start;
+            buffer.extend_from_slice(&x[start..][..band.pixels]);
+        }
+    }
+    Matrix::new(buffer, channels, count * band.pixels)
+}
+
+#[inline(always)]
+fn copy_every(stride: usize, from: &[f32], to: &mut [f32]) {
+    if stride == 1 {
+        to.copy_from_slice(from);
+    } else {
+        to.iter_mut().zip(from.iter().step_by(stride)).for_each(|(to, from)| *to = *from);
+    }
+}

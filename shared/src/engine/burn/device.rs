@@ -1,0 +1,79 @@
+//! Where burn's tensors live.
+
+use ::burn::tensor::Device;
+
+use crate::engine::EngineError;
+
+#[cfg(feature = "webgpu")]
+use super::webgpu::{self, GpuLimits};
+
+/// A device of the burn engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BurnDevice(Device);
+
+impl BurnDevice {
+    /// The CPU.
+    pub fn cpu() -> Self {
+        Self(Device::flex())
+    }
+
+    /// The GPU: by WebGPU in a browser, by what the system has elsewhere. It is the same one at every call.
+    ///
+    /// # Errors
+    /// [`EngineError::NoDevice`]. A device that was lost stays lost: the program, or the page's worker, has to start
+    /// anew to get another.
+    #[cfg(feature = "webgpu")]
+    pub async fn webgpu() -> Result<Self, EngineError> {
+        Ok(Self(webgpu::open().await?.device.clone()))
+    }
+
+    /// The first CUDA device.
+    #[cfg(feature = "burn-cuda")]
+    pub fn cuda() -> Self {
+        Self(Device::cuda(0))
+    }
+
+    /// This device, with gradients.
+    #[cfg(feature = "autodiff")]
+    pub fn training(self) -> Self {
+        Self(self.0.autodiff())
+    }
+
+    /// What the GPU can hold; `None` for the CPU.
+    #[cfg(feature = "webgpu")]
+    pub fn gpu_limits(&self) -> Option<&'static GpuLimits> {
+        self.gpu().map(|gpu| &gpu.limits)
+    }
+
+    /// Takes the GPU away, as a driver's reset does, to show what happens then.
+    #[cfg(feature = "webgpu")]
+    pub fn destroy(&self) {
+        if let Some(gpu) = self.gpu() {
+            gpu.destroy();
+        }
+    }
+
+    pub(super) fn inner(&self) -> &Device {
+        &self.0
+    }
+
+    /// Whether what ran on the device so far went well.
+    pub(super) fn check(&self) -> Result<(), EngineError> {
+        #[cfg(feature = "webgpu")]
+        if let Some(gpu) = self.gpu() {
+            return gpu.check();
+        }
+        Ok(())
+    }
+
+    #[cfg(feature = "webgpu")]
+    fn gpu(&self) -> Option<&'static webgpu::Gpu> {
+        webgpu::opened().filter(|gpu| gpu.device == self.0.clone().inner())
+    }
+}
+
+impl From<Device> for BurnDevice {
+    fn from(device: Device) -> Self {
+        Self(device)
+    }
+}

@@ -1,0 +1,102 @@
+//! The GPU, and what goes wrong on it.
+//!
+//! A GPU reports late and out of band. burn turns a lost device into an error where results are read; everything else (no
+//! memory, a shader that the driver refuses) would end the program, or in a browser pass with stale numbers. So the first
+//! such report is kept, and every later reading fails with it.
+
+use std::sync::{Arc, OnceLock};
+
+use ::burn::tensor::Device;
+use ::burn::tensor::wgpu::{WgpuInitError, WgpuSetup, wgpu};
+
+use super::Burn;
+use crate::engine::{Engine, EngineError};
+
+/// What a GPU can hold.
+#[derive(Debug, Clone)]
+pub struct GpuLimits {
+    /// Its name, as far as the browser or driver tells.
+    pub name: String,
+    /// Bytes of the largest buffer.
+    pub buffer_bytes: u64,
+    /// Bytes of the largest buffer that a computation can read, and so of the largest tensor.
+    pub tensor_bytes: u64,
+    /// Whether it is the CPU in disguise.
+    pub is_software: bool,
+}
+
+pub struct Gpu {
+    pub device: Device,
+    pub limits: GpuLimits,
+    setup: WgpuSetup,
+    fault: Arc<OnceLock<EngineError>>,
+}
+
+static GPU: OnceLock<Result<Gpu, EngineError>> = OnceLock::new();
+
+/// The GPU, if [`open`] has found it.
+pub fn opened() -> Option<&'static Gpu> {
+    GPU.get().and_then(|gpu| gpu.as_ref().ok())
+}
+
+/// The GPU, the same one at every call.
+pub async fn open() -> Result<&'static Gpu, EngineError> {
+    #[cfg(not(target_arch = "wasm32"))]
+    let gpu = GPU.get_or_init(|| Gpu::new(Device::wgpu_options().init_with_setup()));
+    #[cfg(target_arch = "wasm32")]
+    let gpu = match GPU.get() {
+        Some(gpu) => gpu,
+        None => {
+            let gpu = Gpu::new(Device::wgpu_options().init_with_setup_async().await);
+            GPU.get_or_init(|| gpu)
+        }
+    };
+    gpu.as_ref().map_err(EngineError::clone)
+}
+
+impl Gpu {
+    fn new(setup: Result<(Device, WgpuSetup), WgpuInitError>) -> Result<Self, EngineError> {
+        let (device, setup) = setup.map_err(|error| EngineError::NoDevice {
+            engine: Burn::NAME,
+            device: "webgpu".to_owned(),
+            detail: error.to_string(),
+        })?;
+        let fault = Arc::new(OnceLock::new());
+        let kept = fault.clone();
+        setup.device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            // The first one is the cause, what follows are its consequences.
+            let _ = kept.set(describe(&error));
+        }));
+        let (info, limits) = (setup.adapter.get_info(), setup.device.limits());
+        let limits = GpuLimits {
+            name: info.name,
+            buffer_bytes: limits.max_buffer_size,
+            tensor_bytes: limits.max_storage_buffer_binding_size,
+            is_software: info.device_type == wgpu::DeviceType::Cpu,
+        };
+        Ok(Self { device, limits, setup, fault })
+    }
+
+    /// What went wrong first.
+    pub fn check(&self) -> Result<(), EngineError> {
+        self.fault.get().map_or(Ok(()), |fault| Err(fault.clone()))
+    }
+
+    /// Takes the device away, as a driver's reset does.
+    pub fn destroy(&self) {
+        self.setup.device.destroy();
+    }
+}
+
+fn describe(error: &wgpu::Error) -> EngineError {
+    match error {
+        wgpu::Error::OutOfMemory { .. } => {
+            EngineError::OutOfMemory { engine: Burn::NAME, detail: error.to_string() }
+        }
+        wgpu::Error::Validation { .. } | wgpu::Error::Internal { .. } => EngineError::Operation {
+            engine: Burn::NAME,
+            operation: "a computation on the GPU".to_owned(),
+            detail: error.to_string(),
+        },
+    }
+}

@@ -1,0 +1,238 @@
+//! `encode → denoise → decode` on one engine. Each stage stands alone, so that another engine, or another machine, can take
+//! over between any two, and between any two denoising steps.
+
+use crate::bundle::{BundleError, Folder, Manifest, Tensors};
+use crate::condition::Condition;
+use crate::denoise::{DenoiseError, DenoiseSettings, DenoiseState, guide};
+use crate::encoder::{EncodeError, Encoder, EncoderParts, PARTS};
+use crate::engine::{Engine, EngineError, Tensor};
+use crate::picture::{Picture, Recipe, version};
+use crate::prompt::PromptDocument;
+use crate::protocol::GenerateSettings;
+use crate::schedule::NoiseSchedule;
+use crate::unet::UNet;
+use crate::vae::VaeDecoder;
+use crate::weights::{load, load_except};
+
+/// The U-Net, stepping.
+#[derive(Debug, Clone)]
+pub struct Denoiser<E: Engine> {
+    unet: UNet<E>,
+    device: E::Device,
+}
+
+/// A condition on the device.
+#[derive(Debug, Clone)]
+pub struct PreparedCondition<E: Engine> {
+    cond: Tensor<E, 3>,
+    uncond: Tensor<E, 3>,
+}
+
+/// Why a step could not be taken. The state is as it was, and any engine can go on from it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StepError {
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The U-Net's answer cannot be used: it is not finite, or the run is over.
+    #[error(transparent)]
+    Denoise(#[from] DenoiseError),
+}
+
+impl<E: Engine> Denoiser<E> {
+    /// Builds the denoiser of a bundle from its part `unet`.
+    ///
+    /// # Errors
+    /// [`BundleError::Weights`].
+    pub fn load(manifest: &Manifest, unet: &Tensors, device: &E::Device) -> Result<Self, BundleError> {
+        let unet = load(unet, device, |weights| UNet::new(weights, &manifest.networks.unet))
+            .map_err(|source| BundleError::Weights { part: "unet".into(), source })?;
+        Ok(Self { unet, device: device.clone() })
+    }
+
+    /// Brings a condition to the device, once for all steps.
+    pub fn prepare(&self, condition: &Condition) -> PreparedCondition<E> {
+        let half = |numbers: &[f32]| {
+            Tensor::from_host(numbers.to_vec(), [1, condition.tokens, condition.width], &self.device)
+        };
+        PreparedCondition { cond: half(&condition.cond), uncond: half(&condition.uncond) }
+    }
+
+    /// One step of a run that is not done.
+    ///
+    /// # Errors
+    /// [`StepError`].
+    pub async fn step(
+        &self,
+        state: &mut DenoiseState,
+        condition: &PreparedCondition<E>,
+    ) -> Result<(), StepError> {
+        let DenoiseSettings { channels, height, width, guidance, .. } = *state.settings();
+        let sample = Tensor::from_host(state.model_input(), [1, channels, height, width], &self.device);
+        let timestep = state.timestep();
+        // Without guidance the negative half would be computed for nothing.
+        let noise_pred = if state.settings().is_guided() {
+            let both = Tensor::cat(vec![condition.uncond.clone(), condition.cond.clone()], 0);
+            let noise_pred = self.unet.forward(sample.repeat_batch(2), &[timestep; 2], &both, None);
+            let noise_pred = noise_pred.to_host().await?;
+            let (uncond, cond) = noise_pred.split_at(noise_pred.len() / 2);
+            guide(uncond, cond, guidance)
+        } else {
+            self.unet.forward(sample, &[timestep], &condition.cond, None).to_host().await?
+        };
+        Ok(state.advance(&noise_pred)?)
+    }
+}
+
+/// The autoencoder's way from latents to a picture.
+#[derive(Debug, Clone)]
+pub struct Decoder<E: Engine> {
+    vae: VaeDecoder<E>,
+    device: E::Device,
+}
+
+impl<E: Engine> Decoder<E> {
+    /// Builds the decoder of a bundle from its part `vae`.
+    ///
+    /// # Errors
+    /// [`BundleError::Weights`].
+    pub fn load(manifest: &Manifest, vae: &Tensors, device: &E::Device) -> Result<Self, BundleError> {
+        let encoder = |name: &str| name.starts_with("encoder.") || name.starts_with("quant_conv.");
+        let vae = load_except(vae, device, encoder, |weights| VaeDecoder::new(weights, &manifest.networks.vae))
+            .map_err(|source| BundleError::Weights { part: "vae".into(), source })?;
+        Ok(Self { vae, device: device.clone() })
+    }
+
+    /// The picture of latents `[channels, height, width]`.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn decode(&self, latents: Vec<f32>, shape: [usize; 3]) -> Result<Picture, EngineError> {
+        let [channels, height, width] = shape;
+        let latents = Tensor::from_host(latents, [1, channels, height, width], &self.device);
+        let pixels = self.vae.forward(latents);
+        let [_, _, height, width] = pixels.shape();
+        Ok(Picture::from_vae(&pixels.to_host().await?, width as u32, height as u32))
+    }
+}
+
+/// All three stages of a bundle on one engine.
+#[derive(Debug, Clone)]
+pub struct Pipeline<E: Engine> {
+    /// Prompt to condition.
+    pub encoder: Encoder<E>,
+    /// Noise to latents.
+    pub denoiser: Denoiser<E>,
+    /// Latents to picture.
+    pub decoder: Decoder<E>,
+    schedule: NoiseSchedule,
+    manifest: Manifest,
+}
+
+/// What to make.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Words and picture places.
+    pub prompt: PromptDocument,
+    /// The pictures that the places show.
+    pub pictures: Vec<Picture>,
+    /// What to steer away from; empty for nothing.
+    pub negative: String,
+    /// Seed, and what differs from the bundle's defaults.
+    pub settings: GenerateSettings,
+}
+
+/// Why a picture could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PipelineError {
+    /// The bundle cannot be used.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The prompt cannot be encoded.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The settings cannot be used.
+    #[error(transparent)]
+    Settings(#[from] DenoiseError),
+    /// A step failed.
+    #[error(transparent)]
+    Step(#[from] StepError),
+    /// The engine failed outside of a step.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl<E: Engine> Pipeline<E> {
+    /// Loads all parts of a bundle.
+    ///
+    /// # Errors
+    /// Any [`BundleError`].
+    pub fn load(folder: &Folder, device: &E::Device) -> Result<Self, BundleError> {
+        let manifest = folder.manifest();
+        let [vision, mllm, aligner] = PARTS.map(|part| folder.part(part));
+        let parts = EncoderParts { vision: vision?, mllm: mllm?, aligner: aligner? };
+        let schedule = manifest.schedule()?;
+        Ok(Self {
+            encoder: Encoder::load(manifest, &folder.tokenizer()?, parts, device)?,
+            denoiser: Denoiser::load(manifest, &folder.part("unet")?, device)?,
+            decoder: Decoder::load(manifest, &folder.part("vae")?, device)?,
+            schedule,
+            manifest: manifest.clone(),
+        })
+    }
+
+    /// The bundle's manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The start of a request's picture number `index`.
+    ///
+    /// # Errors
+    /// [`DenoiseError`] if the settings are out of range.
+    pub fn start(&self, settings: &GenerateSettings, index: u64) -> Result<DenoiseState, DenoiseError> {
+        DenoiseState::new(self.manifest.denoise_settings(settings, index), &self.schedule)
+    }
+
+    /// How a request's picture number `index` is made.
+    pub fn recipe(&self, request: &Request, index: u64, picture: &Picture) -> Recipe {
+        let settings = self.manifest.denoise_settings(&request.settings, index);
+        Recipe {
+            prompt: request.prompt.clone(),
+            negative: request.negative.clone(),
+            seed: settings.seed,
+            picture: index,
+            sampler: settings.sampler,
+            steps: settings.steps,
+            guidance: settings.guidance,
+            width: picture.width(),
+            height: picture.height(),
+            model: self.manifest.name.clone(),
+            engine: E::NAME.to_owned(),
+            version: version(),
+        }
+    }
+
+    /// One picture from words to pixels; `on_step` hears of each state on the way.
+    ///
+    /// # Errors
+    /// [`PipelineError`].
+    pub async fn generate(
+        &self,
+        request: &Request,
+        index: u64,
+        mut on_step: impl FnMut(&DenoiseState),
+    ) -> Result<Picture, PipelineError> {
+        let condition = self.encoder.encode(&request.prompt, &request.pictures, &request.negative).await?;
+        let condition = self.denoiser.prepare(&condition);
+        let mut state = self.start(&request.settings, index)?;
+        while !state.is_done() {
+            self.denoiser.step(&mut state, &condition).await?;
+            on_step(&state);
+        }
+        let DenoiseSettings { channels, height, width, .. } = *state.settings();
+        Ok(self.decoder.decode(state.latents().to_vec(), [channels, height, width]).await?)
+    }
+}

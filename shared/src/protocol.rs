@@ -1,0 +1,198 @@
+//! What page and server say to each other, as JSON.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /health` | [`Health`] |
+//! | `GET /api/bundles` | list of [`BundleEntry`] |
+//! | `GET /models/NAME/FILE` | a bundle's file; byte ranges are served |
+//! | `POST /api/jobs` with [`JobRequest`] | 202 and [`JobCreated`] |
+//! | `GET /api/jobs/ID/events` | server-sent events, each a [`JobEvent`] |
+//! | `GET /api/jobs/ID` | [`JobStatus`] |
+//! | `GET /api/jobs/ID/result` | the picture, PNG |
+//! | `GET /api/jobs/ID/state` | the last [`DenoiseState`] |
+//! | `DELETE /api/jobs/ID` | 204; the job stops before its next step |
+//!
+//! Every failure is an [`ApiError`] with a fitting status.
+
+use serde::{Deserialize, Serialize};
+
+use crate::condition::Condition;
+use crate::denoise::DenoiseState;
+use crate::prompt::PromptDocument;
+use crate::sampler::SamplerKind;
+
+/// Largest body of a request: ten photographs and then some.
+pub const MAX_REQUEST_BYTES: usize = 64 << 20;
+
+/// Work for the server.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "there is one of these per request")]
+pub enum JobRequest {
+    /// Go on from a state: before the first step, or in the middle of a run that began elsewhere.
+    Denoise {
+        /// Name of the bundle whose U-Net the state belongs to.
+        bundle: String,
+        /// What to denoise towards.
+        condition: Condition,
+        /// Where to go on.
+        state: DenoiseState,
+    },
+    /// All of it, for devices that cannot encode.
+    Generate {
+        /// Name of the bundle.
+        bundle: String,
+        /// Words and picture places.
+        prompt: PromptDocument,
+        /// The pictures in order: PNG, JPEG or WebP files in base64.
+        #[serde(default)]
+        pictures: Vec<PictureFile>,
+        /// What to steer away from; empty for nothing.
+        #[serde(default)]
+        negative: String,
+        /// How.
+        settings: GenerateSettings,
+    },
+}
+
+/// A picture file in base64.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PictureFile(#[serde(with = "crate::wire::bytes")] pub Vec<u8>);
+
+/// How to make a picture; what is missing is the bundle's default.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct GenerateSettings {
+    /// Seed of the noise.
+    pub seed: u64,
+    /// Sampler.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampler: Option<SamplerKind>,
+    /// Denoising steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<usize>,
+    /// Guidance scale.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guidance: Option<f64>,
+}
+
+/// Answer to a new job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobCreated {
+    /// Name of the job in every later request; hard to guess.
+    pub id: String,
+    /// Jobs that come first.
+    pub position: usize,
+}
+
+/// Something that happened to a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum JobEvent {
+    /// It waits; `position` jobs come first.
+    Queued {
+        /// Jobs that come first.
+        position: usize,
+    },
+    /// The prompt is being encoded.
+    Encoding,
+    /// A step is done.
+    Step {
+        /// Evaluations done.
+        step: usize,
+        /// Evaluations in all.
+        of: usize,
+        /// Seconds since the job began to run.
+        seconds: f64,
+    },
+    /// How it looks by now.
+    Preview {
+        /// Evaluations done.
+        step: usize,
+        /// A small PNG in base64.
+        #[serde(with = "crate::wire::bytes")]
+        png: Vec<u8>,
+    },
+    /// The picture is there.
+    Done {
+        /// Seconds from the job's beginning to its end.
+        seconds: f64,
+    },
+    /// It cannot be done.
+    Failed {
+        /// Why, and what to do.
+        error: ApiError,
+    },
+    /// Somebody cancelled it.
+    Cancelled,
+}
+
+impl JobEvent {
+    /// Whether nothing comes after it.
+    pub fn is_last(&self) -> bool {
+        matches!(self, JobEvent::Done { .. } | JobEvent::Failed { .. } | JobEvent::Cancelled)
+    }
+}
+
+/// A job as it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobStatus {
+    /// Its name.
+    pub id: String,
+    /// The last thing that happened, previews left out.
+    pub last: JobEvent,
+}
+
+/// A bundle that the server has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundleEntry {
+    /// Name in requests: its folder's.
+    pub id: String,
+    /// Name for people.
+    pub name: String,
+    /// Size of all its files.
+    pub bytes: u64,
+}
+
+/// How the server is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// The program's version.
+    pub version: String,
+    /// The engine's name.
+    pub engine: String,
+    /// The device, for people: `cpu`, `cuda:0`.
+    pub device: String,
+    /// Jobs waiting.
+    pub queued: usize,
+    /// Jobs that may wait.
+    pub capacity: usize,
+}
+
+/// A failure, for people and for programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// What kind.
+    pub code: ErrorCode,
+    /// What, where, and what to do.
+    pub message: String,
+}
+
+/// Kinds of failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// The request is wrong; the same again will fail again.
+    Invalid,
+    /// No such job, bundle or file.
+    NotFound,
+    /// The request is larger than the server takes.
+    TooLarge,
+    /// The queue is full; later may work.
+    Busy,
+    /// The result is not there yet.
+    NotReady,
+    /// The server failed.
+    Internal,
+}

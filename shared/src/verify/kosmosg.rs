@@ -1,0 +1,187 @@
+//! Vision tower, resampler, language model, AlignerNet, CLIP's text model, and the losses of stages 1 and 2.
+
+use serde::Deserialize;
+
+use super::{Cases, Files, RUN, VerifyError, json, tensors};
+use crate::aligner::AlignerDecoder;
+use crate::bundle::Tensors;
+use crate::clip_text::ClipText;
+use crate::config::{ClipTextConfig, KosmosGConfig};
+use crate::encoder::{EncoderNetworks, is_redundant};
+use crate::engine::{Engine, Tensor};
+use crate::loss;
+use crate::mllm::TokenBatch;
+use crate::weights::{Store, WeightError, Weights, load, load_except};
+
+/// A fixture's networks, not yet on an engine.
+pub struct KosmosGFixture {
+    /// Sizes.
+    pub config: KosmosGConfig,
+    /// All weights in the published names.
+    pub weights: Tensors,
+}
+
+#[derive(Deserialize)]
+struct ConfigFile {
+    config: KosmosGConfig,
+}
+
+impl KosmosGFixture {
+    /// Reads `config.json` and `model.safetensors`.
+    ///
+    /// # Errors
+    /// [`VerifyError`] that names the file.
+    pub fn read(files: &Files) -> Result<Self, VerifyError> {
+        let ConfigFile { config } = json(files, "config.json")?;
+        Ok(Self { config, weights: tensors(files, "model.safetensors")? })
+    }
+
+    /// Both halves of the networks: what inference uses, and AlignerNet's N.
+    ///
+    /// # Errors
+    /// A [`WeightError`] that names the tensor.
+    pub fn networks<E: Engine>(
+        &self,
+        store: &dyn Store<E>,
+        device: &E::Device,
+    ) -> Result<(EncoderNetworks<E>, AlignerDecoder<E>), WeightError> {
+        let config = &self.config;
+        let decoder = |weights: &Weights<'_, E>| {
+            AlignerDecoder::new(&weights.at("aligner"), &config.aligner, config.mllm.dim)
+        };
+        let build = |weights: &Weights<'_, E>| Ok((EncoderNetworks::new(weights, config)?, decoder(weights)?));
+        load_except(store, device, is_redundant, build)
+    }
+}
+
+/// Compares everything in a fixture of [`Form::KosmosG`](super::Form::KosmosG) but gradients, each network within
+/// `tolerance`.
+///
+/// # Errors
+/// [`VerifyError`] if files are missing or malformed, weights do not fit, or the engine fails.
+pub async fn kosmosg<E: Engine>(files: &Files, device: &E::Device, tolerance: f64) -> Result<Cases, VerifyError> {
+    let fixture = KosmosGFixture::read(files)?;
+    let (encoder, decoder) = fixture.networks::<E>(&fixture.weights, device)?;
+    let pad = fixture.config.special.pad;
+    let mut cases = Cases::read(files)?;
+    for case in cases.stems(".condition") {
+        let tokens = format!("{case}.tokens");
+        let batch = match case.as_str() {
+            "null" => TokenBatch { tokens: vec![fixture.config.special.bos], image_mask: vec![false], batch: 1, pad },
+            _ => token_batch(&cases, &tokens, pad)?,
+        };
+        let pixels = format!("{case}.pixels");
+        let images = match cases.has(&pixels) {
+            true => {
+                let features = encoder.vision.forward(cases.tensor(&pixels, device)?);
+                compare(&mut cases, format!("{case}.vision_features"), &features, tolerance).await?;
+                let images = encoder.resampler.forward(features);
+                compare(&mut cases, format!("{case}.image_embeddings"), &images, tolerance).await?;
+                Some(images)
+            }
+            false => None,
+        };
+        let hidden = encoder.mllm.forward(&batch, images);
+        compare(&mut cases, format!("{case}.hidden"), &hidden, tolerance).await?;
+        if cases.has(&format!("{case}.logits")) {
+            let logits = encoder.mllm.logits(hidden.clone());
+            compare(&mut cases, format!("{case}.logits"), &logits, tolerance).await?;
+        }
+        let condition = encoder.aligner.forward(hidden, &batch.padding());
+        compare(&mut cases, format!("{case}.condition"), &condition, tolerance).await?;
+    }
+    language_loss(&mut cases, &encoder, pad, device).await?;
+    if files.contains_key("text_encoder/config.json") {
+        clip_text::<E>(&mut cases, files, device, tolerance).await?;
+    }
+    if cases.has("align.mse_loss") {
+        let (mse, rec) = align_losses(&cases, &encoder, &decoder, pad, device)?;
+        cases.compare("align.mse_loss", &mse, RUN).await?;
+        cases.compare("align.rec_loss", &rec, RUN).await?;
+    }
+    Ok(cases)
+}
+
+/// Stage 2's two losses, `[1]` each, on the fixture's batch of texts.
+///
+/// # Errors
+/// [`VerifyError`] if an input is missing.
+pub fn align_losses<E: Engine>(
+    cases: &Cases,
+    encoder: &EncoderNetworks<E>,
+    decoder: &AlignerDecoder<E>,
+    pad: u32,
+    device: &E::Device,
+) -> Result<(Tensor<E, 1>, Tensor<E, 1>), VerifyError> {
+    let batch = token_batch(cases, "align.tokens", pad)?;
+    let hidden = encoder.mllm.forward(&batch, None);
+    let condition = encoder.aligner.forward(hidden.clone(), &batch.padding());
+    let reconstructed = decoder.forward(condition.clone(), batch.len());
+    let clip = cases.tensor("align.clip_embeddings", device)?;
+    Ok(loss::align(condition, clip, reconstructed, hidden))
+}
+
+/// Stage 1's loss: each token predicts the next.
+async fn language_loss<E: Engine>(
+    cases: &mut Cases,
+    encoder: &EncoderNetworks<E>,
+    pad: u32,
+    device: &E::Device,
+) -> Result<(), VerifyError> {
+    if !cases.has("lm.loss") {
+        return Ok(());
+    }
+    let batch = token_batch(cases, "batch.tokens", pad)?;
+    let length = batch.len();
+    let inputs = TokenBatch {
+        tokens: batch.tokens.chunks(length).flat_map(|row| &row[..length - 1]).copied().collect(),
+        image_mask: batch.image_mask.chunks(length).flat_map(|row| &row[..length - 1]).copied().collect(),
+        ..batch
+    };
+    let targets: Vec<u32> = batch.tokens.chunks(length).flat_map(|row| &row[1..]).copied().collect();
+    let (counted, _) = cases.integers("lm.loss_mask")?;
+    let counted: Vec<bool> = counted.iter().map(|&x| x != 0).collect();
+    let images = match cases.has("batch.pixels") {
+        true => Some(encoder.embed_pictures(cases.tensor("batch.pixels", device)?)),
+        false => None,
+    };
+    let logits = encoder.mllm.logits(encoder.mllm.forward(&inputs, images));
+    cases.compare("lm.loss", &loss::cross_entropy(logits, &targets, &counted), RUN).await
+}
+
+async fn clip_text<E: Engine>(
+    cases: &mut Cases,
+    files: &Files,
+    device: &E::Device,
+    tolerance: f64,
+) -> Result<(), VerifyError> {
+    let config: ClipTextConfig = json(files, "text_encoder/config.json")?;
+    let weights = tensors(files, "text_encoder/model.safetensors")?;
+    let text = load(&weights, device, |weights| ClipText::<E>::new(weights, &config))?;
+    let (tokens, shape) = cases.integers("align.clip_tokens")?;
+    cases.compare("align.clip_embeddings", &text.forward(&tokens, shape[0]), tolerance).await
+}
+
+fn token_batch(cases: &Cases, name: &str, pad: u32) -> Result<TokenBatch, VerifyError> {
+    let (tokens, shape) = cases.integers(name)?;
+    let mask = name.replace(".tokens", ".image_mask");
+    let image_mask = match cases.integers(&mask) {
+        Ok((mask, _)) => mask.iter().map(|&x| x != 0).collect(),
+        Err(_) => vec![false; tokens.len()],
+    };
+    Ok(TokenBatch { tokens, image_mask, batch: shape[0], pad })
+}
+
+/// Compares if the fixture has that tensor: a batch, for one, comes with its end result only.
+async fn compare<E: Engine, const D: usize>(
+    cases: &mut Cases,
+    name: String,
+    ours: &Tensor<E, D>,
+    tolerance: f64,
+) -> Result<(), VerifyError> {
+    match cases.has(&name) {
+        true => cases.compare(&name, ours, tolerance).await,
+        false => Ok(()),
+    }
+}
+

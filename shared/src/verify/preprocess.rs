@@ -1,0 +1,36 @@
+//! Pictures and the pixel values that go into the encoder and the autoencoder.
+
+use serde::Deserialize;
+
+use super::{Cases, Files, PIXELS, VerifyError, file, json};
+use crate::picture::Picture;
+
+#[derive(Deserialize)]
+struct Case {
+    file: String,
+    size: u32,
+}
+
+/// Compares everything in a fixture of [`Form::Preprocess`](super::Form::Preprocess).
+///
+/// # Errors
+/// [`VerifyError`] if files are missing or malformed.
+pub fn preprocess(files: &Files) -> Result<Cases, VerifyError> {
+    let mut cases = Cases::read(files)?;
+    let list: Vec<Case> = json(files, "cases.json")?;
+    for Case { file: name, size } in &list {
+        let picture = Picture::decode(file(files, name)?)
+            .map_err(|error| VerifyError::Malformed { file: name.clone(), detail: error.to_string() })?;
+        let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
+        let values = [("encoder", picture.pixels_for_encoder(*size)), ("decoder", picture.pixels_for_vae(*size))];
+        for (target, pixels) in values {
+            let tensor = format!("{stem}.{target}");
+            let (_, shape) = cases.numbers(&tensor)?;
+            let side = *size as usize;
+            // The fixture may have a batch dimension of one.
+            let ours = [vec![1; shape.len().saturating_sub(3)], vec![3, side, side]].concat();
+            cases.compare_numbers(&tensor, &pixels, &ours, PIXELS)?;
+        }
+    }
+    Ok(cases)
+}

@@ -1,0 +1,232 @@
+//! GGUF, version 3: the container of a bundle's weights.
+//!
+//! Layout (all little-endian): magic, version, number of tensors, number of metadata entries, metadata, a table of tensors
+//! (name, dimensions from the fastest, type, offset), padding, data. Source: ggml's `docs/gguf.md`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{DType, HostTensor, WeightError};
+
+const MAGIC: &[u8; 4] = b"GGUF";
+const VERSION: u32 = 3;
+const ALIGNMENT: usize = 32;
+/// ggml allows four dimensions.
+const MAX_DIMS: u32 = 4;
+
+/// Tensors by name.
+///
+/// # Errors
+/// [`WeightError::Malformed`], naming `what`, if the bytes are not GGUF, end too early, or hold a type of tensor that is
+/// not one of [`DType`].
+pub fn read(what: &str, bytes: Vec<u8>) -> Result<BTreeMap<String, HostTensor>, WeightError> {
+    let bytes = Arc::new(bytes);
+    let malformed = |detail: String| WeightError::Malformed { what: what.to_owned(), detail };
+    let mut cursor = Cursor { bytes: &bytes, at: 0 };
+    let entries = header(&mut cursor).map_err(malformed)?;
+    let data = cursor.at.next_multiple_of(ALIGNMENT);
+    let mut tensors = BTreeMap::new();
+    for Entry { name, shape, dtype, offset } in entries {
+        let length = dtype.bytes(&shape).ok_or_else(|| malformed(format!("tensor `{name}`: shape {shape:?}")))?;
+        let start = data.checked_add(offset).filter(|s| s.checked_add(length).is_some_and(|end| end <= bytes.len()));
+        let Some(start) = start else {
+            return Err(malformed(format!("ends inside tensor `{name}`; the file is truncated")));
+        };
+        let tensor = HostTensor::view(shape, dtype, bytes.clone(), start..start + length)?;
+        if tensors.insert(name.clone(), tensor).is_some() {
+            return Err(malformed(format!("tensor `{name}` is there twice")));
+        }
+    }
+    Ok(tensors)
+}
+
+/// A file of these tensors.
+pub fn write(tensors: &BTreeMap<String, HostTensor>) -> Vec<u8> {
+    let mut file = Vec::new();
+    file.extend(MAGIC);
+    file.extend(VERSION.to_le_bytes());
+    file.extend((tensors.len() as u64).to_le_bytes());
+    file.extend(1u64.to_le_bytes());
+    string(&mut file, "general.alignment");
+    file.extend(4u32.to_le_bytes()); // a u32
+    file.extend((ALIGNMENT as u32).to_le_bytes());
+    let mut offset = 0;
+    for (name, tensor) in tensors {
+        string(&mut file, name);
+        file.extend((tensor.shape().len() as u32).to_le_bytes());
+        for &size in tensor.shape().iter().rev() {
+            file.extend((size as u64).to_le_bytes());
+        }
+        file.extend(code(tensor.dtype()).to_le_bytes());
+        file.extend((offset as u64).to_le_bytes());
+        offset = (offset + tensor.bytes().len()).next_multiple_of(ALIGNMENT);
+    }
+    for tensor in tensors.values() {
+        file.resize(file.len().next_multiple_of(ALIGNMENT), 0);
+        file.extend(tensor.bytes());
+    }
+    file
+}
+
+fn string(file: &mut Vec<u8>, text: &str) {
+    file.extend((text.len() as u64).to_le_bytes());
+    file.extend(text.as_bytes());
+}
+
+/// ggml's number for a type.
+fn code(dtype: DType) -> u32 {
+    match dtype {
+        DType::F32 => 0,
+        DType::F16 => 1,
+        DType::Q4_0 => 2,
+        DType::Q8_0 => 8,
+        DType::Bf16 => 30,
+    }
+}
+
+struct Entry {
+    name: String,
+    shape: Vec<usize>,
+    dtype: DType,
+    offset: usize,
+}
+
+fn header(cursor: &mut Cursor<'_>) -> Result<Vec<Entry>, String> {
+    if cursor.take(4)? != MAGIC {
+        return Err("not a GGUF file".into());
+    }
+    let version = cursor.u32()?;
+    if version != VERSION {
+        return Err(format!("GGUF version {version}, expected {VERSION}"));
+    }
+    let (tensors, metadata) = (cursor.u64()?, cursor.u64()?);
+    for _ in 0..metadata {
+        let key = cursor.string()?;
+        let kind = cursor.u32()?;
+        if key == "general.alignment" {
+            let alignment = cursor.u32()? as usize;
+            if alignment != ALIGNMENT {
+                return Err(format!("alignment {alignment}, expected {ALIGNMENT}"));
+            }
+        } else {
+            skip_value(cursor, kind)?;
+        }
+    }
+    (0..tensors).map(|_| entry(cursor)).collect()
+}
+
+fn entry(cursor: &mut Cursor<'_>) -> Result<Entry, String> {
+    let name = cursor.string()?;
+    let dims = cursor.u32()?;
+    if dims > MAX_DIMS {
+        return Err(format!("tensor `{name}` has {dims} dimensions"));
+    }
+    let mut shape = (0..dims).map(|_| cursor.size()).collect::<Result<Vec<_>, _>>()?;
+    shape.reverse();
+    let number = cursor.u32()?;
+    let known = [DType::F32, DType::F16, DType::Bf16, DType::Q8_0, DType::Q4_0];
+    let Some(dtype) = known.into_iter().find(|&dtype| code(dtype) == number) else {
+        return Err(format!("tensor `{name}` has ggml type {number}; known are F32, F16, BF16, Q8_0 and Q4_0"));
+    };
+    Ok(Entry { name, shape, dtype, offset: cursor.size()? })
+}
+
+/// Steps over a metadata value of ggml's type `kind`.
+fn skip_value(cursor: &mut Cursor<'_>, kind: u32) -> Result<(), String> {
+    let bytes = match kind {
+        0 | 1 | 7 => 1,
+        2 | 3 => 2,
+        4..=6 => 4,
+        10..=12 => 8,
+        8 => return cursor.string().map(drop),
+        9 => {
+            let (element, count) = (cursor.u32()?, cursor.u64()?);
+            if element == 9 {
+                return Err("nested arrays in the metadata".into());
+            }
+            return (0..count).try_for_each(|_| skip_value(cursor, element));
+        }
+        _ => return Err(format!("metadata of unknown type {kind}")),
+    };
+    cursor.take(bytes).map(drop)
+}
+
+struct Cursor<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    fn take(&mut self, n: usize) -> Result<&'a [u8], String> {
+        let end = self.at.checked_add(n).filter(|&end| end <= self.bytes.len());
+        let end = end.ok_or("ends inside its header; the file is truncated")?;
+        let taken = &self.bytes[self.at..end];
+        self.at = end;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], String> {
+        Ok(self.take(N)?.try_into().expect("`take` gives as many bytes as asked for"))
+    }
+
+    fn u32(&mut self) -> Result<u32, String> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, String> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn size(&mut self) -> Result<usize, String> {
+        usize::try_from(self.u64()?).map_err(|_| "a size beyond this machine's memory".into())
+    }
+
+    fn string(&mut self) -> Result<String, String> {
+        let length = self.size()?;
+        String::from_utf8(self.take(length)?.to_vec()).map_err(|_| "a name that is not UTF-8".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> BTreeMap<String, HostTensor> {
+        let numbers: Vec<f32> = (0..128).map(|i| i as f32 - 60.0).collect();
+        let tensor = HostTensor::from_f32(vec![2, 64], &numbers);
+        let forms = [DType::F32, DType::F16, DType::Bf16, DType::Q8_0, DType::Q4_0];
+        let mut tensors: BTreeMap<_, _> =
+            forms.into_iter().map(|dtype| (format!("{dtype:?}"), tensor.to_dtype(dtype).unwrap())).collect();
+        tensors.insert("odd".into(), HostTensor::from_f32(vec![3], &[1.0, 2.0, 3.0]));
+        tensors
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let tensors = read("x.gguf", write(&sample())).unwrap();
+        assert_eq!(tensors.len(), 6);
+        for (name, tensor) in sample() {
+            assert_eq!(tensors[&name].shape(), tensor.shape());
+            assert_eq!(tensors[&name].bytes(), tensor.bytes(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_is_an_error() {
+        let file = write(&sample());
+        for end in 0..file.len() {
+            assert!(matches!(read("x.gguf", file[..end].to_vec()), Err(WeightError::Malformed { .. })), "{end}");
+        }
+    }
+
+    #[test]
+    fn lying_headers_are_errors() {
+        let file = write(&sample());
+        for at in 0..200 {
+            let mut file = file.clone();
+            file[at] = 0xff;
+            // Either an error or another name, never a panic or an enormous allocation.
+            drop(read("x.gguf", file));
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Tensors in host memory, in the forms that files hold.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use half::{bf16, f16};
+
+use super::WeightError;
+
+/// How a [`HostTensor`]'s numbers are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DType {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats.
+    F16,
+    /// The upper half of 32-bit floats.
+    Bf16,
+    /// ggml's Q8_0: blocks of 32 numbers along the last dimension, an f16 scale and 32 signed bytes.
+    Q8_0,
+    /// ggml's Q4_0: blocks of 32 numbers along the last dimension, an f16 scale and 32 nibbles of offset 8.
+    Q4_0,
+}
+
+impl DType {
+    /// Numbers that are stored together, along the last dimension.
+    pub const fn block(self) -> usize {
+        match self {
+            DType::F32 | DType::F16 | DType::Bf16 => 1,
+            DType::Q8_0 | DType::Q4_0 => 32,
+        }
+    }
+
+    /// Bytes of a block.
+    pub const fn block_bytes(self) -> usize {
+        match self {
+            DType::F32 => 4,
+            DType::F16 | DType::Bf16 => 2,
+            DType::Q8_0 => 34,
+            DType::Q4_0 => 18,
+        }
+    }
+
+    /// Bytes of a tensor of this shape, or `None` if its rows are not whole blocks or it is too large to address.
+    pub fn bytes(self, shape: &[usize]) -> Option<usize> {
+        let row = shape.last().copied().unwrap_or(1);
+        if row % self.block() != 0 {
+            return None;
+        }
+        let numbers = shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size))?;
+        (numbers / self.block()).checked_mul(self.block_bytes())
+    }
+}
+
+/// A tensor in host memory: little-endian, row-major, a view into a shared buffer.
+#[derive(Clone)]
+pub struct HostTensor {
+    shape: Vec<usize>,
+    dtype: DType,
+    buffer: Arc<Vec<u8>>,
+    range: Range<usize>,
+}
+
+impl std::fmt::Debug for HostTensor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "HostTensor({:?} {:?})", self.dtype, self.shape)
+    }
+}
+
+impl HostTensor {
+    /// A tensor from its bytes.
+    ///
+    /// # Errors
+    /// [`WeightError::Malformed`] if the number of bytes does not fit shape and type.
+    pub fn new(shape: Vec<usize>, dtype: DType, bytes: Vec<u8>) -> Result<Self, WeightError> {
+        let range = 0..bytes.len();
+        Self::view(shape, dtype, Arc::new(bytes), range)
+    }
+
+    /// A tensor within a larger buffer.
+    ///
+    /// # Errors
+    /// [`WeightError::Malformed`] if the range is not within the buffer or does not fit shape and type.
+    pub fn view(
+        shape: Vec<usize>,
+        dtype: DType,
+        buffer: Arc<Vec<u8>>,
+        range: Range<usize>,
+    ) -> Result<Self, WeightError> {
+        let malformed = |detail| WeightError::Malformed { what: format!("tensor {shape:?} {dtype:?}"), detail };
+        let Some(expected) = dtype.bytes(&shape) else {
+            return Err(malformed(format!("rows are not whole blocks of {}", dtype.block())));
+        };
+        if range.len() != expected || buffer.get(range.clone()).is_none() {
+            return Err(malformed(format!("{} bytes at {}, expected {expected}", range.len(), range.start)));
+        }
+        Ok(Self { shape, dtype, buffer, range })
+    }
+
+    /// A tensor of 32-bit floats.
+    ///
+    /// # Panics
+    /// If there are not as many numbers as `shape` says.
+    pub fn from_f32(shape: Vec<usize>, numbers: &[f32]) -> Self {
+        assert_eq!(numbers.len(), shape.iter().product::<usize>(), "{} numbers for shape {shape:?}", numbers.len());
+        let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let range = 0..bytes.len();
+        Self { shape, dtype: DType::F32, buffer: Arc::new(bytes), range }
+    }
+
+    /// The sizes of the dimensions.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// How the numbers are stored.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The stored bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[self.range.clone()]
+    }
+
+    /// The same numbers in another shape.
+    ///
+    /// # Errors
+    /// [`WeightError::Malformed`] if the shape holds another number of values.
+    pub fn reshape(&self, shape: Vec<usize>) -> Result<Self, WeightError> {
+        Self::view(shape, self.dtype, self.buffer.clone(), self.range.clone())
+    }
+
+    /// All numbers.
+    pub fn to_f32(&self) -> Vec<f32> {
+        decode(self.dtype, self.bytes())
+    }
+
+    /// The numbers of some rows of a table `[entries, dim]`, one row after the other.
+    ///
+    /// # Panics
+    /// If this is not a table or a row is past its end.
+    pub fn rows(&self, rows: &[u32]) -> Vec<f32> {
+        let &[entries, _] = self.shape.as_slice() else { panic!("rows of a tensor of shape {:?}", self.shape) };
+        let row_bytes = self.range.len() / entries.max(1);
+        let row = |&row: &u32| {
+            assert!((row as usize) < entries, "row {row} of a table of {entries}");
+            decode(self.dtype, &self.bytes()[row as usize * row_bytes..][..row_bytes])
+        };
+        rows.iter().flat_map(row).collect()
+    }
+
+    /// The same tensor in another form, each number rounded to the nearest that it can hold.
+    ///
+    /// # Errors
+    /// [`WeightError::Malformed`] if its rows are not whole blocks.
+    pub fn to_dtype(&self, dtype: DType) -> Result<Self, WeightError> {
+        if dtype == self.dtype {
+            return Ok(self.clone());
+        }
+        Self::new(self.shape.clone(), dtype, encode(dtype, &self.to_f32()))
+    }
+}
+
+fn decode(dtype: DType, bytes: &[u8]) -> Vec<f32> {
+    let half = |b: &[u8]| [b[0], b[1]];
+    match dtype {
+        DType::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+        DType::F16 => bytes.chunks_exact(2).map(|b| f16::from_le_bytes(half(b)).to_f32()).collect(),
+        DType::Bf16 => bytes.chunks_exact(2).map(|b| bf16::from_le_bytes(half(b)).to_f32()).collect(),
+        DType::Q8_0 => {
+            let block = |b: &[u8]| {
+                let scale = f16::from_le_bytes(half(b)).to_f32();
+                std::array::from_fn::<f32, 32, _>(|i| scale * f32::from(b[2 + i] as i8))
+            };
+            bytes.chunks_exact(34).flat_map(block).collect()
+        }
+        DType::Q4_0 => {
+            // The low nibbles hold the block's first half, the high ones its second.
+            let block = |b: &[u8]| {
+                let scale = f16::from_le_bytes(half(b)).to_f32();
+                let nibble = |i: usize| if i < 16 { b[2 + i] & 15 } else { b[2 + i - 16] >> 4 };
+                std::array::from_fn::<f32, 32, _>(|i| scale * (f32::from(nibble(i)) - 8.0))
+            };
+            bytes.chunks_exact(18).flat_map(block).collect()
+        }
+    }
+}
+
+fn encode(dtype: DType, numbers: &[f32]) -> Vec<u8> {
+    match dtype {
+        DType::F32 => numbers.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        DType::F16 => numbers.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect(),
+        DType::Bf16 => numbers.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect(),
+        DType::Q8_0 => numbers.chunks(32).flat_map(encode_q8_0).collect(),
+        DType::Q4_0 => numbers.chunks(32).flat_map(encode_q4_0).collect(),
+    }
+}
+
+fn encode_q8_0(block: &[f32]) -> Vec<u8> {
+    let largest = block.iter().fold(0f32, |m, x| m.max(x.abs()));
+    let scale = f16::from_f32(largest / 127.0);
+    let inverse = if scale.to_f32() > 0.0 { 1.0 / scale.to_f32() } else { 0.0 };
+    let quants = block.iter().map(|x| (x * inverse).round().clamp(-127.0, 127.0) as i8 as u8);
+    scale.to_le_bytes().into_iter().chain(quants).collect()
+}
+
+fn encode_q4_0(block: &[f32]) -> Vec<u8> {
+    // The number of the largest size takes the one code, −8, that has no positive twin.
+    let largest = block.iter().fold(0f32, |m, &x| if x.abs() > m.abs() { x } else { m });
+    let scale = f16::from_f32(largest / -8.0);
+    let inverse = if scale.to_f32() != 0.0 { 1.0 / scale.to_f32() } else { 0.0 };
+    let quant = |x: f32| (x * inverse + 8.0).round().clamp(0.0, 15.0) as u8;
+    let nibbles = (0..16).map(|i| quant(block[i]) | quant(block[16 + i]) << 4);
+    scale.to_le_bytes().into_iter().chain(nibbles).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wave(n: usize) -> Vec<f32> {
+        (0..n).map(|i| (i as f32 * 0.37).sin() * (1.0 + i as f32 * 0.01)).collect()
+    }
+
+    #[test]
+    fn each_form_holds_the_numbers_as_closely_as_it_can() {
+        let numbers = wave(4 * 64);
+        let tensor = HostTensor::from_f32(vec![4, 64], &numbers);
+        for (dtype, tolerance) in
+            [(DType::F32, 0.0), (DType::F16, 3e-4), (DType::Bf16, 3e-3), (DType::Q8_0, 5e-3), (DType::Q4_0, 0.09)]
+        {
+            let packed = tensor.to_dtype(dtype).unwrap();
+            assert_eq!(packed.bytes().len(), dtype.bytes(&[4, 64]).unwrap());
+            let norm = |xs: &mut dyn Iterator<Item = f32>| xs.map(|x| x * x).sum::<f32>().sqrt();
+            let error = norm(&mut packed.to_f32().iter().zip(&numbers).map(|(a, b)| a - b));
+            assert!(error <= tolerance * norm(&mut numbers.iter().copied()), "{dtype:?}: {error}");
+            assert_eq!(packed.rows(&[2, 0]), [&packed.to_f32()[128..192], &packed.to_f32()[..64]].concat());
+        }
+    }
+
+    #[test]
+    fn zeros_stay_zeros() {
+        for dtype in [DType::Q8_0, DType::Q4_0] {
+            let tensor = HostTensor::from_f32(vec![32], &[0.0; 32]).to_dtype(dtype).unwrap();
+            assert_eq!(tensor.to_f32(), [0.0; 32]);
+        }
+    }
+
+    #[test]
+    fn wrong_sizes_are_errors() {
+        assert!(matches!(HostTensor::new(vec![3], DType::F32, vec![0; 11]), Err(WeightError::Malformed { .. })));
+        assert!(matches!(HostTensor::new(vec![31], DType::Q8_0, vec![0; 34]), Err(WeightError::Malformed { .. })));
+        let huge = vec![usize::MAX, 2];
+        assert!(matches!(HostTensor::new(huge, DType::F32, vec![]), Err(WeightError::Malformed { .. })));
+    }
+}

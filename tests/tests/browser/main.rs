@@ -1,0 +1,117 @@
+//! The page in a real Chromium: what a person does, and what a person then sees.
+
+use std::time::Duration;
+
+use kosmosg::noise;
+use kosmosg_models::verify::read;
+use page::{Page, Where};
+use server::Server;
+
+mod page;
+mod server;
+
+/// The page's pictures and the command line's differ less than this, in dB of PSNR.
+const SAME_PICTURE: f64 = 40.0;
+/// Chromium's WebGPU runs on the processor here: correct, but slow.
+const GPU_PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_secs(120);
+const STEPS: usize = 5;
+const SEED: u64 = 11;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_creature_dropped_into_a_sentence_comes_out_on_every_device() {
+    let server = Server::start().await;
+    let expected = page::expected(SEED, STEPS);
+    let page = Page::open(&server.address("/")).await;
+    page.write_sentence(SEED, STEPS).await;
+    for (place, patience) in [(Where::Cpu, PATIENCE), (Where::Server, PATIENCE), (Where::Gpu, GPU_PATIENCE)] {
+        page.choose(place).await;
+        let picture = page.generate(patience).await;
+        let psnr = picture.psnr(&expected);
+        assert!(psnr >= SAME_PICTURE, "{place:?}: {psnr:.1} dB");
+    }
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_fails_in_the_middle_hands_over_to_the_server() {
+    let server = Server::start().await;
+    let page = Page::open(&server.address("/?fail-at-step=2")).await;
+    page.write_sentence(SEED, STEPS).await;
+    page.choose(Where::Cpu).await;
+    let picture = page.generate(PATIENCE).await;
+    let psnr = picture.psnr(&page::expected(SEED, STEPS));
+    assert!(psnr >= SAME_PICTURE, "{psnr:.1} dB");
+    let said = page.text("#moved").await.to_lowercase();
+    assert!(said.contains("server"), "the page says where it went on: {said:?}");
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_first_visit_the_network_is_not_needed() {
+    let server = Server::start().await;
+    let address = server.address("/");
+    let page = Page::open(&address).await;
+    page.wait_until_offline_ready().await;
+    server.stop();
+    page.reload().await;
+    page.write_sentence(SEED, STEPS).await;
+    page.choose(Where::Cpu).await;
+    let psnr = page.generate(PATIENCE).await.psnr(&page::expected(SEED, STEPS));
+    assert!(psnr >= SAME_PICTURE, "{psnr:.1} dB");
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_goes_away_loses_nothing() {
+    let server = Server::start().await;
+    let page = Page::open(&server.address("/")).await;
+    page.write_sentence(SEED, 60).await;
+    page.choose(Where::Server).await;
+    page.start().await;
+    page.wait_for_step(2, PATIENCE).await;
+    server.stop();
+    page.wait_for_state("failed", PATIENCE).await;
+    assert_eq!(page.sentence().await, "a <i> on the beach");
+    let said = page.text("#status").await.to_lowercase();
+    assert!(said.contains("server"), "the page names what failed: {said:?}");
+    page.set_steps(STEPS).await;
+    page.choose(Where::Cpu).await;
+    let psnr = page.generate(PATIENCE).await.psnr(&page::expected(SEED, STEPS));
+    assert!(psnr >= SAME_PICTURE, "{psnr:.1} dB");
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_seed_is_the_same_noise_everywhere() {
+    let server = Server::start().await;
+    let page = Page::open(&server.address("/")).await;
+    for (seed, stream, count) in [(0, 0, 1), (1, 0, 2048), (u64::MAX, 7, 4097)] {
+        let request = format!(r#"{{"noise_hash":{{"seed":{seed},"stream":{stream},"count":{count}}}}}"#);
+        let reply = page.ask("cpu", &request, &[]).await;
+        assert_eq!(reply["noise_hash"]["hash"], noise::fingerprint(&noise::gaussian(seed, stream, count)));
+    }
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn webgpu_agrees_with_the_public_implementations() {
+    let server = Server::start().await;
+    let page = Page::open(&server.address("/")).await;
+    page.choose(Where::Gpu).await;
+    for fixture in ["kosmosg", "sd"] {
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(fixture);
+        let files = read(&dir).unwrap();
+        let names: Vec<&String> = files.keys().collect();
+        let request = serde_json::json!({ "verify": { "files": names } }).to_string();
+        let reply = page.ask("gpu", &request, &files.values().collect::<Vec<_>>()).await;
+        let rows = reply["verified"]["rows"].as_array().unwrap_or_else(|| panic!("{fixture}: {reply}"));
+        assert!(rows.len() >= 15, "{fixture}: only {} comparisons", rows.len());
+        for row in rows {
+            // An error that is not finite arrives as null.
+            let error = row["error"].as_f64().unwrap_or(f64::INFINITY);
+            assert!(error <= 1e-4, "{fixture}: {row}");
+        }
+    }
+    page.close().await;
+}

@@ -1,0 +1,274 @@
+//! The page as a person uses it.
+
+use std::fmt::Debug;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use kosmosg::bundle::Folder;
+use kosmosg::engine::burn::{Burn, BurnDevice};
+use kosmosg::noise::Rng;
+use kosmosg::picture::Picture;
+use kosmosg::pipeline::{Pipeline, Request};
+use kosmosg::prompt::PromptDocument;
+use kosmosg::protocol::GenerateSettings;
+use kosmosg_models::sprites::{Creature, Split, portrait};
+use serde_json::{Value, json};
+use thirtyfour::prelude::*;
+
+use crate::server::free_port;
+
+const CREATURE: u64 = 5;
+const GUIDANCE: f64 = 4.0;
+
+/// Where a person wants the picture made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Where {
+    Cpu,
+    Gpu,
+    Server,
+}
+
+/// A tab of a Chromium of its own.
+pub struct Page {
+    driver: WebDriver,
+    chromedriver: Child,
+    _profile: tempfile::TempDir,
+}
+
+impl Page {
+    /// Opens the page and waits until the model is loaded.
+    pub async fn open(address: &str) -> Self {
+        let port = free_port();
+        let chromedriver = Command::new("chromedriver")
+            .arg(format!("--port={port}"))
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("chromedriver is installed");
+        let profile = tempfile::tempdir().unwrap();
+        let mut capabilities = DesiredCapabilities::chrome();
+        for argument in [
+            "--headless=new",
+            "--no-sandbox",
+            "--enable-unsafe-webgpu",
+            "--use-webgpu-adapter=swiftshader",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--window-size=1200,900",
+            &format!("--user-data-dir={}", profile.path().display()),
+        ] {
+            capabilities.add_arg(argument).unwrap();
+        }
+        let url = format!("http://127.0.0.1:{port}");
+        let begin = Instant::now();
+        let driver = loop {
+            match WebDriver::new(&url, capabilities.clone()).await {
+                Ok(driver) => break driver,
+                Err(error) if begin.elapsed() > Duration::from_secs(30) => panic!("{error}"),
+                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        };
+        driver.set_script_timeout(Duration::from_secs(900)).await.unwrap();
+        driver.goto(address).await.unwrap();
+        let page = Self { driver, chromedriver, _profile: profile };
+        page.wait_for_state("ready", Duration::from_secs(120)).await;
+        page
+    }
+
+    pub async fn reload(&self) {
+        self.driver.refresh().await.unwrap();
+        self.wait_for_state("ready", Duration::from_secs(120)).await;
+    }
+
+    /// Types `a … on the beach` and drops a creature's picture into the gap; sets everything else.
+    pub async fn write_sentence(&self, seed: u64, steps: usize) {
+        let prompt = self.driver.find(By::Css("#prompt")).await.unwrap();
+        prompt.click().await.unwrap();
+        let clear = "document.querySelector('#prompt').replaceChildren();
+            document.querySelector('#prompt').dispatchEvent(new InputEvent('input', { bubbles: true }))";
+        self.script(clear, vec![]).await;
+        prompt.send_keys("a ").await.unwrap();
+        let png = creature().to_png(None);
+        let drop = "
+            const file = new File([new Uint8Array(arguments[0])], 'creature.png', { type: 'image/png' });
+            const data = new DataTransfer();
+            data.items.add(file);
+            const prompt = document.querySelector('#prompt');
+            const range = document.createRange();
+            range.selectNodeContents(prompt);
+            range.collapse(false);
+            const box = range.getBoundingClientRect();
+            const at = { bubbles: true, cancelable: true, dataTransfer: data,
+                clientX: box.right, clientY: box.top + box.height / 2 };
+            prompt.dispatchEvent(new DragEvent('dragover', at));
+            prompt.dispatchEvent(new DragEvent('drop', at));";
+        self.script(drop, vec![json!(png)]).await;
+        let begin = Instant::now();
+        while self.driver.find_all(By::Css("#prompt .chip")).await.unwrap().is_empty() {
+            assert!(begin.elapsed() < Duration::from_secs(20), "a dropped picture becomes a chip");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        prompt.send_keys(Key::End + "").await.unwrap();
+        prompt.send_keys(" on the beach").await.unwrap();
+        assert_eq!(self.sentence().await, "a <i> on the beach");
+        self.set("#seed", &seed.to_string()).await;
+        self.set("#guidance", &GUIDANCE.to_string()).await;
+        self.set_steps(steps).await;
+    }
+
+    pub async fn set_steps(&self, steps: usize) {
+        self.set("#steps", &steps.to_string()).await;
+    }
+
+    /// The sentence as it stands in the editor, a chip as `<i>`.
+    pub async fn sentence(&self) -> String {
+        let read = "return [...document.querySelector('#prompt').childNodes]
+            .map(node => node.classList?.contains('chip') ? '<i>' : node.textContent).join('').replace(/\\u200B/g, '')
+            .replace(/\\u00A0/g, ' ')";
+        self.script(read, vec![]).await.as_str().unwrap().to_owned()
+    }
+
+    pub async fn choose(&self, place: Where) {
+        let id = match place {
+            Where::Cpu => "where-cpu",
+            Where::Gpu => "where-gpu",
+            Where::Server => "where-server",
+        };
+        let begin = Instant::now();
+        while !self.driver.find(By::Id(id)).await.unwrap().is_enabled().await.unwrap() {
+            assert!(begin.elapsed() < Duration::from_secs(30), "{place:?} can be chosen");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        self.script("document.getElementById(arguments[0]).click()", vec![json!(id)]).await;
+        self.wait_for_ready(Duration::from_secs(300)).await;
+    }
+
+    pub async fn start(&self) {
+        self.driver.find(By::Id("generate")).await.unwrap().click().await.unwrap();
+        self.wait_for_state("running", Duration::from_secs(20)).await;
+    }
+
+    /// Generates, and returns the picture that the page then shows.
+    pub async fn generate(&self, patience: Duration) -> Picture {
+        self.start().await;
+        self.wait_for_state("done", patience).await;
+        let fetch = "
+            const done = arguments[arguments.length - 1];
+            const picture = await fetch(document.querySelector('#picture').src);
+            done([...new Uint8Array(await picture.arrayBuffer())]);";
+        let body = format!("(async () => {{ {} }})()", fetch.replace("arguments", "args"));
+        let script = format!("const args = arguments; {body}");
+        let bytes = self.driver.execute_async(script, vec![]).await.unwrap();
+        let bytes: Vec<u8> = serde_json::from_value(bytes.json().clone()).unwrap();
+        Picture::decode(&bytes).unwrap()
+    }
+
+    pub async fn wait_for_step(&self, step: usize, patience: Duration) {
+        let begin = Instant::now();
+        let done = || async {
+            let value = self.script("return document.querySelector('#progress').value", vec![]).await;
+            let steps = self.script("return +document.querySelector('#steps').value", vec![]).await;
+            value.as_f64().unwrap_or(0.0) * steps.as_f64().unwrap_or(0.0) >= step as f64
+        };
+        while !done().await {
+            assert!(begin.elapsed() < patience, "step {step} within {patience:?}; the page says {}", self.said().await);
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    }
+
+    pub async fn wait_for_state(&self, state: &str, patience: Duration) {
+        let begin = Instant::now();
+        while self.state().await != state {
+            let said = self.said().await;
+            assert!(begin.elapsed() < patience, "{state} within {patience:?}; the page is {} and says {said}", self.state().await);
+            assert!(state == "failed" || self.state().await != "failed", "the page failed: {said}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until the place chosen last has its model loaded.
+    async fn wait_for_ready(&self, patience: Duration) {
+        let begin = Instant::now();
+        while !matches!(self.state().await.as_str(), "ready" | "done" | "failed") {
+            assert!(begin.elapsed() < patience, "ready within {patience:?}; the page says {}", self.said().await);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until the service worker has everything.
+    pub async fn wait_until_offline_ready(&self) {
+        let ready = "const done = arguments[arguments.length - 1];
+            navigator.serviceWorker.ready.then(() => done(true), error => done(String(error)))";
+        assert_eq!(self.driver.execute_async(ready, vec![]).await.unwrap().json(), &json!(true));
+    }
+
+    /// Sends a request to one of the page's workers and returns its last reply.
+    pub async fn ask(&self, worker: &str, request: &str, data: &[&Vec<u8>]) -> Value {
+        self.script("window.heap = []", vec![]).await;
+        for bytes in data {
+            // Numbers in JSON are slow for megabytes; characters of base64 are not.
+            let text = base64(bytes);
+            let push = "const text = atob(arguments[0]); const bytes = new Uint8Array(text.length);
+                for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i); window.heap.push(bytes.buffer)";
+            self.script(push, vec![json!(text)]).await;
+        }
+        let ask = "const done = arguments[arguments.length - 1];
+            kosmosg.ask(arguments[0], arguments[1], window.heap)
+                .then(reply => done(reply.json), error => done(JSON.stringify({ error: String(error) })))";
+        let reply = self.driver.execute_async(ask, vec![json!(worker), json!(request)]).await.unwrap();
+        serde_json::from_str(reply.json().as_str().unwrap()).unwrap()
+    }
+
+    pub async fn text(&self, css: &str) -> String {
+        self.driver.find(By::Css(css)).await.unwrap().text().await.unwrap()
+    }
+
+    pub async fn close(mut self) {
+        self.driver.clone().quit().await.unwrap();
+        self.chromedriver.kill().unwrap();
+        self.chromedriver.wait().unwrap();
+    }
+
+    async fn set(&self, css: &str, value: &str) {
+        let set = "const field = document.querySelector(arguments[0]); field.value = arguments[1];
+            for (const kind of ['input', 'change']) field.dispatchEvent(new Event(kind, { bubbles: true }))";
+        self.script(set, vec![json!(css), json!(value)]).await;
+    }
+
+    async fn state(&self) -> String {
+        let state = self.script("return document.querySelector('#app')?.dataset.state ?? ''", vec![]).await;
+        state.as_str().unwrap_or_default().to_owned()
+    }
+
+    async fn said(&self) -> String {
+        let said = "return ['#status', '#notice', '#moved', '#where-line']
+            .map(css => document.querySelector(css)?.textContent ?? '').join(' | ')";
+        self.script(said, vec![]).await.as_str().unwrap_or_default().to_owned()
+    }
+
+    async fn script(&self, script: &str, arguments: Vec<Value>) -> Value {
+        self.driver.execute(script, arguments).await.unwrap().json().clone()
+    }
+}
+
+/// What the command line makes of the same sentence.
+pub fn expected(seed: u64, steps: usize) -> Picture {
+    let folder = Folder::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tiny")).unwrap();
+    let pipeline = Pipeline::<Burn>::load(&folder, &BurnDevice::cpu()).unwrap();
+    let request = Request {
+        prompt: PromptDocument::from_text("a <i> on the beach", 1).unwrap(),
+        pictures: vec![creature()],
+        negative: String::new(),
+        settings: GenerateSettings { seed, sampler: None, steps: Some(steps), guidance: Some(GUIDANCE) },
+    };
+    pollster::block_on(pipeline.generate(&request, 0, |_| {})).unwrap()
+}
+
+fn creature() -> Picture {
+    portrait(&Creature::sample(&mut Rng::new(CREATURE, 0), Split::HeldOut), 64)
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}

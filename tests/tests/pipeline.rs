@@ -1,0 +1,97 @@
+//! The built-in model on both engines: the same seed makes the same picture, and a run can change engines at any step.
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use kosmosg::bundle::Folder;
+use kosmosg::condition::Condition;
+use kosmosg::denoise::{DenoiseSettings, DenoiseState};
+use kosmosg::engine::Engine;
+use kosmosg::engine::burn::{Burn, BurnDevice};
+use kosmosg::engine::candle::{Candle, CandleDevice};
+use kosmosg::noise::Rng;
+use kosmosg::picture::Picture;
+use kosmosg::pipeline::{Pipeline, Request};
+use kosmosg::prompt::PromptDocument;
+use kosmosg::protocol::GenerateSettings;
+use kosmosg::sampler::SamplerKind;
+use kosmosg_models::sprites::{Creature, Split, portrait};
+use pollster::block_on;
+
+/// Pictures of two engines differ less than this, in dB of PSNR: less than anyone can see.
+const SAME_PICTURE: f64 = 45.0;
+
+fn folder() -> Folder {
+    Folder::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tiny")).unwrap()
+}
+
+static BURN: LazyLock<Pipeline<Burn>> = LazyLock::new(|| Pipeline::load(&folder(), &BurnDevice::cpu()).unwrap());
+static CANDLE: LazyLock<Pipeline<Candle>> =
+    LazyLock::new(|| Pipeline::load(&folder(), &CandleDevice::cpu()).unwrap());
+
+fn request(seed: u64, sampler: SamplerKind, steps: usize) -> Request {
+    let creature = Creature::sample(&mut Rng::new(seed, 0), Split::HeldOut);
+    Request {
+        prompt: PromptDocument::from_text("a <i> on the beach", 1).unwrap(),
+        pictures: vec![portrait(&creature, 64)],
+        negative: String::new(),
+        settings: GenerateSettings { seed, sampler: Some(sampler), steps: Some(steps), guidance: None },
+    }
+}
+
+fn assert_same(what: &str, a: &Picture, b: &Picture) {
+    let psnr = a.psnr(b);
+    assert!(psnr >= SAME_PICTURE, "{what}: {psnr:.1} dB");
+}
+
+#[test]
+fn both_engines_make_the_same_picture() {
+    for sampler in SamplerKind::ALL {
+        let request = request(7, sampler, 8);
+        let burn = block_on(BURN.generate(&request, 0, |_| {})).unwrap();
+        let candle = block_on(CANDLE.generate(&request, 0, |_| {})).unwrap();
+        assert_same(sampler.name(), &burn, &candle);
+    }
+}
+
+#[test]
+fn a_run_can_change_engines_at_any_step() {
+    let request = request(3, SamplerKind::DpmppTwoM, 6);
+    let whole = block_on(BURN.generate(&request, 0, |_| {})).unwrap();
+    let condition = block_on(BURN.encoder.encode(&request.prompt, &request.pictures, "")).unwrap();
+    let start = BURN.start(&request.settings, 0).unwrap();
+    for stop in 0..=start.evaluations() {
+        let half = steps(&BURN, start.clone(), &condition, stop);
+        let sent = serde_json::to_string(&half).unwrap();
+        let taken: DenoiseState = serde_json::from_str(&sent).unwrap();
+        let done = steps(&CANDLE, taken, &condition, start.evaluations());
+        assert_same(&format!("from burn to candle at step {stop}"), &decode(&CANDLE, &done), &whole);
+
+        let half = steps(&CANDLE, start.clone(), &condition, stop);
+        let done = steps(&BURN, half, &condition, start.evaluations());
+        assert_same(&format!("from candle to burn at step {stop}"), &decode(&BURN, &done), &whole);
+    }
+}
+
+#[test]
+fn seeds_and_pictures_of_a_request_differ() {
+    let request = request(7, SamplerKind::Ddim, 4);
+    let first = block_on(BURN.generate(&request, 0, |_| {})).unwrap();
+    let again = block_on(BURN.generate(&request, 0, |_| {})).unwrap();
+    let second = block_on(BURN.generate(&request, 1, |_| {})).unwrap();
+    assert_eq!(first, again, "the same request makes the same bits");
+    assert!(first.psnr(&second) < 30.0, "each picture of a request has its own noise");
+}
+
+fn steps<E: Engine>(pipeline: &Pipeline<E>, mut state: DenoiseState, condition: &Condition, to: usize) -> DenoiseState {
+    let condition = pipeline.denoiser.prepare(condition);
+    while state.step() < to {
+        block_on(pipeline.denoiser.step(&mut state, &condition)).unwrap();
+    }
+    state
+}
+
+fn decode<E: Engine>(pipeline: &Pipeline<E>, state: &DenoiseState) -> Picture {
+    let DenoiseSettings { channels, height, width, .. } = *state.settings();
+    block_on(pipeline.decoder.decode(state.latents().to_vec(), [channels, height, width])).unwrap()
+}

@@ -1,0 +1,244 @@
+//! The behaviour of the page: what happens, as a function of what was and an event.
+//!
+//! [`App::update`] takes an [`Event`] and returns [`Effect`]s for the browser to carry out; it touches nothing itself. A job
+//! is plain data that the page holds, so that a worker or the server that fails, or vanishes, takes at most a step with it.
+
+use std::mem;
+
+use kosmosg::bundle::Manifest;
+use kosmosg::denoise::DenoiseState;
+use kosmosg::placement::{Failure, FailureKind, Place, Stage};
+use kosmosg::protocol::{Health, JobCreated, JobEvent, JobRequest};
+
+use crate::messages::{Envelope, Fault, Reply, Request};
+use crate::pace::Pace;
+use crate::texts;
+
+pub use events::{Effect, Event, Phase, Processor, WorkerState};
+pub use job::{Doing, Job, Order};
+pub use places::{Adapter, Choice, Places};
+
+mod events;
+mod job;
+mod places;
+mod remote;
+#[cfg(test)]
+mod tests;
+mod view;
+mod workers;
+
+/// The built-in bundle: its name on the server and its folder below `models/`.
+pub const BUNDLE: &str = "tiny";
+/// Number of the request that loads the bundle.
+const LOAD: u64 = 0;
+
+/// The page.
+#[derive(Debug, Default)]
+pub struct App {
+    places: Places,
+    manifest: Option<Manifest>,
+    base: String,
+    workers: [WorkerState; 2],
+    phase: Phase,
+    job: Option<Job>,
+    requests: u64,
+    /// The picture that is being stamped.
+    stamping: Option<u64>,
+    fail_at_step: Option<usize>,
+    now_ms: f64,
+    effects: Vec<Effect>,
+}
+
+impl App {
+    /// Takes an event at `now_ms` of the page's clock.
+    pub fn update(&mut self, now_ms: f64, event: Event) -> Vec<Effect> {
+        self.now_ms = now_ms;
+        match event {
+            Event::Manifest { base, manifest } => {
+                (self.base, self.manifest) = (base, Some(*manifest));
+                // The processor's program is small: it is loaded before anybody asks.
+                self.start(Processor::Cpu);
+            }
+            Event::NoManifest { why } => self.fail(texts::cannot_fetch("The model", &why), Vec::new()),
+            Event::Device { adapter, cpu_memory_bytes } => {
+                (self.places.adapter, self.places.cpu_memory_bytes) = (adapter, cpu_memory_bytes);
+            }
+            Event::Server(health) => self.places.server = health,
+            Event::FailAtStep(step) => self.fail_at_step = Some(step),
+            Event::Choose(choice) => {
+                self.places.choice = choice;
+                self.effects.push(Effect::Remember(choice));
+            }
+            Event::Make(order) => self.make(*order),
+            Event::Cancel => self.cancel(),
+            Event::GoOn(choice) => self.go_on(choice),
+            Event::Worker { processor, message, data } => self.heard(processor, *message, data),
+            Event::WorkerDied { processor, why } => self.worker_died(processor, why),
+            Event::Posted { request, answer } => self.posted(request, answer),
+            Event::Remote { id, event } if self.follows(&id) => self.remote(id, *event),
+            Event::RemoteState { id, state } if self.follows(&id) => {
+                if let Some(job) = &mut self.job {
+                    job.state = *state;
+                }
+            }
+            Event::RemotePicture { id, png } if self.follows(&id) => self.finish(Place::Server, png),
+            Event::ServerLost { id } if self.follows(&id) => self.server_failed(texts::SERVER_GONE.into()),
+            // A job that was cancelled or goes on elsewhere.
+            Event::Remote { .. }
+            | Event::RemoteState { .. }
+            | Event::RemotePicture { .. }
+            | Event::ServerLost { .. } => {}
+        }
+        mem::take(&mut self.effects)
+    }
+
+    fn make(&mut self, order: Order) {
+        self.abandon();
+        let Some(manifest) = &self.manifest else {
+            return self.fail(texts::STARTING.into(), Vec::new());
+        };
+        let settings = manifest.denoise_settings(&order.settings, 0);
+        let state = manifest
+            .schedule()
+            .map_err(|error| error.to_string())
+            .and_then(|schedule| DenoiseState::new(settings, &schedule).map_err(|error| error.to_string()));
+        let state = match state {
+            Ok(state) => state,
+            Err(message) => return self.fail(message, Vec::new()),
+        };
+        self.places.failure = None;
+        self.job = Some(Job {
+            order,
+            condition: None,
+            state,
+            doing: Doing::Waiting(Place::DeviceCpu),
+            pace: Pace::default(),
+            started_ms: self.now_ms,
+            moved: None,
+            request: LOAD,
+            remote: None,
+        });
+        self.proceed();
+    }
+
+    /// Does what comes next with the job, where it is to be done now.
+    fn proceed(&mut self) {
+        let Some(stage) = self.job.as_ref().map(Job::next_stage) else { return };
+        self.phase = Phase::Running;
+        match self.place_of(stage) {
+            Ok(Place::Server) => self.post(),
+            Ok(Place::DeviceCpu) => self.compute(Processor::Cpu),
+            Ok(Place::DeviceGpu) => self.compute(Processor::Gpu),
+            Err(message) => self.fail(message, self.remedies(None)),
+        }
+    }
+
+    fn place_of(&self, stage: Stage) -> Result<Place, String> {
+        let manifest = self.manifest.as_ref().ok_or(texts::STARTING)?;
+        let placement = self.places.of(manifest).map_err(|error| error.to_string())?;
+        Ok(match stage {
+            Stage::Encode => placement.encode.place,
+            Stage::Denoise => placement.denoise.place,
+            Stage::Decode => placement.decode.place,
+        })
+    }
+
+    fn compute(&mut self, processor: Processor) {
+        self.start(processor);
+        let ready = matches!(self.workers[processor as usize], WorkerState::Ready { .. });
+        let request = self.number();
+        let place = processor.place();
+        let (Some(job), Some(manifest)) = (&mut self.job, &self.manifest) else { return };
+        (job.request, job.remote) = (request, None);
+        if !ready {
+            job.doing = Doing::Waiting(place);
+            return;
+        }
+        let (body, data) = match &job.condition {
+            None => {
+                job.doing = Doing::Encoding(place);
+                let pictures = job.order.pictures.iter().map(|file| file.0.clone()).collect();
+                let (prompt, negative) = (job.order.prompt.clone(), job.order.negative.clone());
+                (Request::Encode { prompt, negative }, pictures)
+            }
+            Some(condition) => {
+                job.doing = job.denoising(place);
+                job.pace = Pace::default();
+                let recipe = job.recipe(&manifest.name, manifest.picture_size as u32, processor.engine());
+                let (condition, state) = (condition.clone(), job.state.clone());
+                let fail_at_step = self.fail_at_step.take();
+                (Request::Denoise { condition, state, recipe, fail_at_step }, Vec::new())
+            }
+        };
+        self.effects.push(Effect::Send { processor, message: Envelope { request, body }, data });
+    }
+
+    fn finish(&mut self, place: Place, png: Vec<u8>) {
+        let Some(job) = &self.job else { return };
+        self.phase = Phase::Done { seconds: (self.now_ms - job.started_ms) / 1000.0, place };
+        // The server knows no prompt, so the recipe is written here.
+        let helper = [Processor::Cpu, Processor::Gpu]
+            .into_iter()
+            .find(|&processor| matches!(self.workers[processor as usize], WorkerState::Ready { .. }));
+        if let (Place::Server, Some(processor), Some(manifest)) = (place, helper, &self.manifest) {
+            let engine = self.places.server.as_ref().map_or(String::new(), |health| health.engine.clone());
+            let recipe = job.recipe(&manifest.name, manifest.picture_size as u32, &engine);
+            let request = self.number();
+            self.stamping = Some(request);
+            let message = Envelope { request, body: Request::Stamp { recipe } };
+            self.effects.push(Effect::Send { processor, message, data: vec![png.clone()] });
+        }
+        self.effects.push(Effect::Picture(png));
+    }
+
+    fn cancel(&mut self) {
+        if self.phase == Phase::Running {
+            self.abandon();
+            self.phase = Phase::Cancelled;
+        }
+    }
+
+    /// Tells whoever works on the job that nobody waits for it.
+    fn abandon(&mut self) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        let Some(job) = self.job.take() else { return };
+        match (job.remote, job.doing.place()) {
+            (Some(id), _) => self.effects.push(Effect::Delete { id }),
+            (None, Place::Server) => {}
+            (None, place) => {
+                let processor = if place == Place::DeviceGpu { Processor::Gpu } else { Processor::Cpu };
+                let message = Envelope { request: job.request, body: Request::Cancel };
+                self.effects.push(Effect::Send { processor, message, data: Vec::new() });
+            }
+        }
+    }
+
+    fn go_on(&mut self, choice: Choice) {
+        if !matches!(self.phase, Phase::Failed { .. }) {
+            return;
+        }
+        self.places.choice = choice;
+        self.places.failure = None;
+        self.proceed();
+    }
+
+    fn fail(&mut self, message: String, remedies: Vec<Choice>) {
+        self.phase = Phase::Failed { message, remedies };
+    }
+
+    /// Where a job that failed at a place can go on, that place last.
+    fn remedies(&self, failed: Option<Place>) -> Vec<Choice> {
+        let places =
+            [(Choice::Server, Place::Server), (Choice::Gpu, Place::DeviceGpu), (Choice::Cpu, Place::DeviceCpu)];
+        let mut places: Vec<_> = places.into_iter().filter(|(choice, _)| self.places.offers(*choice)).collect();
+        places.sort_by_key(|&(_, place)| Some(place) == failed);
+        places.into_iter().map(|(choice, _)| choice).collect()
+    }
+
+    fn number(&mut self) -> u64 {
+        self.requests += 1;
+        self.requests
+    }
+}

@@ -1,0 +1,165 @@
+//! What happens to the page, what it has done about it, and what it is at.
+
+use kosmosg::bundle::Manifest;
+use kosmosg::denoise::DenoiseState;
+use kosmosg::placement::Place;
+use kosmosg::protocol::{Health, JobCreated, JobEvent, JobRequest};
+
+use super::job::Order;
+use super::places::{Adapter, Choice};
+use crate::messages::{Envelope, Reply, Request};
+
+/// A worker, by what it computes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Processor {
+    /// The processor.
+    Cpu,
+    /// The GPU.
+    Gpu,
+}
+
+/// How far a worker is.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum WorkerState {
+    /// Not started.
+    #[default]
+    Off,
+    /// Its program is being loaded.
+    Starting,
+    /// The model is being loaded.
+    Loading {
+        /// Bytes so far.
+        bytes: u64,
+        /// Bytes in all.
+        of: u64,
+    },
+    /// It can be used.
+    Ready {
+        /// Its device, for people.
+        device: String,
+    },
+    /// It cannot be used, and why.
+    Broken(String),
+}
+
+/// What the page is at.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Phase {
+    /// Nothing.
+    #[default]
+    Idle,
+    /// A job.
+    Running,
+    /// A job is done.
+    Done {
+        /// How long it took.
+        seconds: f64,
+        /// Where it ended.
+        place: Place,
+    },
+    /// A job, or the start of the page, failed.
+    Failed {
+        /// What happened.
+        message: String,
+        /// Where the job can go on.
+        remedies: Vec<Choice>,
+    },
+    /// The person cancelled the job.
+    Cancelled,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the fields are what their types say")]
+pub enum Event {
+    /// The bundle's manifest is there; its files are below the address `base`.
+    Manifest { base: String, manifest: Box<Manifest> },
+    /// The bundle's manifest cannot be had.
+    NoManifest { why: String },
+    /// What the browser says about GPU and memory.
+    Device { adapter: Option<Adapter>, cpu_memory_bytes: u64 },
+    /// What the server says about itself, if there is one.
+    Server(Option<Health>),
+    /// For tests: the next run on this device is to fail before a step.
+    FailAtStep(usize),
+    /// The person chose a place.
+    Choose(Choice),
+    /// The person wants a picture.
+    Make(Box<Order>),
+    /// The person wants no picture any more.
+    Cancel,
+    /// The person wants a failed job to go on.
+    GoOn(Choice),
+    /// A worker said something.
+    Worker { processor: Processor, message: Box<Envelope<Reply>>, data: Vec<Vec<u8>> },
+    /// A worker's program could not be loaded or ended.
+    WorkerDied { processor: Processor, why: String },
+    /// The server took a job, or did not.
+    Posted { request: u64, answer: Result<JobCreated, String> },
+    /// Something happened to a job on the server.
+    Remote { id: String, event: Box<JobEvent> },
+    /// The state of a job on the server.
+    RemoteState { id: String, state: Box<DenoiseState> },
+    /// The picture of a job on the server.
+    RemotePicture { id: String, png: Vec<u8> },
+    /// The server does not answer any more.
+    ServerLost { id: String },
+}
+
+/// Something to do in the browser.
+#[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there are a few of these at a time")]
+#[expect(missing_docs, reason = "the fields are what their types say")]
+pub enum Effect {
+    /// Start a worker's program.
+    Start(Processor),
+    /// End a worker's program.
+    Stop(Processor),
+    /// Say something to a worker.
+    Send { processor: Processor, message: Envelope<Request>, data: Vec<Vec<u8>> },
+    /// Give a job to the server.
+    Post { request: u64, job: JobRequest },
+    /// Listen to a job on the server.
+    Follow { id: String },
+    /// Fetch the state of a job on the server.
+    FetchState { id: String },
+    /// Fetch the picture of a job on the server.
+    FetchPicture { id: String },
+    /// Cancel a job on the server and listen to it no more.
+    Delete { id: String },
+    /// Show how it looks by now.
+    Preview(Vec<u8>),
+    /// Show the picture.
+    Picture(Vec<u8>),
+    /// Take the picture's file with the recipe for saving.
+    Saveable(Vec<u8>),
+    /// Remember the person's choice.
+    Remember(Choice),
+}
+
+impl Processor {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Cpu, Self::Gpu];
+
+    /// Its name in the worker's address.
+    pub fn name(self) -> &'static str {
+        match self {
+            Processor::Cpu => "cpu",
+            Processor::Gpu => "gpu",
+        }
+    }
+
+    pub(super) fn place(self) -> Place {
+        match self {
+            Processor::Cpu => Place::DeviceCpu,
+            Processor::Gpu => Place::DeviceGpu,
+        }
+    }
+
+    pub(super) fn engine(self) -> &'static str {
+        match self {
+            Processor::Cpu => "burn on CPU, in the page",
+            Processor::Gpu => "burn on WebGPU",
+        }
+    }
+}

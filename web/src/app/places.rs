@@ -1,0 +1,151 @@
+//! What there is to compute on, and which of it a job uses.
+
+use kosmosg::bundle::Manifest;
+use kosmosg::placement::{
+    Device, Failure, Gpu, ModelSize, Place, Placed, Placement, PlacementError, Server, Situation, Stage, Wish, place,
+};
+use kosmosg::protocol::Health;
+
+use crate::texts;
+
+/// What the person chose under "Where".
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// Whatever works best.
+    #[default]
+    Auto,
+    /// This device's GPU.
+    Gpu,
+    /// This device's processor.
+    Cpu,
+    /// The server, as much as it can take.
+    Server,
+}
+
+impl Choice {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Auto, Self::Gpu, Self::Cpu, Self::Server];
+
+    /// Its name in the page's elements and storage.
+    pub fn name(self) -> &'static str {
+        match self {
+            Choice::Auto => "auto",
+            Choice::Gpu => "gpu",
+            Choice::Cpu => "cpu",
+            Choice::Server => "server",
+        }
+    }
+
+    /// The choice of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|choice| choice.name() == name)
+    }
+}
+
+/// A WebGPU adapter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Adapter {
+    /// What it can carry.
+    pub limits: Gpu,
+    /// Whether it is a program on the processor.
+    pub is_emulated: bool,
+}
+
+/// All places.
+#[derive(Debug, Clone, Default)]
+pub struct Places {
+    /// What the person chose.
+    pub choice: Choice,
+    /// The GPU, if there is one.
+    pub adapter: Option<Adapter>,
+    /// Whether the GPU's worker could not be started.
+    pub gpu_is_broken: bool,
+    /// Whether the processor's worker could not be started.
+    pub cpu_is_broken: bool,
+    /// Memory that the processor may use: an estimate.
+    pub cpu_memory_bytes: u64,
+    /// The server, if there is one.
+    pub server: Option<Health>,
+    /// What went wrong in this job.
+    pub failure: Option<Failure>,
+}
+
+impl Places {
+    /// Where each stage of a job runs, and why.
+    ///
+    /// # Errors
+    /// [`PlacementError`] if it can run nowhere that the person allows.
+    pub fn of(&self, manifest: &Manifest) -> Result<Placement, PlacementError> {
+        let model = match ModelSize::of(manifest) {
+            Ok(model) => model,
+            Err(error) => return Err(PlacementError::NoServer { stage: Stage::Encode, why: error.to_string() }),
+        };
+        let (gpu, withheld) = self.gpu();
+        let situation = Situation {
+            model,
+            device: Device { gpu, cpu_memory_bytes: if self.cpu_is_broken { 0 } else { self.cpu_memory_bytes } },
+            server: self.server.as_ref().map(|health| Server {
+                reachable: true,
+                engine: health.engine.clone(),
+                device: health.device.clone(),
+            }),
+            wish: match self.choice {
+                Choice::Auto => Wish::Auto,
+                Choice::Gpu | Choice::Cpu => Wish::ThisDevice,
+                Choice::Server => Wish::Server,
+            },
+            failure: self.failure,
+        };
+        let mut placement = place(&situation)?;
+        if let Some(why) = withheld {
+            for (stage, placed) in stages_mut(&mut placement) {
+                if placed.place == Place::DeviceCpu {
+                    placed.reason = format!("{stage} runs on this device's processor: {why}.");
+                }
+            }
+        }
+        Ok(placement)
+    }
+
+    /// The choices that there are, whatever has gone wrong before.
+    pub fn offers(&self, choice: Choice) -> bool {
+        match choice {
+            Choice::Auto => true,
+            Choice::Gpu => self.adapter.is_some() && !self.gpu_is_broken,
+            Choice::Cpu => !self.cpu_is_broken,
+            Choice::Server => self.server.is_some(),
+        }
+    }
+
+    /// The GPU to count on, or why none, where there would be one.
+    fn gpu(&self) -> (Option<Gpu>, Option<&'static str>) {
+        let Some(adapter) = &self.adapter else {
+            return (None, (self.choice == Choice::Cpu).then_some(texts::YOU_CHOSE_IT));
+        };
+        let withheld = match self.choice {
+            Choice::Cpu => Some(texts::YOU_CHOSE_IT),
+            _ if self.gpu_is_broken => Some(texts::GPU_FAILED_TO_START),
+            Choice::Gpu => None,
+            Choice::Auto | Choice::Server => adapter.is_emulated.then_some(texts::GPU_IS_EMULATED),
+        };
+        (withheld.is_none().then_some(adapter.limits), withheld)
+    }
+}
+
+/// A placement in sentences: one if everything runs at the same place.
+pub fn explain(placement: &Placement) -> Vec<String> {
+    let [encode, denoise, decode] = [&placement.encode, &placement.denoise, &placement.decode];
+    if encode.place == denoise.place && denoise.place == decode.place {
+        let rest = denoise.reason.strip_prefix(&Stage::Denoise.to_string());
+        return vec![rest.map_or(denoise.reason.clone(), |rest| [texts::EVERYTHING, rest].concat())];
+    }
+    [encode, denoise, decode].map(|placed| placed.reason.clone()).to_vec()
+}
+
+fn stages_mut(placement: &mut Placement) -> [(Stage, &mut Placed); 3] {
+    [
+        (Stage::Encode, &mut placement.encode),
+        (Stage::Denoise, &mut placement.denoise),
+        (Stage::Decode, &mut placement.decode),
+    ]
+}

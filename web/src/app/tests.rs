@@ -1,0 +1,343 @@
+//! The behaviour of the page, without a browser.
+
+use kosmosg::condition::Condition;
+use kosmosg::prompt::PromptDocument;
+use kosmosg::protocol::{ApiError, ErrorCode, GenerateSettings, PictureFile};
+
+use super::*;
+
+const NOW: f64 = 1000.0;
+
+fn manifest() -> Manifest {
+    let part = |n: u64| serde_json::json!({ "files": [], "bytes": n, "memory_bytes": n, "largest_tensor_bytes": n });
+    let json = serde_json::json!({
+        "format": 1,
+        "name": "test",
+        "family": "kosmos-g",
+        "picture_size": 16,
+        "networks": {
+            "kosmosg": kosmosg::config::KosmosGConfig::published(),
+            "unet": {
+                "in_channels": 4, "out_channels": 4, "block_out_channels": [32], "layers_per_block": 1,
+                "down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "cross_attention_dim": 8,
+                "attention_head_dim": 8
+            },
+            "vae": { "block_out_channels": [32, 32], "layers_per_block": 1 }
+        },
+        "scheduler": kosmosg::schedule::SchedulerConfig::stable_diffusion(),
+        "defaults": { "sampler": "dpmpp-2m", "steps": 10, "guidance": 3.0 },
+        "tokenizer": { "name": "tokenizer.json", "bytes": 1, "sha256": "" },
+        "licence": "", "origin": "",
+        "parts": { "vision": part(1), "mllm": part(1), "aligner": part(1), "unet": part(1), "vae": part(1) }
+    });
+    Manifest::from_json(&serde_json::to_vec(&json).unwrap()).unwrap()
+}
+
+fn health() -> Health {
+    let (engine, device) = ("candle".into(), "cpu".into());
+    Health { version: "1".into(), engine, device, queued: 0, capacity: 4 }
+}
+
+fn order() -> Order {
+    Order {
+        prompt: PromptDocument::from_text("a <i> on the beach", 1).unwrap(),
+        pictures: vec![PictureFile(vec![1, 2, 3])],
+        negative: String::new(),
+        settings: GenerateSettings { seed: 7, ..GenerateSettings::default() },
+    }
+}
+
+fn condition() -> Condition {
+    Condition { tokens: 1, width: 2, cond: vec![0.5; 2], uncond: vec![0.0; 2] }
+}
+
+/// A page, and the effects of its last event.
+struct Scene {
+    app: App,
+    effects: Vec<Effect>,
+}
+
+impl Scene {
+    /// A page with a server or none, whose processor's worker is ready.
+    fn new(server: Option<Health>) -> Self {
+        let mut scene = Self { app: App::default(), effects: Vec::new() };
+        scene.happens(Event::Device { adapter: None, cpu_memory_bytes: 1 << 30 });
+        scene.happens(Event::Server(server));
+        scene.happens(Event::Manifest { base: "http://here/".into(), manifest: Box::new(manifest()) });
+        assert!(matches!(scene.effects[..], [Effect::Start(Processor::Cpu)]));
+        scene
+    }
+
+    fn ready(server: Option<Health>) -> Self {
+        let mut scene = Self::new(server);
+        scene.load();
+        scene
+    }
+
+    fn load(&mut self) {
+        self.says(LOAD, Reply::Started);
+        assert!(matches!(&self.request(), Request::Load { base, .. } if base == "http://here/"));
+        self.says(LOAD, Reply::Ready { device: "CPU".into(), seconds: 1.0 });
+    }
+
+    fn happens(&mut self, event: Event) {
+        self.effects = self.app.update(NOW, event);
+    }
+
+    fn says(&mut self, request: u64, body: Reply) {
+        let message = Box::new(Envelope { request, body });
+        let data = vec![vec![9]];
+        self.happens(Event::Worker { processor: Processor::Cpu, message, data });
+    }
+
+    /// The worker answers the job's present request.
+    fn answers(&mut self, body: Reply) {
+        self.says(self.job().request, body);
+    }
+
+    fn fails(&mut self, fault: Fault) {
+        self.answers(Reply::Failed { fault, message: "why".into() });
+    }
+
+    fn job(&self) -> &Job {
+        self.app.job.as_ref().unwrap()
+    }
+
+    /// The one request that was sent to the worker.
+    fn request(&self) -> Request {
+        let mut sent = self.effects.iter().filter_map(|effect| match effect {
+            Effect::Send { message, .. } => Some(message.body.clone()),
+            _ => None,
+        });
+        sent.next().unwrap()
+    }
+
+    /// Begins a job and encodes it.
+    fn encode(&mut self) {
+        self.happens(Event::Make(Box::new(order())));
+        self.answers(Reply::Encoded { condition: condition() });
+    }
+
+    /// Does steps on the worker.
+    fn steps(&mut self, steps: usize) {
+        for _ in 0..steps {
+            let mut state = self.job().state.clone();
+            state.advance(&vec![0.1; state.settings().latent_len()]).unwrap();
+            self.answers(Reply::Step { state, seconds: 0.5 });
+        }
+    }
+
+    /// The server takes the job and says something.
+    fn server_takes(&mut self) -> JobRequest {
+        let (request, job) = match &self.effects[..] {
+            [Effect::Post { request, job }] => (*request, job.clone()),
+            effects => panic!("{effects:?}"),
+        };
+        self.happens(Event::Posted { request, answer: Ok(JobCreated { id: "x".into(), position: 0 }) });
+        assert!(matches!(&self.effects[..], [Effect::Follow { id }] if id == "x"));
+        job
+    }
+
+    fn server_says(&mut self, event: JobEvent) {
+        self.happens(Event::Remote { id: "x".into(), event: Box::new(event) });
+    }
+}
+
+#[test]
+fn a_picture_is_made_on_this_device() {
+    let mut scene = Scene::ready(None);
+    assert_eq!(scene.app.state(), "ready");
+    scene.happens(Event::Make(Box::new(order())));
+    assert!(matches!(&scene.effects[..], [Effect::Send { data, .. }] if *data == [[1, 2, 3]]));
+    assert!(matches!(scene.request(), Request::Encode { .. }));
+    scene.answers(Reply::Encoded { condition: condition() });
+    assert!(matches!(scene.request(), Request::Denoise { state, .. } if state.settings().seed == 7));
+    scene.steps(4);
+    assert_eq!((scene.app.state(), scene.app.progress()), ("running", Some((4, 10))));
+    assert_eq!(scene.app.status(), "Step 4 of 10 · 3.0 s left");
+    scene.answers(Reply::Picture);
+    assert_eq!((scene.app.state(), scene.app.seed()), ("done", Some(7)));
+    assert!(matches!(&scene.effects[..], [Effect::Picture(png)] if *png == [9]));
+}
+
+#[test]
+fn an_order_before_the_model_is_there_waits_for_it() {
+    let mut scene = Scene::new(None);
+    assert_eq!(scene.app.state(), "loading");
+    scene.happens(Event::Make(Box::new(order())));
+    assert!(scene.effects.is_empty());
+    assert_eq!(scene.app.state(), "running");
+    scene.load();
+    assert!(matches!(scene.request(), Request::Encode { .. }));
+}
+
+#[test]
+fn a_chosen_server_gets_condition_and_first_state() {
+    let mut scene = Scene::ready(Some(health()));
+    scene.happens(Event::Choose(Choice::Server));
+    scene.encode();
+    let job = scene.server_takes();
+    assert!(matches!(job, JobRequest::Denoise { state, .. } if state.step() == 0));
+    scene.server_says(JobEvent::Step { step: 10, of: 10, seconds: 1.0 });
+    scene.server_says(JobEvent::Done { seconds: 1.0 });
+    assert!(matches!(&scene.effects[..], [Effect::FetchPicture { .. }]));
+    scene.happens(Event::RemotePicture { id: "x".into(), png: vec![5] });
+    assert_eq!(scene.app.state(), "done");
+    // The server knows no prompt: the recipe is put in here.
+    assert!(matches!(scene.request(), Request::Stamp { recipe } if recipe.seed == 7));
+    scene.says(scene.app.requests, Reply::Stamped);
+    assert!(matches!(&scene.effects[..], [Effect::Saveable(png)] if *png == [9]));
+}
+
+#[test]
+fn the_server_goes_on_where_the_device_failed() {
+    let mut scene = Scene::ready(Some(health()));
+    scene.encode();
+    scene.steps(6);
+    scene.fails(Fault::DeviceLost);
+    let job = scene.server_takes();
+    assert!(matches!(job, JobRequest::Denoise { state, .. } if state.step() == 6));
+    assert_eq!(
+        scene.app.moved().unwrap(),
+        "Stopped after step 6 on this device's processor; it goes on on the server."
+    );
+}
+
+#[test]
+fn this_device_goes_on_where_the_server_went_away() {
+    let mut scene = Scene::ready(Some(health()));
+    scene.happens(Event::Choose(Choice::Server));
+    scene.encode();
+    scene.server_takes();
+    scene.server_says(JobEvent::Step { step: 4, of: 10, seconds: 1.0 });
+    assert!(matches!(&scene.effects[..], [Effect::FetchState { .. }]));
+    let mut state = scene.job().state.clone();
+    state.advance(&vec![0.1; state.settings().latent_len()]).unwrap();
+    scene.happens(Event::RemoteState { id: "x".into(), state: Box::new(state) });
+    scene.happens(Event::ServerLost { id: "x".into() });
+    let Phase::Failed { message, remedies } = scene.app.phase() else { panic!("{:?}", scene.app.phase()) };
+    assert_eq!((message.as_str(), &remedies[..]), (texts::SERVER_GONE, &[Choice::Cpu, Choice::Server][..]));
+    scene.happens(Event::GoOn(Choice::Cpu));
+    assert!(matches!(scene.request(), Request::Denoise { state, .. } if state.step() == 1));
+}
+
+#[test]
+fn nothing_leaves_a_chosen_device_unasked() {
+    let mut scene = Scene::ready(Some(health()));
+    scene.happens(Event::Choose(Choice::Cpu));
+    scene.encode();
+    scene.steps(3);
+    scene.fails(Fault::OutOfMemory);
+    assert_eq!(scene.app.state(), "failed");
+    assert!(!scene.effects.iter().any(|effect| matches!(effect, Effect::Post { .. })));
+    scene.happens(Event::GoOn(Choice::Server));
+    let job = scene.server_takes();
+    assert!(matches!(job, JobRequest::Denoise { state, .. } if state.step() == 3));
+}
+
+#[test]
+fn a_device_that_cannot_encode_sends_the_whole_prompt() {
+    let mut scene = Scene::new(Some(health()));
+    scene.says(LOAD, Reply::Started);
+    scene.happens(Event::Make(Box::new(order())));
+    scene.says(LOAD, Reply::Failed { fault: Fault::Bundle, message: "corrupt".into() });
+    let stop = scene.effects.remove(0);
+    assert!(matches!(stop, Effect::Stop(Processor::Cpu)));
+    let job = scene.server_takes();
+    assert!(matches!(job, JobRequest::Generate { pictures, .. } if pictures.len() == 1));
+}
+
+#[test]
+fn a_prompt_that_cannot_be_read_goes_nowhere_else() {
+    let mut scene = Scene::ready(Some(health()));
+    scene.happens(Event::Make(Box::new(order())));
+    scene.fails(Fault::Prompt);
+    assert_eq!((scene.app.state(), scene.app.status().as_str()), ("failed", "why"));
+    assert!(scene.effects.is_empty());
+    scene.encode();
+    assert_eq!(scene.app.state(), "running");
+}
+
+#[test]
+fn a_full_queue_is_told_and_this_device_can_do_it() {
+    let mut scene = Scene::ready(Some(health()));
+    scene.happens(Event::Choose(Choice::Server));
+    scene.encode();
+    let request = scene.job().request;
+    let error = ApiError { code: ErrorCode::Busy, message: "The queue is full.".into() };
+    scene.happens(Event::Posted { request, answer: Err(error.message) });
+    assert_eq!(scene.app.status(), "The queue is full.");
+    scene.happens(Event::GoOn(Choice::Cpu));
+    assert!(matches!(scene.request(), Request::Denoise { .. }));
+}
+
+#[test]
+fn a_worker_that_dies_is_started_again_and_goes_on() {
+    let mut scene = Scene::ready(None);
+    scene.encode();
+    scene.steps(2);
+    scene.happens(Event::WorkerDied { processor: Processor::Cpu, why: "unreachable".into() });
+    assert!(matches!(scene.effects[..], [Effect::Stop(Processor::Cpu)]));
+    assert_eq!(scene.app.state(), "failed");
+    scene.happens(Event::GoOn(Choice::Cpu));
+    assert!(matches!(scene.effects[..], [Effect::Start(Processor::Cpu)]));
+    scene.load();
+    assert!(matches!(scene.request(), Request::Denoise { state, .. } if state.step() == 2));
+}
+
+#[test]
+fn a_cancelled_job_is_told_to_stop_and_forgotten() {
+    let mut scene = Scene::ready(Some(health()));
+    scene.encode();
+    let request = scene.job().request;
+    scene.happens(Event::Cancel);
+    assert!(matches!(&scene.effects[..], [Effect::Send { message, .. }] if message.request == request));
+    assert_eq!(scene.request(), Request::Cancel);
+    scene.says(request, Reply::Picture);
+    assert!(scene.effects.is_empty());
+    assert_eq!(scene.app.status(), texts::CANCELLED);
+
+    scene.happens(Event::Choose(Choice::Server));
+    scene.encode();
+    scene.server_takes();
+    scene.happens(Event::Cancel);
+    assert!(matches!(&scene.effects[..], [Effect::Delete { id }] if id == "x"));
+    scene.server_says(JobEvent::Done { seconds: 1.0 });
+    assert!(scene.effects.is_empty());
+}
+
+#[test]
+fn a_job_that_arrives_after_it_was_cancelled_is_deleted() {
+    let mut scene = Scene::ready(Some(health()));
+    scene.happens(Event::Choose(Choice::Server));
+    scene.encode();
+    let request = scene.job().request;
+    scene.happens(Event::Cancel);
+    assert!(scene.effects.is_empty());
+    scene.happens(Event::Posted { request, answer: Ok(JobCreated { id: "y".into(), position: 0 }) });
+    assert!(matches!(&scene.effects[..], [Effect::Delete { id }] if id == "y"));
+}
+
+#[test]
+fn the_page_says_where_everything_runs_and_why() {
+    let mut scene = Scene::ready(Some(health()));
+    scene.happens(Event::Choose(Choice::Cpu));
+    assert_eq!(scene.app.explanation(), ["Everything runs on this device's processor: you chose it."]);
+    scene.happens(Event::Choose(Choice::Server));
+    let lines = scene.app.explanation();
+    assert_eq!(lines.len(), 3);
+    assert!(lines[1].contains("on the server (candle on cpu): you chose it"), "{lines:?}");
+    scene.happens(Event::Server(None));
+    assert!(scene.app.explanation()[0].contains("does not answer"));
+    assert_eq!(scene.app.refusal(Choice::Server).as_deref(), Some(texts::NO_SERVER));
+}
+
+#[test]
+fn impossible_settings_are_told() {
+    let mut scene = Scene::ready(None);
+    let mut order = order();
+    order.settings.steps = Some(0);
+    scene.happens(Event::Make(Box::new(order)));
+    assert_eq!(scene.app.state(), "failed");
+    assert!(scene.app.status().contains("steps"), "{}", scene.app.status());
+}

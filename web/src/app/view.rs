@@ -1,0 +1,129 @@
+//! What the page shows of itself, in words and numbers.
+
+use kosmosg::placement::Place;
+
+use super::{App, Choice, Doing, Phase, Places, Processor, WorkerState, places};
+use crate::texts;
+
+impl App {
+    /// The page's state in a word, for styles and tests: `loading`, `ready`, `running`, `done` or `failed`.
+    pub fn state(&self) -> &'static str {
+        match self.phase {
+            Phase::Running => "running",
+            Phase::Done { .. } => "done",
+            Phase::Failed { .. } => "failed",
+            Phase::Idle | Phase::Cancelled => match self.workers[Processor::Cpu as usize] {
+                WorkerState::Ready { .. } | WorkerState::Broken(_) => "ready",
+                _ => "loading",
+            },
+        }
+    }
+
+    /// What it is at.
+    pub fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    /// What there is to compute on.
+    pub fn places(&self) -> &Places {
+        &self.places
+    }
+
+    /// The bundle.
+    pub fn manifest(&self) -> Option<&kosmosg::bundle::Manifest> {
+        self.manifest.as_ref()
+    }
+
+    /// The seed of the last job.
+    pub fn seed(&self) -> Option<u64> {
+        self.job.as_ref().map(|job| job.order.settings.seed)
+    }
+
+    /// What is going on, in a sentence.
+    pub fn status(&self) -> String {
+        match &self.phase {
+            Phase::Idle => match self.workers[Processor::Cpu as usize] {
+                WorkerState::Loading { bytes, of } if bytes < of => texts::loading(bytes, of),
+                WorkerState::Ready { .. } | WorkerState::Broken(_) => texts::READY.into(),
+                _ => texts::STARTING.into(),
+            },
+            Phase::Cancelled => texts::CANCELLED.into(),
+            Phase::Failed { message, .. } => message.clone(),
+            Phase::Done { seconds, place } => texts::done(*seconds, name(*place)),
+            Phase::Running => self.doing(),
+        }
+    }
+
+    /// Evaluations done and in all, while steps are being done.
+    pub fn progress(&self) -> Option<(usize, usize)> {
+        match self.job.as_ref()?.doing {
+            _ if self.phase != Phase::Running => None,
+            Doing::Denoising { step, of, .. } => Some((step, of)),
+            Doing::Fetching => Some((1, 1)),
+            _ => None,
+        }
+    }
+
+    /// That a running job changed its place.
+    pub fn moved(&self) -> Option<String> {
+        let job = self.job.as_ref().filter(|_| matches!(self.phase, Phase::Running | Phase::Done { .. }))?;
+        let (from, step) = job.moved?;
+        let to = match self.phase {
+            Phase::Done { place, .. } => place,
+            _ => job.doing.place(),
+        };
+        (from != to).then(|| texts::moved(step, name(from), name(to)))
+    }
+
+    /// Where each stage runs and why, in sentences; or why nothing runs.
+    pub fn explanation(&self) -> Vec<String> {
+        let Some(manifest) = &self.manifest else { return Vec::new() };
+        match self.places.of(manifest) {
+            Ok(placement) => places::explain(&placement),
+            Err(error) => vec![error.to_string()],
+        }
+    }
+
+    /// Why a choice is not offered.
+    pub fn refusal(&self, choice: Choice) -> Option<String> {
+        if self.places.offers(choice) {
+            return None;
+        }
+        let broken = |processor: Processor| match &self.workers[processor as usize] {
+            WorkerState::Broken(why) => Some(why.clone()),
+            _ => None,
+        };
+        Some(match choice {
+            Choice::Auto => String::new(),
+            Choice::Gpu => broken(Processor::Gpu).unwrap_or(texts::NO_GPU.into()),
+            Choice::Cpu => broken(Processor::Cpu).unwrap_or_default(),
+            Choice::Server => texts::NO_SERVER.into(),
+        })
+    }
+
+    fn doing(&self) -> String {
+        let Some(job) = &self.job else { return String::new() };
+        match job.doing {
+            Doing::Waiting(place) => {
+                let processor = if place == Place::DeviceGpu { Processor::Gpu } else { Processor::Cpu };
+                match self.workers[processor as usize] {
+                    WorkerState::Loading { bytes, of } if bytes < of => texts::loading(bytes, of),
+                    _ => texts::WAITING_FOR_MODEL.into(),
+                }
+            }
+            Doing::Encoding(_) => texts::ENCODING.into(),
+            Doing::Sending => texts::SENDING.into(),
+            Doing::Queued(position) => texts::queued(position),
+            Doing::Denoising { step, of, .. } => texts::step(step, of, job.pace.seconds_for(of - step)),
+            Doing::Fetching => texts::FETCHING.into(),
+        }
+    }
+}
+
+fn name(place: Place) -> &'static str {
+    match place {
+        Place::DeviceGpu => texts::place::GPU,
+        Place::DeviceCpu => texts::place::CPU,
+        Place::Server => texts::place::SERVER,
+    }
+}

@@ -1,0 +1,127 @@
+//! How the page gets on with its workers.
+
+use kosmosg::placement::{Failure, FailureKind, Place, Stage};
+
+use super::{App, Doing, Effect, Job, LOAD, Phase, Processor, WorkerState};
+use crate::messages::{Envelope, Fault, Reply, Request};
+use crate::texts;
+
+impl App {
+    pub(super) fn start(&mut self, processor: Processor) {
+        let worker = &mut self.workers[processor as usize];
+        if *worker == WorkerState::Off {
+            *worker = WorkerState::Starting;
+            self.effects.push(Effect::Start(processor));
+        }
+    }
+
+    pub(super) fn load(&mut self, processor: Processor) {
+        let Some(manifest) = self.manifest.clone() else { return };
+        let of = manifest.parts.values().map(|part| part.bytes).sum();
+        self.workers[processor as usize] = WorkerState::Loading { bytes: 0, of };
+        let body = Request::Load { base: self.base.clone(), manifest };
+        self.effects.push(Effect::Send { processor, message: Envelope { request: LOAD, body }, data: Vec::new() });
+    }
+
+    pub(super) fn heard(&mut self, processor: Processor, message: Envelope<Reply>, data: Vec<Vec<u8>>) {
+        let Envelope { request, body } = message;
+        match body {
+            Reply::Started => self.load(processor),
+            Reply::Loading { bytes, of } => self.workers[processor as usize] = WorkerState::Loading { bytes, of },
+            Reply::Ready { device, .. } => {
+                self.workers[processor as usize] = WorkerState::Ready { device };
+                if self.waits_for(processor) {
+                    self.proceed();
+                }
+            }
+            Reply::Died { message } => self.worker_died(processor, message),
+            Reply::Failed { message, .. } if request == LOAD => self.break_worker(processor, message),
+            Reply::Stamped if self.stamping == Some(request) => {
+                self.effects.extend(data.into_iter().next().map(Effect::Saveable));
+            }
+            // The rest belongs to a job. It may be one that was cancelled in the meantime.
+            _ if self.phase != Phase::Running => {}
+            _ if self.job.as_ref().is_none_or(|job| job.request != request) => {}
+            Reply::Failed { fault: Fault::Prompt, message } => self.fail(message, Vec::new()),
+            Reply::Failed { fault, message } => self.device_failed(processor.place(), fault, &message),
+            Reply::Picture => self.finish(processor.place(), data.into_iter().next().unwrap_or_default()),
+            body => self.progressed(processor, body, data),
+        }
+    }
+
+    pub(super) fn progressed(&mut self, processor: Processor, reply: Reply, data: Vec<Vec<u8>>) {
+        let Some(job) = &mut self.job else { return };
+        match reply {
+            Reply::Encoded { condition } => {
+                job.condition = Some(condition);
+                self.proceed();
+            }
+            Reply::Step { state, seconds } => {
+                job.state = state;
+                job.pace.step(seconds);
+                job.doing = job.denoising(processor.place());
+            }
+            Reply::Preview { seconds } => {
+                job.pace.preview(seconds);
+                self.effects.extend(data.into_iter().next().map(Effect::Preview));
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn worker_died(&mut self, processor: Processor, why: String) {
+        if !matches!(self.workers[processor as usize], WorkerState::Ready { .. }) {
+            return self.break_worker(processor, why);
+        }
+        // It worked before, so another one may work again.
+        self.workers[processor as usize] = WorkerState::Off;
+        self.effects.push(Effect::Stop(processor));
+        let place = processor.place();
+        if self.phase == Phase::Running && self.job.as_ref().is_some_and(|job| job.doing.place() == place) {
+            self.device_failed(place, Fault::DeviceLost, texts::WORKER_STOPPED);
+        }
+    }
+
+    pub(super) fn break_worker(&mut self, processor: Processor, why: String) {
+        self.workers[processor as usize] = WorkerState::Broken(why.clone());
+        self.effects.push(Effect::Stop(processor));
+        match processor {
+            Processor::Cpu => self.places.cpu_is_broken = true,
+            Processor::Gpu => self.places.gpu_is_broken = true,
+        }
+        if !self.waits_for(processor) {
+            return;
+        }
+        match self.place_of(Stage::Encode) {
+            Ok(place) if place != processor.place() => self.proceed(),
+            _ => self.fail(why, self.remedies(Some(processor.place()))),
+        }
+    }
+
+    pub(super) fn waits_for(&self, processor: Processor) -> bool {
+        let waits = |job: &Job| job.doing == Doing::Waiting(processor.place());
+        self.phase == Phase::Running && self.job.as_ref().is_some_and(waits)
+    }
+
+    /// This device could not do a step: the rest of the job goes elsewhere, if the person's choice allows.
+    pub(super) fn device_failed(&mut self, place: Place, fault: Fault, message: &str) {
+        let kind = match fault {
+            Fault::OutOfMemory => FailureKind::OutOfMemory,
+            Fault::WrongNumbers => FailureKind::WrongNumbers,
+            _ => FailureKind::Lost,
+        };
+        self.places.failure = Some(Failure { place, kind });
+        if (place, fault) == (Place::DeviceGpu, Fault::DeviceLost) {
+            // A lost GPU stays lost to the program that had it.
+            self.workers[Processor::Gpu as usize] = WorkerState::Off;
+            self.effects.push(Effect::Stop(Processor::Gpu));
+        }
+        let Some(job) = &mut self.job else { return };
+        job.moved = Some((place, job.state.step()));
+        let stage = job.next_stage();
+        match self.place_of(stage) {
+            Ok(next) if next != place => self.proceed(),
+            _ => self.fail(format!("{} ({message})", texts::DEVICE_STOPPED), self.remedies(Some(place))),
+        }
+    }
+}

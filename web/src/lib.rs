@@ -1,0 +1,23 @@
+//! The page.
+//!
+//! One crate, three WebAssembly modules, picked by feature: `ui` is the interface on the page's main thread and has no
+//! engine; `worker-cpu` and `worker-gpu` are the model in a Web Worker, the first small and loaded at once, the second
+//! loaded when it is used.
+//!
+//! What can be decided without a browser is plain Rust and tested natively: [`app`] is the whole behaviour of the page as
+//! a function from an event to effects, [`draft`] the sentence that is being written, [`history`] its undo, [`messages`]
+//! what page and worker say to each other. The `ui` and `worker` modules only carry it out.
+
+pub mod app;
+pub mod draft;
+pub mod history;
+pub mod messages;
+pub mod pace;
+pub mod texts;
+
+#[cfg(target_arch = "wasm32")]
+mod js;
+#[cfg(all(target_arch = "wasm32", feature = "ui"))]
+mod ui;
+#[cfg(all(target_arch = "wasm32", feature = "worker-cpu"))]
+mod worker;

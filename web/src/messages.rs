@@ -1,0 +1,192 @@
+//! What the page and a worker say to each other.
+//!
+//! A message is an [`Envelope`] as JSON and, beside it, binary data that changes hands without a copy: pictures and
+//! tensors. A worker says [`Reply::Started`] when it listens, [`Reply::Ready`] when the model is loaded, and carries out
+//! one request after the other; [`Request::Cancel`] is heard between two denoising steps.
+
+use kosmosg::bundle::Manifest;
+use kosmosg::condition::Condition;
+use kosmosg::denoise::DenoiseState;
+use kosmosg::picture::Recipe;
+use kosmosg::prompt::PromptDocument;
+use serde::{Deserialize, Serialize};
+
+/// A message and which request it belongs to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Envelope<T> {
+    /// Number of the request: chosen by the page, and the same in every reply to it.
+    pub request: u64,
+    /// The message.
+    pub body: T,
+}
+
+/// From the page to a worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "there is one of these per job")]
+pub enum Request {
+    /// Fetch and load a bundle. Answered by [`Reply::Loading`] and [`Reply::Ready`].
+    Load {
+        /// Where its files are: an absolute address that ends in a slash.
+        base: String,
+        /// Its manifest.
+        manifest: Manifest,
+    },
+    /// Encode a prompt. Binary data: its pictures' files, in order. Answered by [`Reply::Encoded`].
+    Encode {
+        /// Words and picture places.
+        prompt: PromptDocument,
+        /// What to steer away from; empty for nothing.
+        negative: String,
+    },
+    /// Go on from a state to the picture. Answered by [`Reply::Step`], [`Reply::Preview`] and [`Reply::Picture`].
+    Denoise {
+        /// What to denoise towards.
+        condition: Condition,
+        /// Where to go on.
+        state: DenoiseState,
+        /// What the picture's file will say.
+        recipe: Recipe,
+        /// For tests: fail, as a device does that is lost, before this step.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fail_at_step: Option<usize>,
+    },
+    /// Write a recipe into a picture's file. Binary data: the file. Answered by [`Reply::Stamped`].
+    Stamp {
+        /// The recipe.
+        recipe: Recipe,
+    },
+    /// Stop the request of the same number before its next step. Answered by [`Reply::Cancelled`], if it still runs.
+    Cancel,
+    /// The fingerprint of some noise. Answered by [`Reply::NoiseHash`].
+    NoiseHash {
+        /// Seed.
+        seed: u64,
+        /// Stream.
+        stream: u64,
+        /// How many values.
+        count: usize,
+    },
+    /// Run a case of the numerical tests on this worker's engine. Binary data as the case asks. Answered by
+    /// [`Reply::SelfTest`].
+    SelfTest {
+        /// The case, in words of the tests.
+        case: serde_json::Value,
+    },
+}
+
+/// From a worker to the page.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// It listens.
+    Started,
+    /// Part of the bundle is there.
+    Loading {
+        /// Bytes so far.
+        bytes: u64,
+        /// Bytes in all.
+        of: u64,
+    },
+    /// The model is loaded.
+    Ready {
+        /// The device that it runs on, for people.
+        device: String,
+        /// How long fetching and loading took.
+        seconds: f64,
+    },
+    /// A prompt is encoded.
+    Encoded {
+        /// The result.
+        condition: Condition,
+    },
+    /// A step is done.
+    Step {
+        /// Where any engine can go on.
+        state: DenoiseState,
+        /// How long the step took.
+        seconds: f64,
+    },
+    /// How it looks by now. Binary data: a PNG file.
+    Preview {
+        /// How long making it took.
+        seconds: f64,
+    },
+    /// The picture. Binary data: a PNG file.
+    Picture,
+    /// A picture's file with its recipe. Binary data: a PNG file.
+    Stamped,
+    /// The request was cancelled.
+    Cancelled,
+    /// The request failed.
+    Failed {
+        /// Whose fault it is.
+        fault: Fault,
+        /// Why, and what to do.
+        message: String,
+    },
+    /// The worker's program has ended and answers no more.
+    Died {
+        /// The program's last words.
+        message: String,
+    },
+    /// The fingerprint.
+    NoiseHash {
+        /// SHA-256 in hex.
+        hash: String,
+    },
+    /// The result of a case. Binary data as the case asks.
+    SelfTest {
+        /// The result, in words of the tests.
+        result: serde_json::Value,
+    },
+}
+
+impl Reply {
+    /// Whether the request is over.
+    pub fn is_last(&self) -> bool {
+        !matches!(self, Reply::Loading { .. } | Reply::Step { .. } | Reply::Preview { .. })
+    }
+}
+
+/// Whose fault a failure is: it decides who may try again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// The prompt or one of its pictures: nobody can do it.
+    Prompt,
+    /// The bundle cannot be fetched or does not fit: this page cannot do it.
+    Bundle,
+    /// The device has no more memory.
+    OutOfMemory,
+    /// The device is gone.
+    DeviceLost,
+    /// The device computes nonsense.
+    WrongNumbers,
+    /// Anything else on the device.
+    Device,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_survive_the_way() {
+        let requests = [
+            Request::Encode { prompt: PromptDocument::from_text("a <i>", 1).unwrap(), negative: "blurry".into() },
+            Request::Cancel,
+            // A seed beyond 2⁵³ must not become a rounded number on the way.
+            Request::NoiseHash { seed: u64::MAX, stream: 1, count: 10 },
+        ];
+        for (number, body) in requests.into_iter().enumerate() {
+            let envelope = Envelope { request: number as u64, body };
+            let json = serde_json::to_string(&envelope).unwrap();
+            assert_eq!(serde_json::from_str::<Envelope<Request>>(&json).unwrap(), envelope);
+        }
+        let json = r#"{"request":7,"body":{"failed":{"fault":"device_lost","message":"gone"}}}"#;
+        let envelope: Envelope<Reply> = serde_json::from_str(json).unwrap();
+        assert_eq!(envelope.body, Reply::Failed { fault: Fault::DeviceLost, message: "gone".into() });
+        assert!(envelope.body.is_last());
+    }
+}

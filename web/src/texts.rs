@@ -1,0 +1,163 @@
+//! Every text of the interface. `index.html` names the constants in double braces, and the build puts them in; so this
+//! file depends on nothing.
+
+macro_rules! texts {
+    ($($name:ident = $text:expr;)*) => {
+        $(#[doc = $text] pub const $name: &str = $text;)*
+        /// All constants by name, for `index.html`.
+        pub const ALL: &[(&str, &str)] = &[$((stringify!($name), $name)),*];
+    };
+}
+
+texts! {
+    TITLE = "Kosmos · pictures are words here";
+    DESCRIPTION = "Put pictures into a sentence, and the sentence becomes a picture. It runs in this page, also offline.";
+    BRAND = "kosmos";
+    TAGLINE = "Pictures are words here.";
+    NO_SCRIPT = "This page computes its pictures itself, in WebAssembly. Please allow scripts for it.";
+
+    PROMPT_LABEL = "Your sentence. Type words and put pictures between them.";
+    PROMPT_HINT = "Say what to make, with pictures as words";
+    CREATURES = "Creatures";
+    CREATURES_HINT = "click one, or drag it into the sentence";
+    ADD_PICTURE = "Your own picture";
+    ADD_PICTURE_HINT = "or drop and paste pictures into the sentence";
+    EXAMPLES = "Try";
+
+    GENERATE = "Make the picture";
+    GENERATE_KEYS = "Ctrl + Enter";
+    CANCEL = "Cancel";
+    SEED = "Seed";
+    DICE = "Another seed";
+    LOCK = "Keep the seed";
+    MORE = "More";
+    STEPS = "Steps";
+    GUIDANCE = "Guidance";
+    SAMPLER = "Sampler";
+    NEGATIVE = "Not in the picture";
+    NEGATIVE_HINT = "words to steer away from";
+
+    WHERE = "Where";
+    WHERE_AUTO = "Automatic";
+    WHERE_GPU = "This device, GPU";
+    WHERE_CPU = "This device, CPU";
+    WHERE_SERVER = "Server";
+
+    RESULT = "The picture";
+    EMPTY_STAGE = "Your picture appears here.";
+    SAVE = "Save";
+    SAVE_HINT = "A PNG file with the recipe inside";
+    USE_AGAIN = "Use as a word";
+
+    STARTING = "Getting ready …";
+    READY = "Ready.";
+    WAITING_FOR_MODEL = "The model is still loading …";
+    ENCODING = "Reading your sentence …";
+    SENDING = "Sending to the server …";
+    FETCHING = "Fetching the picture …";
+    CANCELLED = "Cancelled. Your sentence is as it was.";
+    NOTHING_TO_MAKE = "Write something first, or click a creature.";
+
+    EVERYTHING = "Everything";
+    YOU_CHOSE_IT = "you chose it";
+    GPU_IS_EMULATED = "WebGPU is only emulated here, which is slower";
+    GPU_FAILED_TO_START = "the GPU could not be started";
+
+    NO_GPU = "This browser offers no WebGPU. A current Chrome, Edge, Firefox or Safari does, on most devices.";
+    NO_SERVER = "This page came without a server. Start kosmosg-server and open its page.";
+    SERVER_GONE = "The server does not answer any more. Your sentence and the steps so far are kept.";
+    DEVICE_STOPPED = "This device stopped in the middle. Your sentence and the steps so far are kept.";
+    WORKER_STOPPED = "The part of the page that computes has stopped.";
+    GO_ON_SERVER = "Go on on the server";
+    GO_ON_GPU = "Go on with the GPU";
+    GO_ON_CPU = "Go on with this device";
+    TRY_AGAIN = "Try again";
+}
+
+/// A sentence to start from: words, with a creature wherever there is a `*`.
+pub const EXAMPLE_SENTENCES: &[&str] = &[
+    "a * on the beach",
+    "a * and a * in the forest",
+    "a * with a crown in the city",
+    "a red * in the snow",
+    "a pencil sketch of a * on the moon",
+];
+
+/// Loading of the model.
+pub fn loading(bytes: u64, of: u64) -> String {
+    let megabytes = |bytes: u64| bytes as f64 / 1e6;
+    format!("Fetching the model: {:.1} of {:.1} MB", megabytes(bytes), megabytes(of))
+}
+
+/// Progress of a run.
+pub fn step(step: usize, of: usize, seconds_left: Option<f64>) -> String {
+    let left = seconds_left.map_or(String::new(), |seconds| format!(" · {} left", duration(seconds)));
+    format!("Step {step} of {of}{left}")
+}
+
+/// Place in the server's queue.
+pub fn queued(position: usize) -> String {
+    match position {
+        0 => "The server begins …".into(),
+        1 => "One picture comes first …".into(),
+        n => format!("{n} pictures come first …"),
+    }
+}
+
+/// A finished picture.
+pub fn done(seconds: f64, place: &str) -> String {
+    format!("Made in {} {place}.", duration(seconds))
+}
+
+/// A run that changed its place.
+pub fn moved(step: usize, from: &str, to: &str) -> String {
+    format!("Stopped after step {step} {from}; it goes on {to}.")
+}
+
+/// Name of a pasted or dropped picture that has none.
+pub fn picture_number(number: usize) -> String {
+    format!("picture {number}")
+}
+
+/// What a picture in the sentence is called for those who do not see it.
+pub fn picture_label(name: &str) -> String {
+    format!("picture: {name}")
+}
+
+/// A palette entry for those who do not see it.
+pub fn add_label(description: &str) -> String {
+    format!("Put into the sentence: {description}")
+}
+
+/// Files that are no pictures.
+pub fn not_a_picture(name: &str) -> String {
+    format!("{name} is not a picture that can be read here. PNG, JPEG and WebP can.")
+}
+
+/// Something that could not be fetched.
+pub fn cannot_fetch(what: &str, why: &str) -> String {
+    format!("{what} could not be fetched ({why}). Check the connection and reload the page.")
+}
+
+/// The name of a saved picture.
+pub fn file_name(seed: u64) -> String {
+    format!("kosmos-{seed}.png")
+}
+
+/// The end of "Made in 3 s …" and "goes on …".
+pub mod place {
+    /// On this device's GPU.
+    pub const GPU: &str = "on this device's GPU";
+    /// On this device's processor.
+    pub const CPU: &str = "on this device's processor";
+    /// On the server.
+    pub const SERVER: &str = "on the server";
+}
+
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 9.95 => format!("{s:.1} s"),
+        s if s < 99.5 => format!("{s:.0} s"),
+        s => format!("{:.0} min", s / 60.0),
+    }
+}

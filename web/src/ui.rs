@@ -1,0 +1,318 @@
+//! The interface on the main thread: it turns what the person and the browser do into [`Event`]s, and carries out the
+//! [`Effect`]s.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use kosmosg::bundle::{MANIFEST, Manifest};
+use kosmosg::protocol::JobStatus;
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::spawn_local;
+use web_sys::{HtmlElement, HtmlInputElement, UrlSearchParams};
+
+use crate::app::{App, BUNDLE, Choice, Effect, Event, Order, Phase, Processor};
+use crate::{js, texts};
+
+use controls::Controls;
+use editor::Editor;
+use link::{Link, Listener};
+use palette::Palette;
+use stage::Stage;
+
+mod controls;
+mod device;
+mod dom;
+mod editor;
+mod hooks;
+mod link;
+mod palette;
+mod pictures;
+mod region;
+mod server;
+mod stage;
+
+/// Time before a server that went away is asked again.
+const PATIENCE_MS: i32 = 500;
+
+/// Starts the page; `assets` is the address of the folder of its programs.
+#[wasm_bindgen]
+pub fn start(assets: String) {
+    std::panic::set_hook(Box::new(|panic| js::log_error(&panic.to_string())));
+    let page = Rc::new_cyclic(|page: &std::rc::Weak<Page>| {
+        let of = |page: &std::rc::Weak<Page>| page.clone();
+        let (submit, refused, creature, chosen) = (of(page), of(page), of(page), of(page));
+        let events = editor::Events {
+            submit: Box::new(move || with(&submit, Page::make)),
+            refused: Box::new(move |message| with(&refused, |page| page.notify(message))),
+            creature: Box::new(move |number| with(&creature, |page| page.insert_creature(number))),
+        };
+        Page {
+            app: RefCell::default(),
+            assets,
+            editor: Editor::new(dom::by_id("prompt"), events),
+            palette: Rc::default(),
+            controls: Controls::new(move |choice| with(&chosen, |page| page.happened(Event::Choose(choice)))),
+            stage: Stage::new(),
+            links: RefCell::default(),
+            following: RefCell::new(None),
+        }
+    });
+    page.listen();
+    page.open();
+    hooks::install(&page);
+}
+
+/// The page.
+pub struct Page {
+    app: RefCell<App>,
+    assets: String,
+    editor: Rc<Editor>,
+    palette: Rc<Palette>,
+    controls: Controls,
+    stage: Stage,
+    links: RefCell<[Option<Link>; 2]>,
+    following: RefCell<Option<server::Events>>,
+}
+
+impl Page {
+    /// Takes an event, and does what follows from it.
+    fn happened(self: &Rc<Self>, event: Event) {
+        let effects = self.app.borrow_mut().update(js::now_ms(), event);
+        for effect in effects {
+            self.perform(effect);
+        }
+        self.show();
+    }
+
+    fn show(self: &Rc<Self>) {
+        let app = self.app.borrow();
+        self.stage.show(&app);
+        self.controls.show(&app);
+        let remedies = match app.phase() {
+            Phase::Failed { remedies, .. } => remedies.as_slice(),
+            _ => &[],
+        };
+        let page = self.clone();
+        self.stage.offer(remedies, move |choice| page.happened(Event::GoOn(choice)));
+    }
+
+    fn perform(self: &Rc<Self>, effect: Effect) {
+        let page = self.clone();
+        match effect {
+            Effect::Start(processor) => self.start_worker(processor),
+            Effect::Stop(processor) => self.links.borrow_mut()[processor as usize] = None,
+            Effect::Send { processor, message, data } => {
+                if let Some(link) = &self.links.borrow()[processor as usize] {
+                    link.send(&message, data);
+                }
+            }
+            Effect::Post { request, job } => spawn_local(async move {
+                let answer = server::post(&job).await;
+                page.happened(Event::Posted { request, answer });
+            }),
+            Effect::Follow { id } => self.follow(id),
+            Effect::FetchState { id } => spawn_local(async move {
+                // If it cannot be had, the one before is still good.
+                if let Ok(state) = server::get(&id, "/state").await {
+                    page.happened(Event::RemoteState { id, state: Box::new(state) });
+                }
+            }),
+            Effect::FetchPicture { id } => spawn_local(async move {
+                let event = match server::picture(&id).await {
+                    Ok(png) => Event::RemotePicture { id, png },
+                    Err(_) => Event::ServerLost { id },
+                };
+                page.happened(event);
+            }),
+            Effect::Delete { id } => {
+                *self.following.borrow_mut() = None;
+                spawn_local(async move { server::delete(&id).await });
+            }
+            Effect::Preview(png) => self.stage.show_preview(&png),
+            Effect::Picture(png) => {
+                let seed = self.app.borrow().seed().unwrap_or_default();
+                self.stage.show_picture(png, &texts::RESULT, seed);
+                self.controls.next_seed();
+            }
+            Effect::Saveable(png) => self.stage.set_file(png),
+            Effect::Remember(choice) => controls::remember_choice(choice),
+        }
+    }
+
+    fn start_worker(self: &Rc<Self>, processor: Processor) {
+        let (page, dead) = (self.clone(), self.clone());
+        let listener = Listener {
+            reply: Rc::new(move |message, data| {
+                let is_for_hooks = hooks::heard(&message, &data);
+                if !is_for_hooks {
+                    page.happened(Event::Worker { processor, message: Box::new(message), data });
+                }
+            }),
+            died: Rc::new(move |why| dead.happened(Event::WorkerDied { processor, why })),
+        };
+        match Link::start(&self.assets, processor, listener) {
+            Ok(link) => self.links.borrow_mut()[processor as usize] = Some(link),
+            Err(why) => self.later(Event::WorkerDied { processor, why }),
+        }
+    }
+
+    fn follow(self: &Rc<Self>, id: String) {
+        let (page, lost, job) = (self.clone(), self.clone(), id.clone());
+        let heard = move |event| page.happened(Event::Remote { id: job.clone(), event: Box::new(event) });
+        let (job, failed) = (id.clone(), id.clone());
+        let lost = move || lost.ask_again(job.clone());
+        match server::Events::follow(&id, heard, lost) {
+            Ok(events) => *self.following.borrow_mut() = Some(events),
+            Err(_) => self.later(Event::ServerLost { id: failed }),
+        }
+    }
+
+    /// The events of a job ceased: is it only the line?
+    fn ask_again(self: &Rc<Self>, id: String) {
+        let page = self.clone();
+        spawn_local(async move {
+            js::sleep(PATIENCE_MS).await;
+            match server::get::<JobStatus>(&id, "").await {
+                Ok(status) if status.last.is_last() => {
+                    page.happened(Event::Remote { id, event: Box::new(status.last) });
+                }
+                Ok(_) => page.follow(id),
+                Err(_) => page.happened(Event::ServerLost { id }),
+            }
+        });
+    }
+
+    /// Takes an event when the present one is done with.
+    fn later(self: &Rc<Self>, event: Event) {
+        let page = self.clone();
+        spawn_local(async move { page.happened(event) });
+    }
+
+    /// Everything that is to be known when the page opens.
+    fn open(self: &Rc<Self>) {
+        let query = dom::window().location().search().unwrap_or_default();
+        let query = UrlSearchParams::new_with_str(&query).ok();
+        let asked = |name: &str| query.as_ref().and_then(|query| query.get(name));
+        if let Some(step) = asked("fail-at-step").and_then(|step| step.parse().ok()) {
+            self.happened(Event::FailAtStep(step));
+        }
+        let choice = asked("where").as_deref().and_then(Choice::from_name).or_else(controls::remembered_choice);
+        if let Some(choice) = choice {
+            self.happened(Event::Choose(choice));
+        }
+        self.happened(Event::Device { adapter: None, cpu_memory_bytes: device::cpu_memory_bytes() });
+
+        let page = self.clone();
+        spawn_local(async move { page.open_model().await });
+        let page = self.clone();
+        spawn_local(async move {
+            let adapter = device::adapter().await;
+            page.happened(Event::Device { adapter, cpu_memory_bytes: device::cpu_memory_bytes() });
+        });
+        let page = self.clone();
+        spawn_local(async move { page.happened(Event::Server(server::health().await)) });
+        let page = self.clone();
+        spawn_local(async move {
+            if let Err(why) = page.palette.load(&page.editor).await {
+                page.notify(&texts::cannot_fetch(texts::CREATURES, &why));
+            }
+            palette::show_examples(&page.palette, &page.editor);
+        });
+    }
+
+    async fn open_model(self: &Rc<Self>) {
+        let address = dom::document().base_uri().ok().flatten().unwrap_or_default();
+        let base = web_sys::Url::new_with_base(&format!("models/{BUNDLE}/"), &address).map(|url| url.href());
+        let base = base.unwrap_or_default();
+        let manifest = js::fetch(&format!("{base}{MANIFEST}")).await;
+        let manifest = manifest.and_then(|json| Manifest::from_json(&json).map_err(|error| error.to_string()));
+        match manifest {
+            Ok(manifest) => {
+                self.controls.set_defaults(&manifest);
+                self.happened(Event::Manifest { base, manifest: Box::new(manifest) });
+            }
+            Err(why) => self.happened(Event::NoManifest { why }),
+        }
+    }
+
+    fn listen(self: &Rc<Self>) {
+        self.on_click("generate", Page::make);
+        self.on_click("cancel", |page| page.happened(Event::Cancel));
+        self.on_click("use-again", Page::use_again);
+        let files: HtmlInputElement = dom::by_id("files");
+        let dialog = files.clone();
+        self.on_click("pick", move |_| dialog.click());
+        let page = self.clone();
+        let chosen = files.clone();
+        dom::on(&files, "change", move |_: web_sys::Event| {
+            editor::insert_files(&page.editor, editor::files_of(chosen.files()));
+            // Choosing the same file again is a change again.
+            chosen.set_value("");
+        });
+        let page = self.clone();
+        dom::on(&dom::window(), "keydown", move |event: web_sys::KeyboardEvent| match event.key().as_str() {
+            "Enter" if (event.ctrl_key() || event.meta_key()) && !event.default_prevented() => page.make(),
+            "Escape" => page.happened(Event::Cancel),
+            _ => {}
+        });
+        // A file that is dropped beside the sentence must not replace the page.
+        dom::on(&dom::window(), "dragover", |event: web_sys::DragEvent| event.prevent_default());
+        let page = self.clone();
+        dom::on(&dom::window(), "drop", move |event: web_sys::DragEvent| {
+            if !event.default_prevented() {
+                event.prevent_default();
+                let files = event.data_transfer().map_or(Vec::new(), |data| editor::files_of(data.files()));
+                editor::insert_files(&page.editor, files);
+            }
+        });
+    }
+
+    fn on_click(self: &Rc<Self>, id: &str, handler: impl Fn(&Rc<Self>) + 'static) {
+        let page = self.clone();
+        dom::on(&dom::by_id::<HtmlElement>(id), "click", move |_: web_sys::Event| handler(&page));
+    }
+
+    fn make(self: &Rc<Self>) {
+        if *self.app.borrow().phase() == Phase::Running {
+            return;
+        }
+        let draft = self.editor.draft();
+        if draft.is_blank() {
+            return self.notify(texts::NOTHING_TO_MAKE);
+        }
+        self.notify("");
+        let (prompt, numbers) = draft.numbered();
+        let order = Order {
+            prompt,
+            pictures: self.editor.pictures.files(&numbers),
+            negative: self.controls.negative(),
+            settings: self.controls.settings(),
+        };
+        self.happened(Event::Make(Box::new(order)));
+    }
+
+    /// Puts the picture that was made into the sentence.
+    fn use_again(self: &Rc<Self>) {
+        if let Some(png) = self.stage.file() {
+            let image = self.editor.pictures.add(texts::RESULT, "image/png", png);
+            self.editor.insert(image);
+        }
+    }
+
+    fn insert_creature(self: &Rc<Self>, number: usize) {
+        palette::insert(&self.palette, &self.editor, number);
+    }
+
+    /// Tells the person something about the sentence; nothing takes it back.
+    fn notify(&self, message: &str) {
+        let notice: HtmlElement = dom::by_id("notice");
+        dom::set_flag(&notice, "hidden", message.is_empty());
+        dom::set_text(&notice, message);
+    }
+}
+
+fn with(page: &std::rc::Weak<Page>, call: impl FnOnce(&Rc<Page>)) {
+    if let Some(page) = page.upgrade() {
+        call(&page);
+    }
+}

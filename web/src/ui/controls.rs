@@ -1,0 +1,141 @@
+//! Seed, steps, guidance, sampler, negative prompt and place.
+
+use kosmosg::bundle::Manifest;
+use kosmosg::protocol::GenerateSettings;
+use kosmosg::sampler::SamplerKind;
+use web_sys::{Element, Event, HtmlElement, HtmlInputElement, HtmlSelectElement};
+
+use super::dom;
+use crate::app::{App, Choice};
+
+/// What the browser remembers the choice under.
+const WHERE: &str = "where";
+
+/// The controls beside the sentence.
+pub struct Controls {
+    seed: HtmlInputElement,
+    lock: HtmlInputElement,
+    steps: HtmlInputElement,
+    guidance: HtmlInputElement,
+    sampler: HtmlSelectElement,
+    negative: HtmlInputElement,
+}
+
+impl Controls {
+    /// Takes the controls over; `chosen` hears the person's choice of a place.
+    pub fn new(chosen: impl Fn(Choice) + Clone + 'static) -> Self {
+        let controls = Self {
+            seed: dom::by_id("seed"),
+            lock: dom::by_id("lock"),
+            steps: dom::by_id("steps"),
+            guidance: dom::by_id("guidance"),
+            sampler: dom::by_id("sampler"),
+            negative: dom::by_id("negative"),
+        };
+        controls.listen(chosen);
+        controls.roll();
+        controls
+    }
+
+    /// The negative prompt.
+    pub fn negative(&self) -> String {
+        self.negative.value().trim().to_owned()
+    }
+
+    /// Seed, steps, guidance and sampler as they stand.
+    pub fn settings(&self) -> GenerateSettings {
+        GenerateSettings {
+            seed: self.seed(),
+            steps: self.steps.value().parse().ok(),
+            guidance: self.guidance.value().parse().ok(),
+            sampler: self.sampler.value().parse().ok(),
+        }
+    }
+
+    /// Another seed, unless the person wants to keep this one: the same again would make the same picture.
+    pub fn next_seed(&self) {
+        if !self.lock.checked() {
+            self.roll();
+        }
+    }
+
+    /// Takes over what the bundle does when nobody says otherwise.
+    pub fn set_defaults(&self, manifest: &Manifest) {
+        let defaults = manifest.defaults;
+        self.steps.set_value(&defaults.steps.to_string());
+        self.guidance.set_value(&defaults.guidance.to_string());
+        self.sampler.set_value(defaults.sampler.name());
+        show_value(&self.steps);
+        show_value(&self.guidance);
+    }
+
+    /// Shows which places there are, and which is chosen.
+    pub fn show(&self, app: &App) {
+        for choice in Choice::ALL {
+            let radio: HtmlInputElement = dom::by_id(&format!("where-{}", choice.name()));
+            radio.set_checked(app.places().choice == choice);
+            radio.set_disabled(!app.places().offers(choice));
+            if let Some(label) = radio.parent_element() {
+                dom::set_attribute(&label, "title", &app.refusal(choice).unwrap_or_default());
+            }
+        }
+        let line: HtmlElement = dom::by_id("where-line");
+        dom::set_text(&line, &app.explanation().join(" "));
+    }
+
+    /// A number is the seed itself; other words are turned into one, the same each time.
+    fn seed(&self) -> u64 {
+        let text = self.seed.value();
+        text.trim().parse().unwrap_or_else(|_| {
+            // FNV-1a.
+            text.bytes()
+                .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+        })
+    }
+
+    fn roll(&self) {
+        self.seed.set_value(&((js_sys::Math::random() * 1e9) as u64).to_string());
+    }
+
+    fn listen(&self, chosen: impl Fn(Choice) + Clone + 'static) {
+        for kind in SamplerKind::ALL {
+            let option: Element = dom::create("option", "");
+            dom::set_attribute(&option, "value", kind.name());
+            option.set_text_content(Some(kind.name()));
+            self.sampler.append_child(&option).expect("a list takes options");
+        }
+        for range in [&self.steps, &self.guidance] {
+            let shown = range.clone();
+            dom::on(range, "input", move |_: Event| show_value(&shown));
+            show_value(range);
+        }
+        // A seed that was typed is meant.
+        let lock = self.lock.clone();
+        dom::on(&self.seed, "input", move |_: Event| lock.set_checked(true));
+        let (seed, lock) = (self.seed.clone(), self.lock.clone());
+        dom::on(&dom::by_id::<HtmlElement>("dice"), "click", move |_: Event| {
+            lock.set_checked(false);
+            seed.set_value(&((js_sys::Math::random() * 1e9) as u64).to_string());
+        });
+        for choice in Choice::ALL {
+            let radio: HtmlInputElement = dom::by_id(&format!("where-{}", choice.name()));
+            let chosen = chosen.clone();
+            dom::on(&radio, "change", move |_: Event| chosen(choice));
+        }
+    }
+}
+
+/// The choice of an earlier visit.
+pub fn remembered_choice() -> Option<Choice> {
+    Choice::from_name(&dom::remembered(WHERE)?)
+}
+
+/// Remembers the choice for later visits.
+pub fn remember_choice(choice: Choice) {
+    dom::remember(WHERE, choice.name());
+}
+
+fn show_value(range: &HtmlInputElement) {
+    let output: HtmlElement = dom::by_id(&format!("{}-value", range.id()));
+    dom::set_text(&output, &range.value());
+}

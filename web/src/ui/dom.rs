@@ -1,0 +1,97 @@
+//! The few things that the interface needs from the document.
+
+use js_sys::{Array, Uint8Array};
+use wasm_bindgen::convert::FromWasmAbi;
+use wasm_bindgen::prelude::*;
+use web_sys::{Blob, BlobPropertyBag, Document, Element, EventTarget, HtmlElement, Node, Url, Window};
+
+/// The window.
+pub fn window() -> Window {
+    web_sys::window().expect("the interface runs in a window")
+}
+
+/// The document.
+pub fn document() -> Document {
+    window().document().expect("a window has a document")
+}
+
+/// An element of `index.html`.
+///
+/// # Panics
+/// If the shell has no such element: shell and program come from the same build.
+pub fn by_id<T: JsCast>(id: &str) -> T {
+    let element = document().get_element_by_id(id).unwrap_or_else(|| panic!("index.html has no #{id}"));
+    element.dyn_into().unwrap_or_else(|_| panic!("#{id} in index.html is of another kind"))
+}
+
+/// A new element.
+pub fn create<T: JsCast>(tag: &str, class: &str) -> T {
+    let element = document().create_element(tag).expect("a tag's name is valid");
+    element.set_class_name(class);
+    element.dyn_into().unwrap_or_else(|_| panic!("<{tag}> is of another kind"))
+}
+
+/// A new button that says `text`.
+pub fn button(class: &str, text: &str) -> HtmlElement {
+    let button: HtmlElement = create("button", class);
+    set_attribute(&button, "type", "button");
+    button.set_text_content(Some(text));
+    button
+}
+
+/// Calls `handler` at every event of that name, for as long as the page lives.
+pub fn on<E: FromWasmAbi + 'static>(target: &EventTarget, name: &str, handler: impl FnMut(E) + 'static) {
+    let closure = Closure::<dyn FnMut(E)>::new(handler);
+    // Only a target or handler of the wrong kind fails here.
+    let _ = target.add_event_listener_with_callback(name, closure.as_ref().unchecked_ref());
+    closure.forget();
+}
+
+/// Sets an attribute.
+pub fn set_attribute(element: &Element, name: &str, value: &str) {
+    if element.get_attribute(name).as_deref() != Some(value) {
+        element.set_attribute(name, value).expect("an attribute's name is valid");
+    }
+}
+
+/// Sets or removes an attribute without value.
+pub fn set_flag(element: &Element, name: &str, is_set: bool) {
+    if element.has_attribute(name) != is_set {
+        element.toggle_attribute_with_force(name, is_set).expect("an attribute's name is valid");
+    }
+}
+
+/// Sets a text, if it is another one: a live region reads out whatever is set.
+pub fn set_text(node: &Node, text: &str) {
+    if node.text_content().as_deref() != Some(text) {
+        node.set_text_content(Some(text));
+    }
+}
+
+/// An address for bytes; it holds them until [`revoke`].
+pub fn address_of(bytes: &[u8], mime: &str) -> String {
+    let options = BlobPropertyBag::new();
+    options.set_type(mime);
+    let parts = Array::of1(&Uint8Array::from(bytes));
+    let blob = Blob::new_with_u8_array_sequence_and_options(&parts, &options).expect("bytes make a blob");
+    Url::create_object_url_with_blob(&blob).expect("a blob has an address")
+}
+
+/// Lets go of the bytes behind an address.
+pub fn revoke(address: &str) {
+    // An address that is none is nothing to let go of.
+    let _ = Url::revoke_object_url(address);
+}
+
+/// A value that the browser remembers for this page, if it remembers anything.
+pub fn remembered(key: &str) -> Option<String> {
+    window().local_storage().ok()??.get_item(key).ok()?
+}
+
+/// Has the browser remember a value.
+pub fn remember(key: &str, value: &str) {
+    if let Ok(Some(storage)) = window().local_storage() {
+        // A full or forbidden storage only means that nothing is remembered.
+        let _ = storage.set_item(key, value);
+    }
+}

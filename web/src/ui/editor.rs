@@ -1,0 +1,280 @@
+//! The editor: a sentence with pictures in it.
+//!
+//! The [`Draft`] in its [`History`] is the truth. What the browser does with letters is read back from the region; all that
+//! concerns pictures is done on the draft and written into the region.
+
+use std::cell::{Cell, RefCell};
+use std::ops::Range;
+use std::rc::Rc;
+
+use kosmosg::prompt::ImageRef;
+use wasm_bindgen::JsCast;
+use web_sys::{Element, Event, HtmlElement, InputEvent, KeyboardEvent, Node};
+
+use super::dom;
+use super::pictures::Pictures;
+use super::region;
+use crate::draft::Draft;
+use crate::history::{Change, History, Moment};
+use crate::js;
+
+mod transfer;
+
+pub use transfer::{Dragged, files_of, insert_files};
+
+/// The editor. See the [module documentation](self).
+pub struct Editor {
+    region: HtmlElement,
+    /// The pictures in the sentence.
+    pub pictures: Pictures,
+    history: RefCell<History>,
+    /// What was selected when something was: the caret's place while the person is elsewhere in the page.
+    last: RefCell<Range<usize>>,
+    /// Whether an input method is at work: nothing may be written then.
+    is_composing: Cell<bool>,
+    /// What is being dragged, if it comes from this page.
+    dragged: RefCell<Option<Dragged>>,
+    events: Events,
+}
+
+/// What the editor tells the page.
+pub struct Events {
+    /// The person wants the picture.
+    pub submit: Box<dyn Fn()>,
+    /// A file is no picture: its name.
+    pub refused: Box<dyn Fn(&str)>,
+    /// A creature was dropped: its number in the palette. The page inserts it.
+    pub creature: Box<dyn Fn(usize)>,
+}
+
+impl Editor {
+    /// Takes the region over.
+    pub fn new(region: HtmlElement, events: Events) -> Rc<Self> {
+        let is_plain = region.get_attribute("contenteditable").is_some() && region.is_content_editable();
+        if !is_plain {
+            // Browsers that do not know `plaintext-only`.
+            dom::set_attribute(&region, "contenteditable", "true");
+        }
+        let editor = Rc::new(Self {
+            region,
+            pictures: Pictures::default(),
+            history: RefCell::default(),
+            last: RefCell::default(),
+            is_composing: Cell::new(false),
+            dragged: RefCell::new(None),
+            events,
+        });
+        editor.listen();
+        transfer::listen(&editor);
+        editor
+    }
+
+    /// The sentence.
+    pub fn draft(&self) -> Draft {
+        self.history.borrow().now().draft.clone()
+    }
+
+    /// Puts another sentence in its place.
+    pub fn set(&self, draft: Draft) {
+        let caret = draft.len();
+        self.change(draft, caret);
+    }
+
+    /// Puts a picture where the caret is, or was last, and the caret behind it.
+    pub fn insert(&self, image: ImageRef) {
+        let mut draft = self.draft();
+        let caret = draft.insert_spaced(self.last.borrow().clone(), Draft::picture(image));
+        self.change(draft, caret);
+    }
+
+    /// Says what is being dragged from elsewhere in the page.
+    pub fn drag(&self, dragged: Option<Dragged>) {
+        *self.dragged.borrow_mut() = dragged;
+    }
+
+    fn listen(self: &Rc<Self>) {
+        let editor = self.clone();
+        dom::on(&self.region, "beforeinput", move |event: InputEvent| editor.before_input(&event));
+        let editor = self.clone();
+        dom::on(&self.region, "input", move |_: Event| editor.read_back());
+        let editor = self.clone();
+        dom::on(&self.region, "keydown", move |event: KeyboardEvent| editor.key(&event));
+        let editor = self.clone();
+        dom::on(&self.region, "compositionstart", move |_: Event| editor.is_composing.set(true));
+        let editor = self.clone();
+        dom::on(&self.region, "compositionend", move |_: Event| {
+            editor.is_composing.set(false);
+            editor.read_back();
+        });
+        let editor = self.clone();
+        dom::on(&dom::document(), "selectionchange", move |_: Event| editor.selection_changed());
+        let editor = self.clone();
+        dom::on(&self.region, "click", move |event: Event| {
+            let target = event.target().and_then(|target| target.dyn_into::<Node>().ok());
+            if let Some(chip) = target.and_then(|node| region::chip_at(&node)) {
+                let unit = editor.unit_of(&chip);
+                editor.select(unit..unit + 1);
+            }
+        });
+    }
+
+    /// What the browser is about to do: edits of pictures and of history are done here instead.
+    fn before_input(&self, event: &InputEvent) {
+        let kind = event.input_type();
+        match kind.as_str() {
+            "historyUndo" => self.travel(event, History::undo),
+            "historyRedo" => self.travel(event, History::redo),
+            "insertParagraph" | "insertLineBreak" => event.prevent_default(),
+            _ if kind.starts_with("format") => event.prevent_default(),
+            _ => {
+                let Some(selection) = self.selection() else { return };
+                let draft = self.draft();
+                let doomed = match kind.as_str() {
+                    "deleteContentBackward" if selection.is_empty() => selection.start.saturating_sub(1)..selection.end,
+                    "deleteContentForward" if selection.is_empty() => selection.start..selection.end + 1,
+                    _ => selection,
+                };
+                let has_picture = doomed.clone().any(|unit| draft.is_picture(unit));
+                let typed = match kind.as_str() {
+                    "insertText" | "insertReplacementText" => event.data().unwrap_or_default(),
+                    "deleteContentBackward" | "deleteContentForward" | "deleteByCut" => String::new(),
+                    _ => return,
+                };
+                if has_picture && !self.is_composing.get() {
+                    event.prevent_default();
+                    self.replace(doomed, Draft::words(&typed));
+                }
+            }
+        }
+    }
+
+    fn key(&self, event: &KeyboardEvent) {
+        if event.is_composing() {
+            return;
+        }
+        let command = event.ctrl_key() || event.meta_key();
+        match event.key().as_str() {
+            "Enter" => {
+                event.prevent_default();
+                (self.events.submit)();
+            }
+            "z" | "Z" if command && event.shift_key() => self.travel(event, History::redo),
+            "z" | "Z" if command => self.travel(event, History::undo),
+            "y" | "Y" if command => self.travel(event, History::redo),
+            "ArrowLeft" | "ArrowRight" if !command && !event.alt_key() => self.step_over(event),
+            _ => {}
+        }
+    }
+
+    /// Moves the caret over a picture: browsers would stop at the invisible character beside it.
+    fn step_over(&self, event: &KeyboardEvent) {
+        let Some(selection) = self.selection() else { return };
+        let is_right_to_left = dom::window()
+            .get_computed_style(&self.region)
+            .ok()
+            .flatten()
+            .and_then(|style| style.get_property_value("direction").ok())
+            .is_some_and(|direction| direction == "rtl");
+        let forward = (event.key() == "ArrowRight") != is_right_to_left;
+        let focus = self.focus_unit().unwrap_or(selection.end);
+        let over = if forward { Some(focus) } else { focus.checked_sub(1) };
+        let Some(over) = over.filter(|&unit| self.draft().is_picture(unit)) else { return };
+        if !selection.is_empty() && !event.shift_key() {
+            return;
+        }
+        event.prevent_default();
+        let to = if forward { over + 1 } else { over };
+        if event.shift_key() {
+            let (node, offset) = region::place_of(&self.region, to, &self.pictures);
+            if let Ok(Some(selection)) = dom::window().get_selection() {
+                // The place is in the document, so this cannot fail.
+                let _ = selection.extend_with_offset(&node, offset);
+            }
+        } else {
+            self.select(to..to);
+        }
+    }
+
+    fn travel(&self, event: &Event, go: impl Fn(&mut History) -> bool) {
+        event.prevent_default();
+        if go(&mut self.history.borrow_mut()) {
+            self.show();
+        }
+    }
+
+    /// Takes over what the browser made of the region.
+    fn read_back(&self) {
+        if self.is_composing.get() {
+            return;
+        }
+        let draft = region::read(&self.region, &self.pictures);
+        let caret = self.focus_unit().unwrap_or(draft.len());
+        self.history.borrow_mut().record(Moment { draft: draft.clone(), caret }, Change::Typing, js::now_ms());
+        if region::write(&self.region, &draft, &self.pictures) {
+            self.select(caret..caret);
+        }
+    }
+
+    fn replace(&self, range: Range<usize>, with: Draft) {
+        let mut draft = self.draft();
+        let caret = draft.replace(range, with);
+        self.change(draft, caret);
+    }
+
+    fn change(&self, draft: Draft, caret: usize) {
+        self.history.borrow_mut().record(Moment { draft, caret }, Change::Edit, js::now_ms());
+        self.show();
+    }
+
+    /// Shows the present moment.
+    fn show(&self) {
+        let Moment { draft, caret } = self.history.borrow().now().clone();
+        *self.last.borrow_mut() = caret..caret;
+        region::write(&self.region, &draft, &self.pictures);
+        self.select(caret..caret);
+    }
+
+    fn selection_changed(&self) {
+        let selection = self.selection();
+        if let Some(selection) = &selection {
+            *self.last.borrow_mut() = selection.clone();
+        }
+        region::mark_selected(&self.region, selection.unwrap_or_default(), &self.pictures);
+    }
+
+    /// The selected units, if the selection lies in the region.
+    fn selection(&self) -> Option<Range<usize>> {
+        let selection = dom::window().get_selection().ok()??;
+        let range = (selection.range_count() > 0).then(|| selection.get_range_at(0).ok()).flatten()?;
+        let (start, end) = (range.start_container().ok()?, range.end_container().ok()?);
+        if !self.region.contains(Some(&start)) || !self.region.contains(Some(&end)) {
+            return None;
+        }
+        let unit = |node: &Node, offset| region::unit_at(&self.region, node, offset, &self.pictures);
+        Some(unit(&start, range.start_offset().ok()?)..unit(&end, range.end_offset().ok()?))
+    }
+
+    /// The end of the selection that moves.
+    fn focus_unit(&self) -> Option<usize> {
+        let selection = dom::window().get_selection().ok()??;
+        let node = selection.focus_node().filter(|node| self.region.contains(Some(node)))?;
+        Some(region::unit_at(&self.region, &node, selection.focus_offset(), &self.pictures))
+    }
+
+    fn select(&self, units: Range<usize>) {
+        // Without focus the caret would not be seen; and a selection elsewhere is the person's own.
+        if !self.region.matches(":focus").unwrap_or(false) && self.selection().is_none() {
+            return;
+        }
+        let (start, start_offset) = region::place_of(&self.region, units.start, &self.pictures);
+        let (end, end_offset) = region::place_of(&self.region, units.end, &self.pictures);
+        if let Ok(Some(selection)) = dom::window().get_selection() {
+            // Both places are in the document, so this cannot fail.
+            let _ = selection.set_base_and_extent(&start, start_offset, &end, end_offset);
+        }
+    }
+
+    fn unit_of(&self, chip: &Element) -> usize {
+        region::unit_at(&self.region, chip, 0, &self.pictures)
+    }
+}

@@ -1,0 +1,68 @@
+//! The page's end of its workers.
+
+use std::rc::Rc;
+
+use wasm_bindgen::prelude::*;
+use web_sys::{ErrorEvent, MessageEvent, Worker, WorkerOptions, WorkerType};
+
+use crate::app::Processor;
+use crate::js;
+use crate::messages::{Envelope, Reply, Request};
+
+/// A running worker; it ends when this is dropped.
+pub struct Link {
+    worker: Worker,
+    /// The browser calls it as long as the worker lives.
+    _listener: Closure<dyn FnMut(MessageEvent)>,
+    _errors: Closure<dyn FnMut(ErrorEvent)>,
+}
+
+/// What a link hears.
+pub struct Listener {
+    /// A reply and its binary data.
+    pub reply: Rc<dyn Fn(Envelope<Reply>, Vec<Vec<u8>>)>,
+    /// The worker's program could not be loaded.
+    pub died: Rc<dyn Fn(String)>,
+}
+
+impl Link {
+    /// Starts a worker; `assets` is the address of the programs.
+    ///
+    /// # Errors
+    /// What the browser says.
+    pub fn start(assets: &str, processor: Processor, listener: Listener) -> Result<Self, String> {
+        let options = WorkerOptions::new();
+        options.set_type(WorkerType::Module);
+        let address = format!("{assets}worker.js?engine={}", processor.name());
+        let worker = Worker::new_with_options(&address, &options).map_err(|error| js::text_of(&error))?;
+        let Listener { reply, died } = listener;
+        let receive = Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
+            let Some((json, data)) = js::unpack(&event.data()) else { return };
+            match serde_json::from_str(&json) {
+                Ok(envelope) => reply(envelope, data),
+                Err(error) => js::log_error(&format!("a message that is not understood: {error}")),
+            }
+        });
+        worker.set_onmessage(Some(receive.as_ref().unchecked_ref()));
+        let errors = Closure::<dyn FnMut(ErrorEvent)>::new(move |event: ErrorEvent| died(event.message()));
+        worker.set_onerror(Some(errors.as_ref().unchecked_ref()));
+        Ok(Self { worker, _listener: receive, _errors: errors })
+    }
+
+    /// Sends a request and its binary data.
+    pub fn send(&self, message: &Envelope<Request>, data: Vec<Vec<u8>>) {
+        let json = serde_json::to_string(message).expect("requests are plain data");
+        let (message, transfer) = js::pack(&json, data);
+        if let Err(error) = self.worker.post_message_with_transfer(&message, &transfer) {
+            js::log_error(&js::text_of(&error));
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.worker.set_onmessage(None);
+        self.worker.set_onerror(None);
+        self.worker.terminate();
+    }
+}

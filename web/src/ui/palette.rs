@@ -1,0 +1,164 @@
+//! Creatures to put into the sentence, and sentences to start from.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use kosmosg::prompt::ImageRef;
+use serde::Deserialize;
+use web_sys::{DragEvent, Event, HtmlElement, HtmlImageElement};
+
+use super::dom;
+use super::editor::{Dragged, Editor};
+use crate::draft::Draft;
+use crate::{js, texts};
+
+/// Where the creatures are.
+const FOLDER: &str = "creatures/";
+
+/// A creature, as `creatures.json` lists it.
+#[derive(Debug, Clone, Deserialize)]
+struct Creature {
+    id: String,
+    file: String,
+    description: String,
+}
+
+/// The creatures of the palette.
+#[derive(Default)]
+pub struct Palette(RefCell<Vec<Creature>>);
+
+impl Palette {
+    /// Fetches the list and shows it.
+    ///
+    /// # Errors
+    /// Why it cannot be fetched, for people.
+    pub async fn load(self: &Rc<Self>, editor: &Rc<Editor>) -> Result<(), String> {
+        let json = js::fetch(&format!("{FOLDER}creatures.json")).await?;
+        let creatures: Vec<Creature> = serde_json::from_slice(&json).map_err(|error| error.to_string())?;
+        let shown: HtmlElement = dom::by_id("creatures");
+        for (number, creature) in creatures.iter().enumerate() {
+            let entry = self.entry(number, creature, editor);
+            shown.append_child(&entry).expect("an element of the page takes children");
+        }
+        self.0.replace(creatures);
+        Ok(())
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    /// A creature as a picture of the sentence. `None` if it cannot be fetched.
+    pub async fn picture(&self, number: usize, editor: &Editor) -> Option<ImageRef> {
+        let creature = self.0.borrow().get(number)?.clone();
+        let file = js::fetch(&format!("{FOLDER}{}", creature.file)).await.ok()?;
+        Some(editor.pictures.add(&creature.description, "image/png", file))
+    }
+
+    fn image(&self, number: usize) -> HtmlImageElement {
+        let creatures = self.0.borrow();
+        image(&creatures[number], &creatures[number].description)
+    }
+
+    fn entry(self: &Rc<Self>, number: usize, creature: &Creature, editor: &Rc<Editor>) -> HtmlElement {
+        let entry = dom::button("creature", "");
+        dom::set_attribute(&entry, "data-creature", &creature.id);
+        dom::set_attribute(&entry, "aria-label", &texts::add_label(&creature.description));
+        dom::set_attribute(&entry, "title", &creature.description);
+        dom::set_attribute(&entry, "draggable", "true");
+        entry.append_child(&image(creature, "")).expect("a new element takes children");
+
+        let (palette, at) = (self.clone(), editor.clone());
+        dom::on(&entry, "click", move |_: Event| insert(&palette, &at, number));
+        let at = editor.clone();
+        dom::on(&entry, "dragstart", move |event: DragEvent| {
+            at.drag(Some(Dragged::Creature(number)));
+            if let Some(data) = event.data_transfer() {
+                data.set_effect_allowed("copy");
+                // Without data some browsers do not drag at all.
+                let _ = data.set_data("text/plain", "");
+            }
+        });
+        let at = editor.clone();
+        dom::on(&entry, "dragend", move |_: Event| at.drag(None));
+        entry
+    }
+}
+
+fn image(creature: &Creature, description: &str) -> HtmlImageElement {
+    let image: HtmlImageElement = dom::create("img", "");
+    image.set_alt(description);
+    image.set_draggable(false);
+    image.set_src(&format!("{FOLDER}{}", creature.file));
+    image
+}
+
+/// Puts a creature into the sentence, at the caret.
+pub fn insert(palette: &Rc<Palette>, editor: &Rc<Editor>, number: usize) {
+    let (palette, editor) = (palette.clone(), editor.clone());
+    wasm_bindgen_futures::spawn_local(async move {
+        if let Some(image) = palette.picture(number, &editor).await {
+            editor.insert(image);
+        }
+    });
+}
+
+/// A sentence to start from: words, and between them creatures by number.
+#[derive(Clone)]
+struct Example {
+    words: Vec<&'static str>,
+    creatures: Vec<usize>,
+}
+
+/// Shows the sentences to start from, each with creatures of its own, and starts from the first.
+pub fn show_examples(palette: &Rc<Palette>, editor: &Rc<Editor>) {
+    let shown: HtmlElement = dom::by_id("examples");
+    let count = palette.count();
+    if count == 0 {
+        return;
+    }
+    // Another visit, other creatures.
+    let mut next = (js_sys::Math::random() * count as f64) as usize;
+    for (number, sentence) in texts::EXAMPLE_SENTENCES.iter().enumerate() {
+        let words: Vec<_> = sentence.split('*').collect();
+        let creatures = (next..next + words.len() - 1).map(|creature| creature % count).collect();
+        next += words.len() - 1;
+        let example = Example { words, creatures };
+        shown.append_child(&example.entry(palette, editor)).expect("an element of the page takes children");
+        if number == 0 && editor.draft().is_empty() {
+            example.start_from(palette, editor);
+        }
+    }
+}
+
+impl Example {
+    fn entry(&self, palette: &Rc<Palette>, editor: &Rc<Editor>) -> HtmlElement {
+        let entry = dom::button("example", "");
+        for (i, words) in self.words.iter().enumerate() {
+            if let Some(&creature) = i.checked_sub(1).and_then(|i| self.creatures.get(i)) {
+                let image = palette.image(creature);
+                entry.append_child(&image).expect("a new element takes children");
+            }
+            entry.append_with_str_1(words).expect("a new element takes children");
+        }
+        let (example, palette, editor) = (self.clone(), palette.clone(), editor.clone());
+        dom::on(&entry, "click", move |_: Event| example.start_from(&palette, &editor));
+        entry
+    }
+
+    /// Puts the example into the editor.
+    fn start_from(&self, palette: &Rc<Palette>, editor: &Rc<Editor>) {
+        let (example, palette, editor) = (self.clone(), palette.clone(), editor.clone());
+        wasm_bindgen_futures::spawn_local(async move {
+            let mut draft = Draft::default();
+            for (i, words) in example.words.iter().enumerate() {
+                if let Some(&creature) = i.checked_sub(1).and_then(|i| example.creatures.get(i)) {
+                    draft.push(palette.picture(creature, &editor).await.map_or(Draft::default(), Draft::picture));
+                }
+                draft.push(Draft::words(words));
+            }
+            editor.set(draft);
+        });
+    }
+}

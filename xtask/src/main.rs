@@ -1,0 +1,112 @@
+//! The project's two commands, `cargo xtask serve` and `cargo xtask test`, and what they are made of.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use clap::{Parser, Subcommand};
+
+mod page;
+
+/// Builds, serves and tests KOSMOS-G.
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Builds page and server into dist/ and serves both.
+    Serve {
+        /// Address to listen on.
+        #[arg(long, default_value = "127.0.0.1:8080")]
+        listen: String,
+    },
+    /// Builds page and server into dist/.
+    Build,
+    /// Runs all checks and tests, the fastest first; a real browser included.
+    Test {
+        /// Leave out what needs the page in a browser.
+        #[arg(long)]
+        no_browser: bool,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    std::env::set_current_dir(root())?;
+    match Arguments::parse().task {
+        Task::Serve { listen } => {
+            build()?;
+            let server = dist().join(format!("kosmosg-server{}", std::env::consts::EXE_SUFFIX));
+            let page = dist().join("page");
+            run(server, ["--listen", &listen, "--models", "models", "--page", &page.to_string_lossy()])
+        }
+        Task::Build => build(),
+        Task::Test { no_browser } => test(no_browser),
+    }
+}
+
+/// Page, server and command line, in `dist/`.
+fn build() -> anyhow::Result<()> {
+    cargo(["build", "--release", "--package", "kosmosg-models", "--package", "kosmosg-server"])?;
+    std::fs::create_dir_all(dist())?;
+    for program in ["kosmosg", "kosmosg-server"] {
+        let name = format!("{program}{}", std::env::consts::EXE_SUFFIX);
+        let built = target_dir()?.join("release").join(&name);
+        std::fs::copy(&built, dist().join(&name)).with_context(|| built.display().to_string())?;
+    }
+    page::build(&dist().join("page"))
+}
+
+fn test(no_browser: bool) -> anyhow::Result<()> {
+    let begin = Instant::now();
+    cargo(["fmt", "--all", "--check"])?;
+    let native = ["--workspace", "--exclude", "kosmosg-web", "--release"];
+    cargo([&["clippy"], &native[..], &["--all-targets", "--", "--deny", "warnings"]].concat())?;
+    for module in page::MODULES {
+        let wasm = ["clippy", "--package", "kosmosg-web", "--profile", "wasm", "--target", page::TARGET];
+        cargo([&wasm[..], &["--no-default-features", "--features", module, "--", "--deny", "warnings"]].concat())?;
+    }
+    if no_browser {
+        cargo([&["test"], &native[..], &["--exclude", "kosmosg-tests"]].concat())?;
+    } else {
+        build()?;
+        cargo([&["test"], &native[..]].concat())?;
+    }
+    println!("all checks passed in {:.0} s", begin.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace")
+}
+
+fn dist() -> PathBuf {
+    root().join("dist")
+}
+
+/// Where cargo builds, whichever way it was told.
+fn target_dir() -> anyhow::Result<PathBuf> {
+    let output = Command::new(env!("CARGO")).args(["metadata", "--no-deps", "--format-version", "1"]).output()?;
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
+    Ok(metadata["target_directory"].as_str().context("cargo metadata has no target_directory")?.into())
+}
+
+fn cargo<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> anyhow::Result<()> {
+    run(env!("CARGO"), arguments)
+}
+
+/// Runs a program to its end, its output shown.
+fn run<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: impl IntoIterator<Item = S>) -> anyhow::Result<()> {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    eprintln!("$ {command:?}");
+    let status = command.status().with_context(|| format!("starting {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?} failed: {status}");
+    }
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! Builds the page: three WebAssembly modules and everything around them, as a folder that any server can serve.
+//!
+//! ```text
+//! index.html  sw.js  manifest.webmanifest  icon.svg
+//! app/HASH/   programs and styles; the hash is of their contents, so caches may keep them for ever
+//! models/     bundles
+//! creatures/  the palette
+//! ```
+//! What compresses has a `.br` and a `.gz` beside it.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use sha2::{Digest, Sha256};
+use wasm_bindgen_cli_support::Bindgen;
+
+/// The interface's texts, which the shell names.
+#[path = "../../web/src/texts.rs"]
+#[expect(dead_code, reason = "the shell has no use for the texts that are made at run time")]
+mod texts;
+
+/// The modules: the crate's feature, which is also the name of the file.
+pub const MODULES: [&str; 3] = ["ui", "worker-cpu", "worker-gpu"];
+/// What they are compiled for.
+pub const TARGET: &str = "wasm32-unknown-unknown";
+/// Leaves the WebGPU module out, whose build takes minutes, for work on the rest of the page.
+const WITHOUT_GPU: &str = "KOSMOSG_WITHOUT_GPU";
+/// Files that are worth compressing.
+const TEXTUAL: [&str; 7] = ["css", "html", "js", "json", "svg", "wasm", "webmanifest"];
+
+/// Builds the page into the folder `out`, whose `creatures/` are there already.
+pub fn build(out: &Path) -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
+    let app = out.join("app");
+    remove(&app)?;
+    let fresh = app.join("new");
+    fs::create_dir_all(&fresh)?;
+    for feature in MODULES {
+        if feature == "worker-gpu" && std::env::var_os(WITHOUT_GPU).is_some() {
+            eprintln!("{WITHOUT_GPU} is set: the page will have no WebGPU");
+            continue;
+        }
+        bind(&compile(root, feature)?, feature, &fresh)?;
+    }
+    let from = root.join("web/static");
+    for file in ["app.js", "worker.js", "style.css"] {
+        fs::copy(from.join(file), fresh.join(file)).with_context(|| format!("web/static/{file}"))?;
+    }
+    let version = version(&fresh)?;
+    fs::rename(&fresh, app.join(&version))?;
+
+    let assets = [("ASSETS", format!("app/{version}/"))];
+    write_shell(&root.join("index.html"), &out.join("index.html"), &assets)?;
+    write_shell(&from.join("manifest.webmanifest"), &out.join("manifest.webmanifest"), &[])?;
+    fs::copy(from.join("icon.svg"), out.join("icon.svg"))?;
+    copy_bundle(&root.join("models/tiny"), &out.join("models/tiny"))?;
+    write_service_worker(&from.join("sw.js"), out)?;
+    compress(out)
+}
+
+/// Compiles the page's crate with one feature, and returns the module's path.
+fn compile(root: &Path, feature: &str) -> Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
+    let output = Command::new(cargo)
+        .current_dir(root)
+        .args(["build", "--package", "kosmosg-web", "--lib", "--profile", "wasm"])
+        .args(["--target", TARGET, "--features", feature])
+        .arg("--message-format=json-render-diagnostics")
+        .stderr(Stdio::inherit())
+        .output()?;
+    ensure!(output.status.success(), "building the page's module `{feature}` failed");
+    let messages = String::from_utf8(output.stdout)?;
+    let files = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let mut files = files.flat_map(|message| message["filenames"].as_array().cloned().unwrap_or_default());
+    let module =
+        files.find_map(|file| file.as_str().filter(|name| name.ends_with("kosmosg_web.wasm")).map(PathBuf::from));
+    module.with_context(|| format!("cargo built no module for `{feature}`"))
+}
+
+/// Makes `NAME.js` and `NAME_bg.wasm` of a module.
+fn bind(module: &Path, name: &str, into: &Path) -> Result<()> {
+    Bindgen::new()
+        .input_path(module)
+        .out_name(name)
+        .web(true)?
+        .typescript(false)
+        .remove_name_section(true)
+        .remove_producers_section(true)
+        .generate(into)
+        .with_context(|| format!("wasm-bindgen on the page's module `{name}`"))
+}
+
+/// A hash of a folder's files.
+fn version(folder: &Path) -> Result<String> {
+    let mut hash = Sha256::new();
+    for file in files_below(folder)? {
+        hash.update(file.strip_prefix(folder)?.to_string_lossy().as_bytes());
+        hash.update(fs::read(&file)?);
+    }
+    Ok(hex(&hash.finalize())[..16].to_owned())
+}
+
+/// Fills the double braces of a file with texts and other values.
+fn write_shell(from: &Path, to: &Path, values: &[(&str, String)]) -> Result<()> {
+    let source = fs::read_to_string(from).with_context(|| from.display().to_string())?;
+    let mut filled = String::new();
+    let mut rest = source.as_str();
+    while let Some((before, after)) = rest.split_once("{{") {
+        let (name, after) = after.split_once("}}").with_context(|| format!("{}: open braces", from.display()))?;
+        let text = texts::ALL.iter().find(|(known, _)| *known == name).map(|(_, text)| escape(text));
+        let value = values.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
+        let Some(value) = text.or(value) else { bail!("{}: nothing is called {name}", from.display()) };
+        filled += before;
+        filled += &value;
+        rest = after;
+    }
+    fs::write(to, filled + rest)?;
+    Ok(())
+}
+
+/// Texts are words, never markup.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+fn copy_bundle(from: &Path, to: &Path) -> Result<()> {
+    remove(to)?;
+    fs::create_dir_all(to)?;
+    ensure!(from.join("bundle.json").exists(), "{} holds no bundle", from.display());
+    for file in files_below(from)? {
+        fs::copy(&file, to.join(file.strip_prefix(from)?))?;
+    }
+    Ok(())
+}
+
+/// Lists everything that the page may ask for, so that it opens without a network.
+fn write_service_worker(from: &Path, out: &Path) -> Result<()> {
+    let mut addresses = vec!["./".to_owned()];
+    let mut version = Sha256::new();
+    for file in files_below(out)? {
+        let name = file.strip_prefix(out)?.to_string_lossy().replace('\\', "/");
+        if name == "sw.js" || is_compressed(&file) {
+            continue;
+        }
+        let contents = fs::read(&file)?;
+        let hash = hex(&Sha256::digest(&contents));
+        version.update(&name);
+        version.update(&hash);
+        match name.as_str() {
+            // It is asked for as the folder.
+            "index.html" => {}
+            // The page asks for a bundle's files with their hash, which caches may keep for ever.
+            name if name.starts_with("models/") && !name.ends_with("/bundle.json") => {
+                addresses.push(format!("{name}?v={}", &hash[..16]));
+            }
+            name => addresses.push(name.to_owned()),
+        }
+    }
+    let source = fs::read_to_string(from)?;
+    let filled = source
+        .replace("__VERSION__", &hex(&version.finalize())[..16])
+        .replace("__FILES__", &serde_json::to_string_pretty(&addresses)?);
+    fs::write(out.join("sw.js"), filled)?;
+    Ok(())
+}
+
+/// Puts `.br` and `.gz` beside what compresses.
+fn compress(out: &Path) -> Result<()> {
+    for file in files_below(out)? {
+        let extension = file.extension().unwrap_or_default().to_string_lossy().into_owned();
+        if !TEXTUAL.contains(&extension.as_str()) {
+            continue;
+        }
+        let contents = fs::read(&file)?;
+        let mut brotli = brotli::CompressorWriter::new(Vec::new(), 1 << 16, 11, 24);
+        brotli.write_all(&contents)?;
+        let brotli = brotli.into_inner();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        gzip.write_all(&contents)?;
+        let gzip = gzip.finish()?;
+        if extension == "wasm" {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            let kilobytes = |bytes: &[u8]| bytes.len().div_ceil(1000);
+            eprintln!("{name}: {} kB, {} kB compressed", kilobytes(&contents), kilobytes(&brotli));
+        }
+        for (suffix, compressed) in [("br", brotli), ("gz", gzip)] {
+            fs::write(PathBuf::from(format!("{}.{suffix}", file.display())), compressed)?;
+        }
+    }
+    Ok(())
+}
+
+/// All files in a folder and its folders, in order.
+fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        if path.is_dir() { files.extend(files_below(&path)?) } else { files.push(path) }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn is_compressed(file: &Path) -> bool {
+    file.extension().is_some_and(|extension| extension == "br" || extension == "gz")
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| folder.display().to_string())?;
+    }
+    Ok(())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
