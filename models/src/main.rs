@@ -8,13 +8,16 @@ mod command;
 
 /// Pictures of the subjects in a prompt of words and pictures.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "\
+#[command(
+    version,
+    after_help = "\
 Examples:
   kosmosg sprite --held-out --seed 7 -o creature.png
   kosmosg generate --prompt 'a <i> on the beach' --image creature.png -o beach.png
   kosmosg info models/tiny
 
-Exit codes: 0 done; 1 it failed, or a comparison did; 2 the command line is wrong.")]
+Exit codes: 0 done; 1 it failed, or a comparison did; 2 the command line is wrong."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

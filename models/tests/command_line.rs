@@ -36,8 +36,18 @@ fn a_creature_becomes_a_picture_with_its_recipe() {
     let drawn = kosmosg(&["sprite", "--held-out", "--seed", "7", "-o", text(&creature)]);
     assert!(drawn.status.success());
     let made = kosmosg(&[
-        "generate", "--prompt", "a <i> on the beach", "--image", text(&creature), "-o", text(&out), "--seed", "3", "--steps",
-        "4", "--json",
+        "generate",
+        "--prompt",
+        "a <i> on the beach",
+        "--image",
+        text(&creature),
+        "-o",
+        text(&out),
+        "--seed",
+        "3",
+        "--steps",
+        "4",
+        "--json",
     ]);
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let said: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();
@@ -81,13 +91,11 @@ fn a_prompt_that_is_too_long_says_by_how_much() {
 fn damaged_bundles_say_what_is_wrong() {
     let tiny = Folder::open(tiny()).unwrap();
     let manifest = tiny.manifest().clone();
-    let parts: BTreeMap<_, _> =
-        manifest.parts.keys().map(|name| (name.clone(), tiny.part(name).unwrap())).collect();
+    let parts: BTreeMap<_, _> = manifest.parts.keys().map(|name| (name.clone(), tiny.part(name).unwrap())).collect();
     let tokenizer = tiny.tokenizer().unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let say = |name: &str| {
-        complaint(&["generate", "--prompt", "x", "--bundle", text(&dir.path().join(name)), "-o", "x.png"])
-    };
+    let say =
+        |name: &str| complaint(&["generate", "--prompt", "x", "--bundle", text(&dir.path().join(name)), "-o", "x.png"]);
     let write = |name: &str, change: &dyn Fn(&mut bundle::Tensors)| {
         let mut parts = parts.clone();
         change(parts.get_mut("unet").unwrap());

@@ -190,10 +190,9 @@ impl Manifest {
     /// # Errors
     /// [`BundleError::NoPart`].
     pub fn part(&self, name: &str) -> Result<&Part, BundleError> {
-        self.parts.get(name).ok_or_else(|| BundleError::NoPart {
-            part: name.to_owned(),
-            has: self.parts.keys().cloned().collect(),
-        })
+        self.parts
+            .get(name)
+            .ok_or_else(|| BundleError::NoPart { part: name.to_owned(), has: self.parts.keys().cloned().collect() })
     }
 
     /// The tensors of the part called `name` from the contents of its files, in the manifest's order.
@@ -332,7 +331,8 @@ pub fn write(
     parts: &BTreeMap<String, Tensors>,
 ) -> Result<Manifest, BundleError> {
     std::fs::create_dir_all(dir).map_err(|source| BundleError::Io { path: dir.to_owned(), source })?;
-    let mut manifest = Manifest { tokenizer: PartFile::new("tokenizer.json", tokenizer), parts: BTreeMap::new(), ..draft };
+    let mut manifest =
+        Manifest { tokenizer: PartFile::new("tokenizer.json", tokenizer), parts: BTreeMap::new(), ..draft };
     write_file(&dir.join("tokenizer.json"), tokenizer)?;
     for (name, tensors) in parts {
         let shards = split(tensors);

@@ -23,8 +23,7 @@ impl<E: Engine> ClipText<E> {
     /// A [`WeightError`] that names the tensor.
     pub fn new(weights: &Weights<'_, E>, config: &ClipTextConfig) -> Result<Self, WeightError> {
         let prefixed = weights.at("text_model");
-        let weights =
-            if prefixed.has("embeddings.token_embedding.weight") { &prefixed } else { weights };
+        let weights = if prefixed.has("embeddings.token_embedding.weight") { &prefixed } else { weights };
         let dim = config.hidden_size;
         let embeddings = weights.at("embeddings");
         Ok(Self {

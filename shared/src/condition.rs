@@ -83,10 +83,7 @@ mod tests {
     #[test]
     fn wrong_conditions_are_told_apart() {
         assert_eq!(condition().validate([2, 3]), Ok(()));
-        assert_eq!(
-            condition().validate([77, 768]),
-            Err(ConditionError::Shape { expected: [77, 768], found: [2, 3] })
-        );
+        assert_eq!(condition().validate([77, 768]), Err(ConditionError::Shape { expected: [77, 768], found: [2, 3] }));
         let short = Condition { uncond: vec![0.0; 5], ..condition() };
         assert_eq!(short.validate([2, 3]), Err(ConditionError::Length { half: "uncond", expected: 6, found: 5 }));
         let mut nan = condition();

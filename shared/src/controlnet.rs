@@ -32,9 +32,8 @@ impl<E: Engine> ControlNet<E> {
             let downsampled = usize::from(level + 1 < channels.len());
             skips.extend(vec![width; config.layers_per_block + downsampled]);
         }
-        let zero_conv = |(i, &width): (usize, &usize)| {
-            weights.conv1x1(&format!("controlnet_down_blocks.{i}"), [width, width])
-        };
+        let zero_conv =
+            |(i, &width): (usize, &usize)| weights.conv1x1(&format!("controlnet_down_blocks.{i}"), [width, width]);
         let coarsest = channels[channels.len() - 1];
         Ok(Self {
             encoder: UNetEncoder::new(weights, config)?,

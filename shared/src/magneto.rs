@@ -139,12 +139,7 @@ impl<E: Engine> Layer<E> {
     ///
     /// # Panics
     /// If the layer has no cross-attention.
-    pub fn forward_cross(
-        &self,
-        x: Tensor<E, 3>,
-        context: &Tensor<E, 3>,
-        context_mask: &Mask<E>,
-    ) -> Tensor<E, 3> {
+    pub fn forward_cross(&self, x: Tensor<E, 3>, context: &Tensor<E, 3>, context_mask: &Mask<E>) -> Tensor<E, 3> {
         let (norm, cross) = self.encoder_attn.as_ref().expect("a layer with cross-attention");
         let x = self.attend(x, &Mask::None);
         let x = x.clone() + cross.forward(norm.forward(x), context.clone(), context_mask);

@@ -53,9 +53,8 @@ impl<E: Engine> Denoiser<E> {
 
     /// Brings a condition to the device, once for all steps.
     pub fn prepare(&self, condition: &Condition) -> PreparedCondition<E> {
-        let half = |numbers: &[f32]| {
-            Tensor::from_host(numbers.to_vec(), [1, condition.tokens, condition.width], &self.device)
-        };
+        let half =
+            |numbers: &[f32]| Tensor::from_host(numbers.to_vec(), [1, condition.tokens, condition.width], &self.device);
         PreparedCondition { cond: half(&condition.cond), uncond: half(&condition.uncond) }
     }
 
@@ -63,11 +62,7 @@ impl<E: Engine> Denoiser<E> {
     ///
     /// # Errors
     /// [`StepError`].
-    pub async fn step(
-        &self,
-        state: &mut DenoiseState,
-        condition: &PreparedCondition<E>,
-    ) -> Result<(), StepError> {
+    pub async fn step(&self, state: &mut DenoiseState, condition: &PreparedCondition<E>) -> Result<(), StepError> {
         let DenoiseSettings { channels, height, width, guidance, .. } = *state.settings();
         let sample = Tensor::from_host(state.model_input(), [1, channels, height, width], &self.device);
         let timestep = state.timestep();

@@ -54,12 +54,7 @@ impl<E: Engine> UNet<E> {
         Ok(Self {
             encoder: UNetEncoder::new(weights, config)?,
             up_blocks,
-            conv_norm_out: weights.group_norm(
-                "conv_norm_out",
-                config.norm_num_groups,
-                channels[0],
-                config.norm_eps,
-            )?,
+            conv_norm_out: weights.group_norm("conv_norm_out", config.norm_num_groups, channels[0], config.norm_eps)?,
             conv_out: weights.conv3x3("conv_out", [channels[0], config.out_channels])?,
         })
     }

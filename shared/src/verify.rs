@@ -164,8 +164,8 @@ impl Cases {
     pub fn integers(&self, name: &str) -> Result<(Vec<u32>, Vec<usize>), VerifyError> {
         let (shape, numbers) = self.integers.get(name).ok_or_else(|| missing(name))?;
         let numbers = numbers.iter().map(|&x| u32::try_from(x)).collect::<Result<_, _>>();
-        let numbers = numbers
-            .map_err(|_| WeightError::Malformed { what: name.to_owned(), detail: "a number below 0".into() })?;
+        let numbers =
+            numbers.map_err(|_| WeightError::Malformed { what: name.to_owned(), detail: "a number below 0".into() })?;
         Ok((numbers, shape.clone()))
     }
 

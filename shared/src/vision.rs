@@ -32,9 +32,8 @@ impl<E: Engine> VisionTower<E> {
             class_embedding: weights.tensor("class_embedding", [width])?,
             positional_embedding: weights.tensor("positional_embedding", [tokens, width])?,
             ln_pre: weights.layer_norm("ln_pre", width)?,
-            resblocks: weights.stack("transformer.resblocks", layers, |at| {
-                ResidualBlock::new(at, width, heads, width * mlp_ratio)
-            })?,
+            resblocks: weights
+                .stack("transformer.resblocks", layers, |at| ResidualBlock::new(at, width, heads, width * mlp_ratio))?,
             ln_post: weights.layer_norm("ln_post", width)?,
         })
     }

@@ -26,8 +26,7 @@ fn folder() -> Folder {
 }
 
 static BURN: LazyLock<Pipeline<Burn>> = LazyLock::new(|| Pipeline::load(&folder(), &BurnDevice::cpu()).unwrap());
-static CANDLE: LazyLock<Pipeline<Candle>> =
-    LazyLock::new(|| Pipeline::load(&folder(), &CandleDevice::cpu()).unwrap());
+static CANDLE: LazyLock<Pipeline<Candle>> = LazyLock::new(|| Pipeline::load(&folder(), &CandleDevice::cpu()).unwrap());
 
 fn request(seed: u64, sampler: SamplerKind, steps: usize) -> Request {
     let creature = Creature::sample(&mut Rng::new(seed, 0), Split::HeldOut);

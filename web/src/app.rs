@@ -7,10 +7,9 @@ use std::mem;
 
 use kosmosg::bundle::Manifest;
 use kosmosg::denoise::DenoiseState;
-use kosmosg::placement::{Failure, FailureKind, Place, Stage};
-use kosmosg::protocol::{Health, JobCreated, JobEvent, JobRequest};
+use kosmosg::placement::{Place, Stage};
 
-use crate::messages::{Envelope, Fault, Reply, Request};
+use crate::messages::{Envelope, Request};
 use crate::pace::Pace;
 use crate::texts;
 
@@ -56,18 +55,20 @@ impl App {
         match event {
             Event::Manifest { base, manifest } => {
                 (self.base, self.manifest) = (base, Some(*manifest));
-                // The processor's program is small: it is loaded before anybody asks.
                 self.start(Processor::Cpu);
+                self.start(self.places.processor());
             }
             Event::NoManifest { why } => self.fail(texts::cannot_fetch("The model", &why), Vec::new()),
             Event::Device { adapter, cpu_memory_bytes } => {
                 (self.places.adapter, self.places.cpu_memory_bytes) = (adapter, cpu_memory_bytes);
+                self.start(self.places.processor());
             }
             Event::Server(health) => self.places.server = health,
             Event::FailAtStep(step) => self.fail_at_step = Some(step),
             Event::Choose(choice) => {
                 self.places.choice = choice;
                 self.effects.push(Effect::Remember(choice));
+                self.start(self.places.processor());
             }
             Event::Make(order) => self.make(*order),
             Event::Cancel => self.cancel(),

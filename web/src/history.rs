@@ -41,6 +41,11 @@ impl History {
         &self.now
     }
 
+    /// Whether nothing has happened yet.
+    pub fn is_fresh(&self) -> bool {
+        self.past.is_empty() && self.future.is_empty()
+    }
+
     /// Remembers a change, at `now_ms` of any clock.
     pub fn record(&mut self, moment: Moment, change: Change, now_ms: f64) {
         if moment.draft == self.now.draft {

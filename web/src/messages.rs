@@ -9,6 +9,7 @@ use kosmosg::condition::Condition;
 use kosmosg::denoise::DenoiseState;
 use kosmosg::picture::Recipe;
 use kosmosg::prompt::PromptDocument;
+use kosmosg::verify::Row;
 use serde::{Deserialize, Serialize};
 
 /// A message and which request it belongs to.
@@ -67,11 +68,11 @@ pub enum Request {
         /// How many values.
         count: usize,
     },
-    /// Run a case of the numerical tests on this worker's engine. Binary data as the case asks. Answered by
-    /// [`Reply::SelfTest`].
-    SelfTest {
-        /// The case, in words of the tests.
-        case: serde_json::Value,
+    /// Compare this worker's engine with a fixture of the public implementations' numbers (see [`kosmosg::verify`]).
+    /// Binary data: the fixture's files. Answered by [`Reply::Verified`].
+    Verify {
+        /// The files' paths within the fixture, in the order of the data.
+        files: Vec<String>,
     },
 }
 
@@ -135,10 +136,10 @@ pub enum Reply {
         /// SHA-256 in hex.
         hash: String,
     },
-    /// The result of a case. Binary data as the case asks.
-    SelfTest {
-        /// The result, in words of the tests.
-        result: serde_json::Value,
+    /// The comparisons.
+    Verified {
+        /// One for each expected tensor.
+        rows: Vec<Row>,
     },
 }
 

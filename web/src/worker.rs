@@ -18,6 +18,7 @@ use model::{Failure, Model};
 
 mod device;
 mod model;
+mod verify;
 
 /// Starts to listen, and says so.
 #[wasm_bindgen]
@@ -118,9 +119,9 @@ impl Worker {
                 let hash = noise::fingerprint(&noise::gaussian(seed, stream, count));
                 post(request, Reply::NoiseHash { hash }, Vec::new());
             }
-            Request::SelfTest { .. } => {
-                let message = "this worker has no numerical tests".to_owned();
-                return Err(Failure { fault: Fault::Device, message });
+            Request::Verify { files } => {
+                let rows = verify::rows(files.into_iter().zip(data).collect()).await?;
+                post(request, Reply::Verified { rows }, Vec::new());
             }
             Request::Cancel => {}
         }

@@ -1,5 +1,6 @@
 //! The engine of the page and of training: the burn library, on the CPU or over WebGPU, picked at run time.
 
+use ::burn::Tensor;
 use ::burn::tensor::activation;
 use ::burn::tensor::module;
 use ::burn::tensor::ops::{InterpolateMode, InterpolateOptions, PadMode};
@@ -28,32 +29,32 @@ pub struct Burn;
 pub struct BurnLinear {
     /// `[in, out]`, except while training on the CPU: there `[out, in]`, as it is stored, to spare a transposition in
     /// each step.
-    weight: ::burn::Tensor<2>,
-    bias: Option<::burn::Tensor<1>>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
     rows: cpu::Rows,
 }
 
 /// A prepared convolution: `weight` `[out, in, k, k]`.
 #[derive(Debug, Clone)]
 pub struct BurnConv2d {
-    weight: ::burn::Tensor<4>,
-    bias: Option<::burn::Tensor<1>>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
     options: ConvOptions,
 }
 
 impl Engine for Burn {
-    type Tensor<const D: usize> = ::burn::Tensor<D>;
+    type Tensor<const D: usize> = Tensor<D>;
     type Device = BurnDevice;
     type Linear = BurnLinear;
     type Conv2d = BurnConv2d;
 
     const NAME: &'static str = "burn";
 
-    fn from_host<const D: usize>(data: Vec<f32>, shape: [usize; D], device: &BurnDevice) -> ::burn::Tensor<D> {
-        ::burn::Tensor::from_data(TensorData::new(data, shape), device.inner())
+    fn from_host<const D: usize>(data: Vec<f32>, shape: [usize; D], device: &BurnDevice) -> Tensor<D> {
+        Tensor::from_data(TensorData::new(data, shape), device.inner())
     }
 
-    async fn to_host<const D: usize>(x: ::burn::Tensor<D>) -> Result<Vec<f32>, EngineError> {
+    async fn to_host<const D: usize>(x: Tensor<D>) -> Result<Vec<f32>, EngineError> {
         let device = Self::device(&x);
         let data = x.into_data_async().await;
         device.check()?;
@@ -61,45 +62,47 @@ impl Engine for Burn {
         data.map_err(|error| operation("to_host", format!("{error:?}")))
     }
 
-    fn dense<const D: usize>(parameter: Parameter<Self>, shape: [usize; D], device: &BurnDevice) -> ::burn::Tensor<D> {
+    fn dense<const D: usize>(parameter: Parameter<Self>, shape: [usize; D], device: &BurnDevice) -> Tensor<D> {
         match parameter {
             Parameter::Host(tensor) => Self::from_host(tensor.to_f32(), shape, device),
             Parameter::Device(flat, _) => flat.reshape(shape),
         }
     }
 
-    fn shape<const D: usize>(x: &::burn::Tensor<D>) -> [usize; D] {
+    fn shape<const D: usize>(x: &Tensor<D>) -> [usize; D] {
         x.dims()
     }
 
-    fn device<const D: usize>(x: &::burn::Tensor<D>) -> BurnDevice {
+    fn device<const D: usize>(x: &Tensor<D>) -> BurnDevice {
         BurnDevice::from(x.device())
     }
 
-    fn reshape<const D: usize, const D2: usize>(x: ::burn::Tensor<D>, shape: [usize; D2]) -> ::burn::Tensor<D2> {
+    fn reshape<const D: usize, const D2: usize>(x: Tensor<D>, shape: [usize; D2]) -> Tensor<D2> {
         x.reshape(shape)
     }
 
-    fn permute<const D: usize>(x: ::burn::Tensor<D>, axes: [usize; D]) -> ::burn::Tensor<D> {
+    fn permute<const D: usize>(x: Tensor<D>, axes: [usize; D]) -> Tensor<D> {
         x.permute(axes)
     }
 
-    fn narrow<const D: usize>(x: ::burn::Tensor<D>, dim: usize, start: usize, length: usize) -> ::burn::Tensor<D> {
+    fn narrow<const D: usize>(x: Tensor<D>, dim: usize, start: usize, length: usize) -> Tensor<D> {
         x.narrow(dim, start, length)
     }
 
-    fn cat<const D: usize>(parts: Vec<::burn::Tensor<D>>, dim: usize) -> ::burn::Tensor<D> {
-        ::burn::Tensor::cat(parts, dim)
+    fn cat<const D: usize>(parts: Vec<Tensor<D>>, dim: usize) -> Tensor<D> {
+        Tensor::cat(parts, dim)
     }
 
-    fn affine<const D: usize>(x: ::burn::Tensor<D>, scale: f32, offset: f32) -> ::burn::Tensor<D> {
+    fn affine<const D: usize>(x: Tensor<D>, scale: f32, offset: f32) -> Tensor<D> {
         let x = if scale == 1.0 { x } else { x.mul_scalar(scale) };
         if offset == 0.0 { x } else { x.add_scalar(offset) }
     }
 
-    fn unary<const D: usize>(x: ::burn::Tensor<D>, function: Unary) -> ::burn::Tensor<D> {
+    fn unary<const D: usize>(x: Tensor<D>, function: Unary) -> Tensor<D> {
         match function {
-            Unary::Silu | Unary::Gelu | Unary::QuickGelu if on_cpu(&x) => cpu::apply(cpu::Activate(function), [x.into()]),
+            Unary::Silu | Unary::Gelu | Unary::QuickGelu if on_cpu(&x) => {
+                cpu::apply(cpu::Activate(function), [x.into()])
+            }
             Unary::Exp => x.exp(),
             Unary::Log => x.log(),
             Unary::Sqrt => x.sqrt(),
@@ -109,7 +112,7 @@ impl Engine for Burn {
         }
     }
 
-    fn binary<const D: usize>(a: ::burn::Tensor<D>, b: ::burn::Tensor<D>, function: Binary) -> ::burn::Tensor<D> {
+    fn binary<const D: usize>(a: Tensor<D>, b: Tensor<D>, function: Binary) -> Tensor<D> {
         match function {
             Binary::Add => a + b,
             Binary::Sub => a - b,
@@ -118,34 +121,34 @@ impl Engine for Burn {
         }
     }
 
-    fn sum<const D: usize>(x: ::burn::Tensor<D>, dim: usize) -> ::burn::Tensor<D> {
+    fn sum<const D: usize>(x: Tensor<D>, dim: usize) -> Tensor<D> {
         x.sum_dim(dim)
     }
 
-    fn matmul<const D: usize>(a: ::burn::Tensor<D>, b: ::burn::Tensor<D>) -> ::burn::Tensor<D> {
+    fn matmul<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
         a.matmul(b)
     }
 
-    fn softmax<const D: usize>(x: ::burn::Tensor<D>) -> ::burn::Tensor<D> {
+    fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
         activation::softmax(x, D - 1)
     }
 
-    fn log_softmax<const D: usize>(x: ::burn::Tensor<D>) -> ::burn::Tensor<D> {
+    fn log_softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
         activation::log_softmax(x, D - 1)
     }
 
-    fn rows(table: ::burn::Tensor<2>, rows: &[u32]) -> ::burn::Tensor<2> {
+    fn rows(table: Tensor<2>, rows: &[u32]) -> Tensor<2> {
         let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
         let n = rows.len();
-        let rows = ::burn::Tensor::<1, Int>::from_data(TensorData::new(rows, [n]), &table.device());
+        let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [n]), &table.device());
         table.select(0, rows)
     }
 
-    fn pad(x: ::burn::Tensor<4>, [left, right, top, bottom]: [usize; 4]) -> ::burn::Tensor<4> {
+    fn pad(x: Tensor<4>, [left, right, top, bottom]: [usize; 4]) -> Tensor<4> {
         x.pad([(top, bottom), (left, right)], PadMode::Constant(0.0))
     }
 
-    fn upsample(x: ::burn::Tensor<4>, size: [usize; 2]) -> ::burn::Tensor<4> {
+    fn upsample(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
         module::interpolate(x, InterpolateOptions::new(InterpolateMode::Nearest).with_output_size(size))
     }
 
@@ -160,11 +163,11 @@ impl Engine for Burn {
         }
     }
 
-    fn linear<const D: usize>(x: ::burn::Tensor<D>, linear: &BurnLinear) -> ::burn::Tensor<D> {
+    fn linear<const D: usize>(x: Tensor<D>, linear: &BurnLinear) -> Tensor<D> {
         let BurnLinear { weight, bias, rows } = linear.clone();
         if on_cpu(&x) {
             let output = weight.dims()[if rows == cpu::Rows::Inputs { 1 } else { 0 }];
-            let bias = bias.unwrap_or_else(|| ::burn::Tensor::zeros([output], &weight.device()));
+            let bias = bias.unwrap_or_else(|| Tensor::zeros([output], &weight.device()));
             return cpu::apply(cpu::Linear(rows), [x.into(), weight.into(), bias.into()]);
         }
         module::linear(x, weight, bias)
@@ -184,10 +187,10 @@ impl Engine for Burn {
         }
     }
 
-    fn conv2d(x: ::burn::Tensor<4>, conv: &BurnConv2d) -> ::burn::Tensor<4> {
+    fn conv2d(x: Tensor<4>, conv: &BurnConv2d) -> Tensor<4> {
         let BurnConv2d { weight, bias, options } = conv.clone();
         if on_cpu(&x) {
-            let bias = bias.unwrap_or_else(|| ::burn::Tensor::zeros([weight.dims()[0]], &weight.device()));
+            let bias = bias.unwrap_or_else(|| Tensor::zeros([weight.dims()[0]], &weight.device()));
             return cpu::apply(cpu::Conv(options), [x.into(), weight.into(), bias.into()]);
         }
         let ConvOptions { stride, padding } = options;
@@ -195,12 +198,7 @@ impl Engine for Burn {
         module::conv2d(x, weight, bias, options)
     }
 
-    fn layer_norm<const D: usize>(
-        x: ::burn::Tensor<D>,
-        weight: &::burn::Tensor<1>,
-        bias: &::burn::Tensor<1>,
-        eps: f32,
-    ) -> ::burn::Tensor<D> {
+    fn layer_norm<const D: usize>(x: Tensor<D>, weight: &Tensor<1>, bias: &Tensor<1>, eps: f32) -> Tensor<D> {
         if on_cpu(&x) {
             let inputs = [x.into(), weight.clone().into(), bias.clone().into()];
             return cpu::apply(cpu::LayerNorm { eps }, inputs);
@@ -209,13 +207,13 @@ impl Engine for Burn {
     }
 
     fn group_norm(
-        x: ::burn::Tensor<4>,
+        x: Tensor<4>,
         groups: usize,
-        weight: &::burn::Tensor<1>,
-        bias: &::burn::Tensor<1>,
+        weight: &Tensor<1>,
+        bias: &Tensor<1>,
         eps: f32,
         activation: Activation,
-    ) -> ::burn::Tensor<4> {
+    ) -> Tensor<4> {
         if on_cpu(&x) {
             let inputs = [x.into(), weight.clone().into(), bias.clone().into()];
             return cpu::apply(cpu::GroupNorm { groups, eps, activation }, inputs);
@@ -223,13 +221,7 @@ impl Engine for Burn {
         plain::group_norm::<Self>(x, groups, weight, bias, eps, activation)
     }
 
-    fn attention(
-        q: ::burn::Tensor<3>,
-        k: ::burn::Tensor<3>,
-        v: ::burn::Tensor<3>,
-        heads: usize,
-        mask: &Mask<Self>,
-    ) -> ::burn::Tensor<3> {
+    fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, mask: &Mask<Self>) -> Tensor<3> {
         if on_cpu(&q) {
             let visible = match mask {
                 Mask::None => cpu::Visible::All,
@@ -242,7 +234,7 @@ impl Engine for Burn {
     }
 }
 
-fn on_cpu<const D: usize>(x: &::burn::Tensor<D>) -> bool {
+fn on_cpu<const D: usize>(x: &Tensor<D>) -> bool {
     cpu::is_cpu(&x.device())
 }
 

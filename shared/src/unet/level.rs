@@ -43,9 +43,8 @@ impl<E: Engine> Level<E> {
         Ok(Self {
             resnets: sizes.inputs.iter().enumerate().map(resnet).collect::<Result<_, _>>()?,
             attentions: match sizes.heads {
-                Some(heads) => weights.stack("attentions", sizes.inputs.len(), |at| {
-                    SpatialTransformer::new(at, config, output, heads)
-                })?,
+                Some(heads) => weights
+                    .stack("attentions", sizes.inputs.len(), |at| SpatialTransformer::new(at, config, output, heads))?,
                 None => vec![],
             },
             resample: match sizes.scale {

@@ -38,11 +38,7 @@ impl From<&VaeConfig> for ResnetStyle {
 }
 
 impl<E: Engine> ResnetBlock<E> {
-    pub fn new(
-        weights: &Weights<'_, E>,
-        style: ResnetStyle,
-        [input, output]: [usize; 2],
-    ) -> Result<Self, WeightError> {
+    pub fn new(weights: &Weights<'_, E>, style: ResnetStyle, [input, output]: [usize; 2]) -> Result<Self, WeightError> {
         let ResnetStyle { groups, eps, time_dim } = style;
         Ok(Self {
             norm1: weights.group_norm("norm1", groups, input, eps)?,

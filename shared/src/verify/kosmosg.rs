@@ -46,9 +46,8 @@ impl KosmosGFixture {
         device: &E::Device,
     ) -> Result<(EncoderNetworks<E>, AlignerDecoder<E>), WeightError> {
         let config = &self.config;
-        let decoder = |weights: &Weights<'_, E>| {
-            AlignerDecoder::new(&weights.at("aligner"), &config.aligner, config.mllm.dim)
-        };
+        let decoder =
+            |weights: &Weights<'_, E>| AlignerDecoder::new(&weights.at("aligner"), &config.aligner, config.mllm.dim);
         let build = |weights: &Weights<'_, E>| Ok((EncoderNetworks::new(weights, config)?, decoder(weights)?));
         load_except(store, device, is_redundant, build)
     }
@@ -184,4 +183,3 @@ async fn compare<E: Engine, const D: usize>(
         false => Ok(()),
     }
 }
-

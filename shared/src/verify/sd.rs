@@ -123,8 +123,7 @@ async fn autoencoder<E: Engine>(
     tolerance: f64,
 ) -> Result<VaeDecoder<E>, VerifyError> {
     let of_decoder = |name: &str| name.starts_with("decoder.") || name.starts_with("post_quant_conv.");
-    let encoder: VaeEncoder<E> =
-        load_except(weights, device, of_decoder, |weights| VaeEncoder::new(weights, config))?;
+    let encoder: VaeEncoder<E> = load_except(weights, device, of_decoder, |weights| VaeEncoder::new(weights, config))?;
     let decoder: VaeDecoder<E> =
         load_except(weights, device, |name| !of_decoder(name), |weights| VaeDecoder::new(weights, config))?;
     let distribution = encoder.forward(cases.tensor("vae.image", device)?);
@@ -175,7 +174,8 @@ async fn sampling_runs<E: Engine>(
             state.advance(&guide(uncond, cond, runs.guidance)).map_err(run_failed)?;
         }
         let expected: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
-        let error = if taken.len() == expected.len() { super::relative_error(&taken, &expected) } else { f64::INFINITY };
+        let error =
+            if taken.len() == expected.len() { super::relative_error(&taken, &expected) } else { f64::INFINITY };
         cases.rows.push(Row { tensor: format!("timesteps.{name}"), error, tolerance: 1e-6 });
         cases.compare_numbers(&format!("sample.{name}"), state.latents(), &shape, RUN)?;
         if sampler == SamplerKind::DpmppTwoM && last_dpmpp.as_ref().is_none_or(|&(most, _)| steps > most) {

@@ -35,10 +35,10 @@ pub fn merge(weights: &mut Tensors, lora: &Tensors, scale: f32) -> Result<usize,
     let mut merged = 0;
     let mut unknown = Vec::new();
     for (name, down) in lora.iter().filter(|(name, _)| !TEXT_ENCODERS.iter().any(|part| name.starts_with(part))) {
-        let Some((stem, up_suffix)) =
-            SPELLINGS.iter().find_map(|[down, up]| Some((name.strip_suffix(down)?, up)))
+        let Some((stem, up_suffix)) = SPELLINGS.iter().find_map(|[down, up]| Some((name.strip_suffix(down)?, up)))
         else {
-            let update = |suffix: &str| SPELLINGS.iter().any(|[down, _]| lora.contains_key(&replace(name, suffix, down)));
+            let update =
+                |suffix: &str| SPELLINGS.iter().any(|[down, _]| lora.contains_key(&replace(name, suffix, down)));
             if !(update(".alpha") || SPELLINGS.iter().any(|[_, up]| update(up))) {
                 unknown.push(name.clone());
             }

@@ -180,7 +180,11 @@ impl Page {
         let begin = Instant::now();
         while self.state().await != state {
             let said = self.said().await;
-            assert!(begin.elapsed() < patience, "{state} within {patience:?}; the page is {} and says {said}", self.state().await);
+            assert!(
+                begin.elapsed() < patience,
+                "{state} within {patience:?}; the page is {} and says {said}",
+                self.state().await
+            );
             assert!(state == "failed" || self.state().await != "failed", "the page failed: {said}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

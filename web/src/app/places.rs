@@ -6,6 +6,7 @@ use kosmosg::placement::{
 };
 use kosmosg::protocol::Health;
 
+use super::Processor;
 use crate::texts;
 
 /// What the person chose under "Where".
@@ -90,9 +91,10 @@ impl Places {
                 device: health.device.clone(),
             }),
             wish: match self.choice {
-                Choice::Auto => Wish::Auto,
-                Choice::Gpu | Choice::Cpu => Wish::ThisDevice,
+                // A device that failed in the middle may hand over to the person's own server.
+                Choice::Gpu | Choice::Cpu if self.failure.is_none() => Wish::ThisDevice,
                 Choice::Server => Wish::Server,
+                _ => Wish::Auto,
             },
             failure: self.failure,
         };
@@ -105,6 +107,11 @@ impl Places {
             }
         }
         Ok(placement)
+    }
+
+    /// The programs to load for the choice before a picture is wanted. The GPU's is large: only for those who chose it.
+    pub fn processor(&self) -> Processor {
+        if self.choice == Choice::Gpu && self.offers(Choice::Gpu) { Processor::Gpu } else { Processor::Cpu }
     }
 
     /// The choices that there are, whatever has gone wrong before.

@@ -1,10 +1,12 @@
 //! The behaviour of the page, without a browser.
 
 use kosmosg::condition::Condition;
+use kosmosg::placement::Gpu;
 use kosmosg::prompt::PromptDocument;
-use kosmosg::protocol::{ApiError, ErrorCode, GenerateSettings, PictureFile};
+use kosmosg::protocol::{ApiError, ErrorCode, GenerateSettings, Health, JobCreated, JobEvent, JobRequest, PictureFile};
 
 use super::*;
+use crate::messages::{Fault, Reply};
 
 const NOW: f64 = 1000.0;
 
@@ -36,6 +38,11 @@ fn manifest() -> Manifest {
 fn health() -> Health {
     let (engine, device) = ("candle".into(), "cpu".into());
     Health { version: "1".into(), engine, device, queued: 0, capacity: 4 }
+}
+
+fn adapter() -> Adapter {
+    let limits = Gpu { max_buffer_size: 1 << 30, max_storage_buffer_binding_size: 1 << 30, memory_bytes: 1 << 30 };
+    Adapter { limits, is_emulated: false }
 }
 
 fn order() -> Order {
@@ -222,17 +229,27 @@ fn this_device_goes_on_where_the_server_went_away() {
 }
 
 #[test]
-fn nothing_leaves_a_chosen_device_unasked() {
-    let mut scene = Scene::ready(Some(health()));
+fn a_device_that_failed_alone_can_go_on_when_the_person_says_so() {
+    let mut scene = Scene::ready(None);
     scene.happens(Event::Choose(Choice::Cpu));
     scene.encode();
     scene.steps(3);
     scene.fails(Fault::OutOfMemory);
     assert_eq!(scene.app.state(), "failed");
-    assert!(!scene.effects.iter().any(|effect| matches!(effect, Effect::Post { .. })));
-    scene.happens(Event::GoOn(Choice::Server));
-    let job = scene.server_takes();
-    assert!(matches!(job, JobRequest::Denoise { state, .. } if state.step() == 3));
+    scene.happens(Event::GoOn(Choice::Cpu));
+    assert!(matches!(scene.request(), Request::Denoise { state, .. } if state.step() == 3));
+}
+
+#[test]
+fn a_chosen_gpu_is_loaded_before_a_picture_is_wanted() {
+    let mut scene = Scene::ready(None);
+    scene.happens(Event::Device { adapter: Some(adapter()), cpu_memory_bytes: 1 << 30 });
+    assert!(scene.effects.is_empty());
+    scene.happens(Event::Choose(Choice::Gpu));
+    assert!(matches!(scene.effects[..], [Effect::Remember(Choice::Gpu), Effect::Start(Processor::Gpu)]));
+    assert_eq!(scene.app.state(), "loading");
+    scene.happens(Event::Choose(Choice::Cpu));
+    assert_eq!(scene.app.state(), "ready");
 }
 
 #[test]
@@ -269,6 +286,26 @@ fn a_full_queue_is_told_and_this_device_can_do_it() {
     assert_eq!(scene.app.status(), "The queue is full.");
     scene.happens(Event::GoOn(Choice::Cpu));
     assert!(matches!(scene.request(), Request::Denoise { .. }));
+}
+
+#[test]
+fn a_gpu_that_is_lost_is_not_used_again() {
+    let mut scene = Scene::ready(None);
+    scene.happens(Event::Device { adapter: Some(adapter()), cpu_memory_bytes: 1 << 30 });
+    scene.happens(Event::Make(Box::new(order())));
+    assert!(matches!(scene.effects[..], [Effect::Start(Processor::Gpu)]));
+    for body in [Reply::Started, Reply::Ready { device: "WebGPU".into(), seconds: 1.0 }] {
+        let message = Box::new(Envelope { request: LOAD, body });
+        scene.happens(Event::Worker { processor: Processor::Gpu, message, data: Vec::new() });
+    }
+    let body = Reply::Failed { fault: Fault::DeviceLost, message: "gone".into() };
+    let message = Box::new(Envelope { request: scene.job().request, body });
+    scene.happens(Event::Worker { processor: Processor::Gpu, message, data: Vec::new() });
+    // The rest goes to the processor, whose worker is there; the GPU's program can only start anew.
+    assert!(matches!(
+        scene.effects[..],
+        [Effect::Stop(Processor::Gpu), Effect::Send { processor: Processor::Cpu, .. }]
+    ));
 }
 
 #[test]

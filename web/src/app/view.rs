@@ -12,7 +12,7 @@ impl App {
             Phase::Running => "running",
             Phase::Done { .. } => "done",
             Phase::Failed { .. } => "failed",
-            Phase::Idle | Phase::Cancelled => match self.workers[Processor::Cpu as usize] {
+            Phase::Idle | Phase::Cancelled => match self.workers[self.places.processor() as usize] {
                 WorkerState::Ready { .. } | WorkerState::Broken(_) => "ready",
                 _ => "loading",
             },
@@ -42,7 +42,7 @@ impl App {
     /// What is going on, in a sentence.
     pub fn status(&self) -> String {
         match &self.phase {
-            Phase::Idle => match self.workers[Processor::Cpu as usize] {
+            Phase::Idle => match self.workers[self.places.processor() as usize] {
                 WorkerState::Loading { bytes, of } if bytes < of => texts::loading(bytes, of),
                 WorkerState::Ready { .. } | WorkerState::Broken(_) => texts::READY.into(),
                 _ => texts::STARTING.into(),

@@ -9,7 +9,7 @@ use crate::texts;
 impl App {
     pub(super) fn start(&mut self, processor: Processor) {
         let worker = &mut self.workers[processor as usize];
-        if *worker == WorkerState::Off {
+        if *worker == WorkerState::Off && self.manifest.is_some() {
             *worker = WorkerState::Starting;
             self.effects.push(Effect::Start(processor));
         }

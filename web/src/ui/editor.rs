@@ -74,6 +74,11 @@ impl Editor {
         self.history.borrow().now().draft.clone()
     }
 
+    /// Whether nobody has written anything yet.
+    pub fn is_fresh(&self) -> bool {
+        self.history.borrow().is_fresh()
+    }
+
     /// Puts another sentence in its place.
     pub fn set(&self, draft: Draft) {
         let caret = draft.len();

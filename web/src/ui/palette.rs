@@ -126,8 +126,15 @@ pub fn show_examples(palette: &Rc<Palette>, editor: &Rc<Editor>) {
         next += words.len() - 1;
         let example = Example { words, creatures };
         shown.append_child(&example.entry(palette, editor)).expect("an element of the page takes children");
-        if number == 0 && editor.draft().is_empty() {
-            example.start_from(palette, editor);
+        if number == 0 {
+            let (palette, editor) = (palette.clone(), editor.clone());
+            wasm_bindgen_futures::spawn_local(async move {
+                let draft = example.draft(&palette, &editor).await;
+                // The person may have been faster.
+                if editor.is_fresh() {
+                    editor.set(draft);
+                }
+            });
         }
     }
 }
@@ -143,22 +150,24 @@ impl Example {
             entry.append_with_str_1(words).expect("a new element takes children");
         }
         let (example, palette, editor) = (self.clone(), palette.clone(), editor.clone());
-        dom::on(&entry, "click", move |_: Event| example.start_from(&palette, &editor));
+        dom::on(&entry, "click", move |_: Event| {
+            let (example, palette, editor) = (example.clone(), palette.clone(), editor.clone());
+            wasm_bindgen_futures::spawn_local(async move {
+                let draft = example.draft(&palette, &editor).await;
+                editor.set(draft);
+            });
+        });
         entry
     }
 
-    /// Puts the example into the editor.
-    fn start_from(&self, palette: &Rc<Palette>, editor: &Rc<Editor>) {
-        let (example, palette, editor) = (self.clone(), palette.clone(), editor.clone());
-        wasm_bindgen_futures::spawn_local(async move {
-            let mut draft = Draft::default();
-            for (i, words) in example.words.iter().enumerate() {
-                if let Some(&creature) = i.checked_sub(1).and_then(|i| example.creatures.get(i)) {
-                    draft.push(palette.picture(creature, &editor).await.map_or(Draft::default(), Draft::picture));
-                }
-                draft.push(Draft::words(words));
+    async fn draft(&self, palette: &Palette, editor: &Editor) -> Draft {
+        let mut draft = Draft::default();
+        for (i, words) in self.words.iter().enumerate() {
+            if let Some(&creature) = i.checked_sub(1).and_then(|i| self.creatures.get(i)) {
+                draft.push(palette.picture(creature, editor).await.map_or(Draft::default(), Draft::picture));
             }
-            editor.set(draft);
-        });
+            draft.push(Draft::words(words));
+        }
+        draft
     }
 }

@@ -64,10 +64,7 @@ impl Stage {
         self.swap_buttons(is_running);
         dom::set_flag(&self.progress, "hidden", !is_running);
         match app.progress() {
-            Some((step, of)) => {
-                self.progress.set_max(of as f64);
-                self.progress.set_value(step as f64);
-            }
+            Some((step, of)) => self.progress.set_value(step as f64 / of as f64),
             None => dom::set_flag(&self.progress, "value", false),
         }
         let is_done = matches!(app.phase(), Phase::Done { .. });

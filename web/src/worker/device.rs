@@ -1,41 +1,52 @@
-//! What this worker's model runs on.
+//! What this worker's model runs on: the two modules differ here and nowhere else.
 
 use kosmosg::engine::EngineError;
 use kosmosg::engine::burn::BurnDevice;
 
-/// Opens the device, and tells its name for people.
-///
-/// # Errors
-/// [`EngineError::NoDevice`].
 #[cfg(not(feature = "worker-gpu"))]
-pub async fn open() -> Result<(BurnDevice, &'static str), EngineError> {
-    Ok((BurnDevice::cpu(), "CPU"))
-}
-
-/// Opens the device, and tells its name for people.
-///
-/// # Errors
-/// [`EngineError::NoDevice`].
+pub use cpu::{lose, open};
 #[cfg(feature = "worker-gpu")]
-pub async fn open() -> Result<(BurnDevice, &'static str), EngineError> {
-    Ok((BurnDevice::webgpu().await?, "WebGPU"))
-}
+pub use gpu::{lose, open};
 
-/// For tests: takes the device away. On a GPU that is what really happens to it, and the next step fails.
-///
-/// # Errors
-/// [`EngineError::DeviceLost`] on the processor, which cannot be taken away.
 #[cfg(not(feature = "worker-gpu"))]
-pub fn lose(_: &BurnDevice) -> Result<(), EngineError> {
-    Err(EngineError::DeviceLost { engine: "burn", detail: "on purpose, for a test".into() })
+mod cpu {
+    use super::{BurnDevice, EngineError};
+
+    /// Opens the device, and tells its name for people.
+    ///
+    /// # Errors
+    /// None.
+    pub async fn open() -> Result<(BurnDevice, &'static str), EngineError> {
+        Ok((BurnDevice::cpu(), "CPU"))
+    }
+
+    /// For tests: a processor cannot be taken away, so the step that would come fails.
+    ///
+    /// # Errors
+    /// [`EngineError::DeviceLost`].
+    pub fn lose(_: &BurnDevice) -> Result<(), EngineError> {
+        Err(EngineError::DeviceLost { engine: "burn", detail: "on purpose, for a test".into() })
+    }
 }
 
-/// For tests: takes the device away. The next step fails as it does when the browser or the driver took it.
-///
-/// # Errors
-/// None.
 #[cfg(feature = "worker-gpu")]
-pub fn lose(device: &BurnDevice) -> Result<(), EngineError> {
-    device.destroy();
-    Ok(())
+mod gpu {
+    use super::{BurnDevice, EngineError};
+
+    /// Opens the device, and tells its name for people.
+    ///
+    /// # Errors
+    /// [`EngineError::NoDevice`].
+    pub async fn open() -> Result<(BurnDevice, &'static str), EngineError> {
+        Ok((BurnDevice::webgpu().await?, "WebGPU"))
+    }
+
+    /// For tests: takes the device away. The next step fails as it does when the browser or the driver took it.
+    ///
+    /// # Errors
+    /// None.
+    pub fn lose(device: &BurnDevice) -> Result<(), EngineError> {
+        device.destroy();
+        Ok(())
+    }
 }

@@ -1,8 +1,8 @@
 //! The GPU, and what goes wrong on it.
 //!
-//! A GPU reports late and out of band. burn turns a lost device into an error where results are read; everything else (no
-//! memory, a shader that the driver refuses) would end the program, or in a browser pass with stale numbers. So the first
-//! such report is kept, and every later reading fails with it.
+//! A GPU reports late and out of band: a lost device, no memory, a shader that the driver refuses. With burn alone, some of
+//! that ends the program, and in a browser some passes with stale numbers. So the first such report is kept, and every
+//! later reading fails with it.
 
 use std::sync::{Arc, OnceLock};
 
@@ -29,7 +29,10 @@ pub struct Gpu {
     pub device: Device,
     pub limits: GpuLimits,
     setup: WgpuSetup,
+    /// What went wrong first.
     fault: Arc<OnceLock<EngineError>>,
+    /// Why the device is gone.
+    lost: Arc<OnceLock<String>>,
 }
 
 static GPU: OnceLock<Result<Gpu, EngineError>> = OnceLock::new();
@@ -61,7 +64,11 @@ impl Gpu {
             device: "webgpu".to_owned(),
             detail: error.to_string(),
         })?;
-        let fault = Arc::new(OnceLock::new());
+        let (fault, lost) = (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
+        let kept = lost.clone();
+        setup.device.set_device_lost_callback(move |reason, message| {
+            let _ = kept.set(format!("{reason:?} {message}"));
+        });
         let kept = fault.clone();
         setup.device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
             // The first one is the cause, what follows are its consequences.
@@ -74,11 +81,14 @@ impl Gpu {
             tensor_bytes: limits.max_storage_buffer_binding_size,
             is_software: info.device_type == wgpu::DeviceType::Cpu,
         };
-        Ok(Self { device, limits, setup, fault })
+        Ok(Self { device, limits, setup, fault, lost })
     }
 
-    /// What went wrong first.
+    /// What went wrong so far. A device that is lost refuses everything else too, so that comes first.
     pub fn check(&self) -> Result<(), EngineError> {
+        if let Some(detail) = self.lost.get() {
+            return Err(EngineError::DeviceLost { engine: Burn::NAME, detail: detail.clone() });
+        }
         self.fault.get().map_or(Ok(()), |fault| Err(fault.clone()))
     }
 
@@ -90,9 +100,7 @@ impl Gpu {
 
 fn describe(error: &wgpu::Error) -> EngineError {
     match error {
-        wgpu::Error::OutOfMemory { .. } => {
-            EngineError::OutOfMemory { engine: Burn::NAME, detail: error.to_string() }
-        }
+        wgpu::Error::OutOfMemory { .. } => EngineError::OutOfMemory { engine: Burn::NAME, detail: error.to_string() },
         wgpu::Error::Validation { .. } | wgpu::Error::Internal { .. } => EngineError::Operation {
             engine: Burn::NAME,
             operation: "a computation on the GPU".to_owned(),

@@ -75,7 +75,9 @@ impl Kernel<3> for Attention {
             let block_len = BLOCK.min(head.queries) * head.keys;
             let (mut p, mut ds) = (vec![0.0; block_len], vec![0.0; block_len]);
             let normalizers = &saved[head.number(self.heads) * head.queries..][..head.queries];
-            for (block, (dq, normalizers)) in dq.chunks_mut(BLOCK * head.size).zip(normalizers.chunks(BLOCK)).enumerate() {
+            for (block, (dq, normalizers)) in
+                dq.chunks_mut(BLOCK * head.size).zip(normalizers.chunks(BLOCK)).enumerate()
+            {
                 let (first, rows) = (block * BLOCK, normalizers.len());
                 let (p, ds) = (&mut p[..rows * head.keys], &mut ds[..rows * head.keys]);
                 let dy = head.queries(gradient, first, rows);

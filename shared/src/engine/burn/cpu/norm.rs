@@ -19,6 +19,17 @@ pub struct GroupNorm {
 /// Mean, and one over the standard deviation.
 type Statistics = [f32; 2];
 
+/// A group's channels.
+#[derive(Clone, Copy)]
+struct Group<'a> {
+    /// Pixels of a channel.
+    plane: usize,
+    /// By channel, from the group's first on.
+    weight: &'a [f32],
+    /// Likewise.
+    bias: &'a [f32],
+}
+
 impl Kernel<3> for GroupNorm {
     fn forward(&self, [x, weight, bias]: [&Array; 3]) -> (Array, Vec<f32>) {
         let [b, c, h, w] = x.shape();
@@ -27,10 +38,10 @@ impl Kernel<3> for GroupNorm {
         let tasks = y.chunks_mut(channels * plane).zip(x.data().chunks(channels * plane)).enumerate().collect();
         let statistics = parallel::map(b * c * plane, tasks, |(i, (y, x)): (usize, (&mut [f32], &[f32]))| {
             let first = i % self.groups * channels;
-            let (weight, bias) = (&weight.data()[first..], &bias.data()[first..]);
+            let group = Group { plane, weight: &weight.data()[first..], bias: &bias.data()[first..] };
             wide(
                 #[inline(always)]
-                || self.normalize(x, y, plane, weight, bias),
+                || self.normalize(group, x, y),
             )
         });
         (x.like(y), statistics.into_flattened())
@@ -51,12 +62,12 @@ impl Kernel<3> for GroupNorm {
         let tasks = dx.chunks_mut(n).zip(dweight.chunks_mut(channels)).zip(dbias.chunks_mut(channels));
         parallel::map(b * c * plane, tasks.enumerate().collect(), |(i, ((dx, dweight), dbias))| {
             let first = i % self.groups * channels;
-            let (weight, bias) = (&weight.data()[first..], &bias.data()[first..]);
+            let group = Group { plane, weight: &weight.data()[first..], bias: &bias.data()[first..] };
             let (x, dy) = (&x.data()[i * n..][..n], &gradient.data()[i * n..][..n]);
             let statistics = [saved[2 * i], saved[2 * i + 1]];
             wide(
                 #[inline(always)]
-                || self.differentiate(x, dy, plane, weight, bias, statistics, (dx, dweight, dbias)),
+                || self.differentiate(group, statistics, (x, dy), (dx, dweight, dbias)),
             );
         });
         let (dweight, dbias) = (sum_rows(&dweight, c), sum_rows(&dbias, c));
@@ -65,9 +76,9 @@ impl Kernel<3> for GroupNorm {
 }
 
 impl GroupNorm {
-    /// One group: `x` and `y` are its channels' planes.
+    /// `x` and `y` are the planes of the group's channels.
     #[inline(always)]
-    fn normalize(&self, x: &[f32], y: &mut [f32], plane: usize, weight: &[f32], bias: &[f32]) -> Statistics {
+    fn normalize(&self, Group { plane, weight, bias }: Group, x: &[f32], y: &mut [f32]) -> Statistics {
         let [mean, scale] = statistics(x, self.eps);
         for (channel, (x, y)) in x.chunks_exact(plane).zip(y.chunks_exact_mut(plane)).enumerate() {
             let scale = scale * weight[channel];
@@ -89,16 +100,12 @@ impl GroupNorm {
         [mean, scale]
     }
 
-    #[allow(clippy::too_many_arguments)] // one call, split off so that it is compiled for wide vectors
     #[inline(always)]
     fn differentiate(
         &self,
-        x: &[f32],
-        dy: &[f32],
-        plane: usize,
-        weight: &[f32],
-        bias: &[f32],
+        Group { plane, weight, bias }: Group,
         [mean, scale]: Statistics,
+        (x, dy): (&[f32], &[f32]),
         (dx, dweight, dbias): (&mut [f32], &mut [f32], &mut [f32]),
     ) {
         // With x̂ the normalised input, ⟨⟩ the mean over the group and d the derivative by its name:
