@@ -1,4 +1,5 @@
 //! The command as people meet it: what it prints, what it writes, and what it says to bad input.
+#![allow(clippy::unwrap_used, reason = "what cannot be unwrapped here has failed the test")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

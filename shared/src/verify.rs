@@ -103,7 +103,7 @@ pub enum VerifyError {
 /// Expected tensors, and the comparisons made with them so far.
 pub struct Cases {
     floats: Tensors,
-    integers: BTreeMap<String, (Vec<usize>, Vec<i64>)>,
+    integers: BTreeMap<String, safetensors::Integers>,
     rows: Vec<Row>,
 }
 

@@ -79,6 +79,7 @@ pub enum Request {
 /// From a worker to the page.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "there is one of these per step")]
 pub enum Reply {
     /// It listens.
     Started,

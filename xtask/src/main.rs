@@ -1,6 +1,6 @@
 //! The project's two commands, `cargo xtask serve` and `cargo xtask test`, and what they are made of.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -93,13 +93,18 @@ fn dist() -> PathBuf {
 
 /// Where cargo builds, whichever way it was told.
 fn target_dir() -> anyhow::Result<PathBuf> {
-    let output = Command::new(env!("CARGO")).args(["metadata", "--no-deps", "--format-version", "1"]).output()?;
+    let output = Command::new(cargo_program()).args(["metadata", "--no-deps", "--format-version", "1"]).output()?;
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
     Ok(metadata["target_directory"].as_str().context("cargo metadata has no target_directory")?.into())
 }
 
 fn cargo<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> anyhow::Result<()> {
-    run(env!("CARGO"), arguments)
+    run(cargo_program(), arguments)
+}
+
+/// The cargo that runs this.
+fn cargo_program() -> OsString {
+    std::env::var_os("CARGO").unwrap_or("cargo".into())
 }
 
 /// Runs a program to its end, its output shown.

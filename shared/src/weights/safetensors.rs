@@ -30,11 +30,14 @@ pub fn read(what: &str, bytes: Vec<u8>) -> Result<BTreeMap<String, HostTensor>, 
     Ok(tensors)
 }
 
-/// Integer tensors (`I64`, `I32`, `U8`, `BOOL`) by name: shape and numbers. Cases of a fixture hold token ids so.
+/// Shape and numbers of a tensor of integers.
+pub type Integers = (Vec<usize>, Vec<i64>);
+
+/// Integer tensors (`I64`, `I32`, `U8`, `BOOL`) by name. Cases of a fixture hold token ids so.
 ///
 /// # Errors
 /// [`WeightError::Malformed`], naming `what`, if the bytes are not a safetensors file.
-pub fn read_integers(what: &str, bytes: &[u8]) -> Result<BTreeMap<String, (Vec<usize>, Vec<i64>)>, WeightError> {
+pub fn read_integers(what: &str, bytes: &[u8]) -> Result<BTreeMap<String, Integers>, WeightError> {
     let mut tensors = BTreeMap::new();
     for (name, view) in open(what, bytes)?.iter() {
         let data = view.data();

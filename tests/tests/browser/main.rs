@@ -1,4 +1,5 @@
 //! The page in a real Chromium: what a person does, and what a person then sees.
+#![allow(clippy::unwrap_used, reason = "what cannot be unwrapped here has failed the test")]
 
 use std::time::Duration;
 

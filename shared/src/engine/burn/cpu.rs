@@ -3,6 +3,8 @@
 //! burn's own run an activation one number at a time, take attention apart into a dozen passes over memory, and spend five
 //! times a convolution on its gradient. What stands here is what a U-Net's time goes into, in one pass over memory each.
 
+#![cfg_attr(not(feature = "autodiff"), allow(dead_code, reason = "derivatives serve training only"))]
+
 use std::fmt::Debug;
 
 use ::burn::Tensor;

@@ -46,7 +46,7 @@ pub fn exp(x: f32) -> f32 {
     let p = p * x + 8.333_452e-3;
     let p = p * x + 4.166_579_6e-2;
     let p = p * x + 1.666_666_5e-1;
-    let p = p * x + 5.000_000_1e-1;
+    let p = p * x + 0.5;
     let p = p * x * x + x + 1.0;
     p * f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23))
 }
