@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, OriginalUri, Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -68,17 +68,20 @@ struct Shared {
 pub fn router(app: App) -> Router {
     let page = app.page.clone();
     let cors = page::allow_origins(&app.allowed_origins);
+    let api = Router::new()
+        .route("/bundles", get(bundles))
+        .route("/jobs", post(create_job))
+        .route("/jobs/{id}", get(job_status).delete(cancel_job))
+        .route("/jobs/{id}/events", get(job_events))
+        .route("/jobs/{id}/result", get(job_result))
+        .route("/jobs/{id}/state", get(job_state));
+    let models = Router::new().route("/{bundle}/{file}", get(bundle_file));
+    let strict =
+        |routes: Router<Shared>| routes.fallback(nowhere).method_not_allowed_fallback(async || Error::method());
     let routes = Router::new()
         .route("/health", get(health))
-        .route("/api/bundles", get(bundles))
-        .route("/models/{bundle}/{file}", get(bundle_file))
-        .route("/api/jobs", post(create_job))
-        .route("/api/jobs/{id}", get(job_status).delete(cancel_job))
-        .route("/api/jobs/{id}/events", get(job_events))
-        .route("/api/jobs/{id}/result", get(job_result))
-        .route("/api/jobs/{id}/state", get(job_state))
-        .route("/api/{*rest}", get(nowhere))
-        .route("/models/{*rest}", get(nowhere))
+        .nest("/api", strict(api))
+        .nest("/models", strict(models))
         .method_not_allowed_fallback(async || Error::method());
     let routes = match page {
         Some(dir) => page::with_page(routes, &dir, Router::new().fallback(nowhere)),
@@ -210,8 +213,8 @@ async fn cancel_job(State(Shared { app, .. }): State<Shared>, Found(job): Found)
     StatusCode::NO_CONTENT
 }
 
-async fn nowhere(request: Request) -> Error {
-    Error::not_found(format!("there is nothing at {}", request.uri().path()))
+async fn nowhere(OriginalUri(uri): OriginalUri) -> Error {
+    Error::not_found(format!("there is nothing at {}", uri.path()))
 }
 
 async fn no_page() -> &'static str {

@@ -87,6 +87,7 @@ fn bind(module: &Path, name: &str, into: &Path) -> Result<()> {
         .out_name(name)
         .web(true)?
         .typescript(false)
+        .omit_default_module_path(false)
         .remove_name_section(true)
         .remove_producers_section(true)
         .generate(into)

@@ -26,7 +26,8 @@ async fn a_bundle_alone_is_found_too() {
     let empty = tempfile::tempdir().unwrap();
     let message = Bundles::open(empty.path()).unwrap_err().to_string();
     assert!(message.contains("has no bundle that can be used"), "{message}");
-    std::fs::write(empty.path().join("bundle.json"), "{}").unwrap();
+    std::fs::create_dir(empty.path().join("broken")).unwrap();
+    std::fs::write(empty.path().join("broken/bundle.json"), "{}").unwrap();
     let message = Bundles::open(empty.path()).unwrap_err().to_string();
     assert!(message.contains("missing field `format`"), "{message}");
     let message = Bundles::open(&empty.path().join("nowhere")).unwrap_err().to_string();

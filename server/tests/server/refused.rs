@@ -41,7 +41,7 @@ async fn what_is_no_job() {
     for (body, complaint) in [
         ("", "EOF"),
         ("{", "EOF"),
-        ("[]", "invalid"),
+        ("[]", "`kind`"),
         (r#"{"kind":"explode"}"#, "explode"),
         (r#"{"kind":"denoise","bundle":"small"}"#, "missing field `condition`"),
         (r#"{"kind":"generate","bundle":"small","prompt":[{"sound":"x"}],"settings":{"seed":1}}"#, "sound"),
@@ -112,10 +112,10 @@ async fn tensors_of_another_size() {
         ("/state/settings/steps", 100_000, "choose 1 to 1000"),
         ("/state/settings/height", 100_000, "at most 64 channels, 1024 on a side"),
         ("/state/settings/width", 0, "none of them 0"),
-        ("/state/schedule/num_train_timesteps", 1 << 40, "1099511627776"),
+        ("/state/schedule/num_train_timesteps", 1u64 << 40, "1099511627776"),
     ] {
         let mut request = serde_json::to_value(denoise(0)).unwrap();
-        *request.pointer_mut(pointer).unwrap() = (value as u64).into();
+        *request.pointer_mut(pointer).unwrap() = value.into();
         refused_json(&server, &request, complaint).await;
     }
     assert_still_works(&server).await;
@@ -140,7 +140,12 @@ async fn prompts_and_pictures_that_do_not_fit() {
             "picture number 2: the PNG picture is damaged: it is cut off",
         ),
         (text, vec![picture.clone(), PictureFile(vec![])], &settings, "picture number 2: the picture file is empty"),
-        (text, vec![PictureFile(b"GIF89a".to_vec()), picture.clone()], &settings, "number 1: this is a GIF picture"),
+        (
+            text,
+            vec![PictureFile(b"GIF89a".to_vec()), picture.clone()],
+            &settings,
+            "picture number 1: the picture's format is GIF",
+        ),
         (text, vec![picture.clone()], &settings, "picture number 2, but 1 picture given"),
         (text, vec![picture.clone(); 3], &settings, "3 pictures given, but the prompt has 2 places"),
         (text, vec![picture.clone(); 33], &settings, "at most 32"),

@@ -143,7 +143,7 @@ pub async fn bytes_of(response: Response<Body>) -> Bytes {
 
 /// Asserts that this is a failure of that kind whose message contains `part`.
 pub async fn assert_error(response: Response<Body>, status: StatusCode, code: ErrorCode, part: &str) {
-    assert_eq!(response.status(), status);
+    assert_eq!(response.status(), status, "{part}");
     let error: ApiError = json_of(response).await;
     assert_eq!(error.code, code, "{error}");
     assert!(error.message.contains(part), "{:?} does not say {part:?}", error.message);

@@ -227,10 +227,8 @@ impl Page {
         self.driver.find(By::Css(css)).await.unwrap().text().await.unwrap()
     }
 
-    pub async fn close(mut self) {
+    pub async fn close(self) {
         self.driver.clone().quit().await.unwrap();
-        self.chromedriver.kill().unwrap();
-        self.chromedriver.wait().unwrap();
     }
 
     async fn set(&self, css: &str, value: &str) {
@@ -252,6 +250,15 @@ impl Page {
 
     async fn script(&self, script: &str, arguments: Vec<Value>) -> Value {
         self.driver.execute(script, arguments).await.unwrap().json().clone()
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // It may have ended already, and with it its Chromium.
+        if self.chromedriver.kill().is_ok() {
+            self.chromedriver.wait().unwrap();
+        }
     }
 }
 

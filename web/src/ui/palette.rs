@@ -18,7 +18,7 @@ const FOLDER: &str = "creatures/";
 /// A creature, as `creatures.json` lists it.
 #[derive(Debug, Clone, Deserialize)]
 struct Creature {
-    id: String,
+    id: u64,
     file: String,
     description: String,
 }
@@ -63,7 +63,7 @@ impl Palette {
 
     fn entry(self: &Rc<Self>, number: usize, creature: &Creature, editor: &Rc<Editor>) -> HtmlElement {
         let entry = dom::button("creature", "");
-        dom::set_attribute(&entry, "data-creature", &creature.id);
+        dom::set_attribute(&entry, "data-creature", &creature.id.to_string());
         dom::set_attribute(&entry, "aria-label", &texts::add_label(&creature.description));
         dom::set_attribute(&entry, "title", &creature.description);
         dom::set_attribute(&entry, "draggable", "true");

@@ -95,6 +95,8 @@ impl Gpu {
     /// Takes the device away, as a driver's reset does.
     pub fn destroy(&self) {
         self.setup.device.destroy();
+        // Not every system calls back about what the program did itself.
+        let _ = self.lost.set("destroyed".to_owned());
     }
 }
 

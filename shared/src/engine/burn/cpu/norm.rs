@@ -157,21 +157,27 @@ pub struct LayerNorm {
     pub eps: f32,
 }
 
+/// Rows that a task of layer normalisation takes.
+const ROWS: usize = 64;
+
 impl Kernel<3> for LayerNorm {
     fn forward(&self, [x, weight, bias]: [&Array; 3]) -> (Array, Vec<f32>) {
         let [d] = weight.shape();
         let mut y = vec![0.0; x.data().len()];
         let mut saved = vec![0.0; y.len() / d * 2];
-        let rows = y.chunks_mut(d).zip(x.data().chunks(d)).zip(saved.chunks_mut(2));
-        parallel::map(x.data().len(), rows.collect(), |((y, x), saved): ((&mut [f32], &[f32]), &mut [f32])| {
+        let blocks = y.chunks_mut(ROWS * d).zip(x.data().chunks(ROWS * d)).zip(saved.chunks_mut(ROWS * 2));
+        parallel::map(x.data().len(), blocks.collect(), |((y, x), saved): ((&mut [f32], &[f32]), &mut [f32])| {
             wide(
                 #[inline(always)]
                 || {
-                    let [mean, scale] = statistics(x, self.eps);
-                    for (((y, &x), &weight), &bias) in y.iter_mut().zip(x).zip(weight.data()).zip(bias.data()) {
-                        *y = (x - mean) * scale * weight + bias;
+                    let rows = y.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(saved.chunks_exact_mut(2));
+                    for ((y, x), saved) in rows {
+                        let [mean, scale] = statistics(x, self.eps);
+                        for (((y, &x), &weight), &bias) in y.iter_mut().zip(x).zip(weight.data()).zip(bias.data()) {
+                            *y = (x - mean) * scale * weight + bias;
+                        }
+                        saved.copy_from_slice(&[mean, scale]);
                     }
-                    saved.copy_from_slice(&[mean, scale]);
                 },
             );
         });
@@ -198,10 +204,12 @@ impl Kernel<3> for LayerNorm {
         let partial = parallel::map(x.data().len(), tasks.collect(), |(start, dx): (usize, &mut [f32])| {
             let (mut dweight, mut dbias) = (vec![0.0; d], vec![0.0; d]);
             let x = x.data()[start * d..].chunks_exact(d).zip(gradient.data()[start * d..].chunks_exact(d));
-            for ((dx, (x, dy)), statistics) in dx.chunks_exact_mut(d).zip(x).zip(saved[2 * start..].chunks_exact(2)) {
-                wide(
-                    #[inline(always)]
-                    || {
+            wide(
+                #[inline(always)]
+                || {
+                    for ((dx, (x, dy)), statistics) in
+                        dx.chunks_exact_mut(d).zip(x).zip(saved[2 * start..].chunks_exact(2))
+                    {
                         let (mean, scale) = (statistics[0], statistics[1]);
                         let sums = dweight.iter_mut().zip(&mut dbias).zip(weight.data());
                         for ((dx, (&x, &dy)), ((dweight, dbias), &weight)) in
@@ -216,9 +224,9 @@ impl Kernel<3> for LayerNorm {
                         for (dx, &x) in dx.iter_mut().zip(x) {
                             *dx = scale * (*dx - mean_d - (x - mean) * scale * mean_xd);
                         }
-                    },
-                );
-            }
+                    }
+                },
+            );
             (dweight, dbias)
         });
         let (dweight, dbias): (Vec<_>, Vec<_>) = partial.into_iter().unzip();
