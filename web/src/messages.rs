@@ -24,7 +24,7 @@ pub struct Envelope<T> {
 /// From the page to a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(clippy::large_enum_variant, reason = "there is one of these per job")]
+#[allow(clippy::large_enum_variant, reason = "there is one of these per job")]
 pub enum Request {
     /// Fetch and load a bundle. Answered by [`Reply::Loading`] and [`Reply::Ready`].
     Load {
@@ -79,7 +79,7 @@ pub enum Request {
 /// From a worker to the page.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(clippy::large_enum_variant, reason = "there is one of these per step")]
+#[allow(clippy::large_enum_variant, reason = "there is one of these per step")]
 pub enum Reply {
     /// It listens.
     Started,

@@ -83,6 +83,19 @@ pub const EXAMPLE_SENTENCES: &[&str] = &[
     "a pencil sketch of a * on the moon",
 ];
 
+/// A message of the program's depths as a sentence.
+pub fn sentence(message: &str) -> String {
+    let mut letters = message.chars();
+    let first = letters.next().map_or(String::new(), |first| first.to_uppercase().collect());
+    let end = if message.ends_with(['.', '!', '?', ')', '…']) { "" } else { "." };
+    [&first, letters.as_str(), end].concat()
+}
+
+/// What a picture shows, for those who do not see it: the sentence that it was made of.
+pub fn result_label(sentence: &str) -> String {
+    format!("{RESULT}: {sentence}")
+}
+
 /// Loading of the model.
 pub fn loading(bytes: u64, of: u64) -> String {
     let megabytes = |bytes: u64| bytes as f64 / 1e6;

@@ -15,7 +15,7 @@ use crate::{js, texts};
 
 use controls::Controls;
 use editor::Editor;
-use link::{Link, Listener};
+use link::Link;
 use palette::Palette;
 use stage::Stage;
 
@@ -130,8 +130,8 @@ impl Page {
             }
             Effect::Preview(png) => self.stage.show_preview(&png),
             Effect::Picture(png) => {
-                let seed = self.app.borrow().seed().unwrap_or_default();
-                self.stage.show_picture(png, &texts::RESULT, seed);
+                let app = self.app.borrow();
+                self.stage.show_picture(png, &texts::result_label(&app.description()), app.seed().unwrap_or_default());
                 self.controls.next_seed();
             }
             Effect::Saveable(png) => self.stage.set_file(png),
@@ -141,16 +141,13 @@ impl Page {
 
     fn start_worker(self: &Rc<Self>, processor: Processor) {
         let (page, dead) = (self.clone(), self.clone());
-        let listener = Listener {
-            reply: Rc::new(move |message, data| {
-                let is_for_hooks = hooks::heard(&message, &data);
-                if !is_for_hooks {
-                    page.happened(Event::Worker { processor, message: Box::new(message), data });
-                }
-            }),
-            died: Rc::new(move |why| dead.happened(Event::WorkerDied { processor, why })),
+        let heard = move |message, data: Vec<_>| {
+            if !hooks::heard(&message, &data) {
+                page.happened(Event::Worker { processor, message: Box::new(message), data });
+            }
         };
-        match Link::start(&self.assets, processor, listener) {
+        let died = move |why| dead.happened(Event::WorkerDied { processor, why });
+        match Link::start(&self.assets, processor, heard, died) {
             Ok(link) => self.links.borrow_mut()[processor as usize] = Some(link),
             Err(why) => self.later(Event::WorkerDied { processor, why }),
         }

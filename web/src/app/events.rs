@@ -108,7 +108,7 @@ pub enum Event {
 
 /// Something to do in the browser.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "there are a few of these at a time")]
+#[allow(clippy::large_enum_variant, reason = "there are a few of these at a time")]
 #[expect(missing_docs, reason = "the fields are what their types say")]
 pub enum Effect {
     /// Start a worker's program.

@@ -164,6 +164,7 @@ fn a_picture_is_made_on_this_device() {
     assert_eq!(scene.app.status(), "Step 4 of 10 · 3.0 s left");
     scene.answers(Reply::Picture);
     assert_eq!((scene.app.state(), scene.app.seed()), ("done", Some(7)));
+    assert_eq!(scene.app.description(), "a  on the beach");
     assert!(matches!(&scene.effects[..], [Effect::Picture(png)] if *png == [9]));
 }
 
@@ -269,7 +270,7 @@ fn a_prompt_that_cannot_be_read_goes_nowhere_else() {
     let mut scene = Scene::ready(Some(health()));
     scene.happens(Event::Make(Box::new(order())));
     scene.fails(Fault::Prompt);
-    assert_eq!((scene.app.state(), scene.app.status().as_str()), ("failed", "why"));
+    assert_eq!((scene.app.state(), scene.app.status().as_str()), ("failed", "Why."));
     assert!(scene.effects.is_empty());
     scene.encode();
     assert_eq!(scene.app.state(), "running");

@@ -1,6 +1,7 @@
 //! What the page shows of itself, in words and numbers.
 
 use kosmosg::placement::Place;
+use kosmosg::prompt::PromptItem;
 
 use super::{App, Choice, Doing, Phase, Places, Processor, WorkerState, places};
 use crate::texts;
@@ -39,6 +40,15 @@ impl App {
         self.job.as_ref().map(|job| job.order.settings.seed)
     }
 
+    /// The last job's prompt in words, each picture by its name.
+    pub fn description(&self) -> String {
+        let words = |item: &PromptItem| match item {
+            PromptItem::Text(words) => words.clone(),
+            PromptItem::Image(image) => image.name.clone(),
+        };
+        self.job.as_ref().map_or(String::new(), |job| job.order.prompt.items().iter().map(words).collect())
+    }
+
     /// What is going on, in a sentence.
     pub fn status(&self) -> String {
         match &self.phase {
@@ -48,7 +58,7 @@ impl App {
                 _ => texts::STARTING.into(),
             },
             Phase::Cancelled => texts::CANCELLED.into(),
-            Phase::Failed { message, .. } => message.clone(),
+            Phase::Failed { message, .. } => texts::sentence(message),
             Phase::Done { seconds, place } => texts::done(*seconds, name(*place)),
             Phase::Running => self.doing(),
         }

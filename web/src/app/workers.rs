@@ -17,8 +17,7 @@ impl App {
 
     pub(super) fn load(&mut self, processor: Processor) {
         let Some(manifest) = self.manifest.clone() else { return };
-        let of = manifest.parts.values().map(|part| part.bytes).sum();
-        self.workers[processor as usize] = WorkerState::Loading { bytes: 0, of };
+        self.workers[processor as usize] = WorkerState::Loading { bytes: 0, of: 0 };
         let body = Request::Load { base: self.base.clone(), manifest };
         self.effects.push(Effect::Send { processor, message: Envelope { request: LOAD, body }, data: Vec::new() });
     }

@@ -1,7 +1,5 @@
 //! The page's end of its workers.
 
-use std::rc::Rc;
-
 use wasm_bindgen::prelude::*;
 use web_sys::{ErrorEvent, MessageEvent, Worker, WorkerOptions, WorkerType};
 
@@ -17,29 +15,26 @@ pub struct Link {
     _errors: Closure<dyn FnMut(ErrorEvent)>,
 }
 
-/// What a link hears.
-pub struct Listener {
-    /// A reply and its binary data.
-    pub reply: Rc<dyn Fn(Envelope<Reply>, Vec<Vec<u8>>)>,
-    /// The worker's program could not be loaded.
-    pub died: Rc<dyn Fn(String)>,
-}
-
 impl Link {
-    /// Starts a worker; `assets` is the address of the programs.
+    /// Starts a worker; `assets` is the address of the programs. `heard` gets its replies and their binary data, `died` why
+    /// its program could not be loaded.
     ///
     /// # Errors
     /// What the browser says.
-    pub fn start(assets: &str, processor: Processor, listener: Listener) -> Result<Self, String> {
+    pub fn start(
+        assets: &str,
+        processor: Processor,
+        heard: impl Fn(Envelope<Reply>, Vec<Vec<u8>>) + 'static,
+        died: impl Fn(String) + 'static,
+    ) -> Result<Self, String> {
         let options = WorkerOptions::new();
         options.set_type(WorkerType::Module);
         let address = format!("{assets}worker.js?engine={}", processor.name());
         let worker = Worker::new_with_options(&address, &options).map_err(|error| js::text_of(&error))?;
-        let Listener { reply, died } = listener;
         let receive = Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
             let Some((json, data)) = js::unpack(&event.data()) else { return };
             match serde_json::from_str(&json) {
-                Ok(envelope) => reply(envelope, data),
+                Ok(envelope) => heard(envelope, data),
                 Err(error) => js::log_error(&format!("a message that is not understood: {error}")),
             }
         });

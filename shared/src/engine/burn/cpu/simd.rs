@@ -85,7 +85,7 @@ pub fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
             *lane += f(x);
         }
     }
-    lanes.iter().sum::<f32>() + rest.iter().map(|&x| f(x)).sum::<f32>()
+    total(lanes) + rest.iter().map(|&x| f(x)).sum::<f32>()
 }
 
 /// Sum of `f(x, y)`.
@@ -98,7 +98,21 @@ pub fn sum_2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
             *lane += f(x, y);
         }
     }
-    lanes.iter().sum::<f32>() + rest_x.iter().zip(rest_y).map(|(&x, &y)| f(x, y)).sum::<f32>()
+    total(lanes) + rest_x.iter().zip(rest_y).map(|(&x, &y)| f(x, y)).sum::<f32>()
+}
+
+/// Halves at a time: one after the other, each addition would wait for the one before.
+#[inline(always)]
+fn total(mut lanes: [f32; LANES]) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        let (left, right) = lanes.split_at_mut(half);
+        for (left, right) in left.iter_mut().zip(right) {
+            *left += *right;
+        }
+        half /= 2;
+    }
+    lanes[0]
 }
 
 /// The largest number.
