@@ -49,23 +49,8 @@ async fn a_device_that_fails_in_the_middle_hands_over_to_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_the_first_visit_the_network_is_not_needed() {
-    let server = Server::start().await;
-    let address = server.address("/");
-    let page = Page::open(&address).await;
-    page.wait_until_offline_ready().await;
-    server.stop();
-    page.reload().await;
-    page.write_sentence(SEED, STEPS).await;
-    page.choose(Where::Cpu).await;
-    let psnr = page.generate(PATIENCE).await.psnr(&page::expected(SEED, STEPS));
-    assert!(psnr >= SAME_PICTURE, "{psnr:.1} dB");
-    page.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_goes_away_loses_nothing() {
-    let server = Server::start().await;
+    let mut server = Server::start().await;
     let page = Page::open(&server.address("/")).await;
     page.write_sentence(SEED, 60).await;
     page.choose(Where::Server).await;

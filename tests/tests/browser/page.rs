@@ -75,11 +75,6 @@ impl Page {
         page
     }
 
-    pub async fn reload(&self) {
-        self.driver.refresh().await.unwrap();
-        self.wait_for_state("ready", Duration::from_secs(120)).await;
-    }
-
     /// Types `a … on the beach` and drops a creature's picture into the gap; sets everything else.
     pub async fn write_sentence(&self, seed: u64, steps: usize) {
         let prompt = self.driver.find(By::Css("#prompt")).await.unwrap();
@@ -197,13 +192,6 @@ impl Page {
             assert!(begin.elapsed() < patience, "ready within {patience:?}; the page says {}", self.said().await);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-    }
-
-    /// Waits until the service worker has everything.
-    pub async fn wait_until_offline_ready(&self) {
-        let ready = "const done = arguments[arguments.length - 1];
-            navigator.serviceWorker.ready.then(() => done(true), error => done(String(error)))";
-        assert_eq!(self.driver.execute_async(ready, vec![]).await.unwrap().json(), &json!(true));
     }
 
     /// Sends a request to one of the page's workers and returns its last reply.

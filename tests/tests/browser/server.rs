@@ -5,10 +5,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
+use tokio::sync::{Mutex, MutexGuard};
+
+/// One test at a time: each has a browser of its own, and several at once would starve each other.
+static TURN: Mutex<()> = Mutex::const_new(());
+
 /// The built server with the built page; it stops when dropped.
 pub struct Server {
     process: Child,
     port: u16,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Server {
@@ -16,6 +22,7 @@ impl Server {
         let dist = root().join("dist");
         let program = dist.join(format!("kosmosg-server{}", std::env::consts::EXE_SUFFIX));
         assert!(program.exists(), "`cargo xtask build` makes {}", program.display());
+        let turn = TURN.lock().await;
         let port = free_port();
         let process = Command::new(program)
             .args(["--listen", &format!("127.0.0.1:{port}")])
@@ -25,7 +32,7 @@ impl Server {
             .arg(dist.join("page"))
             .spawn()
             .unwrap();
-        let server = Self { process, port };
+        let server = Self { process, port, _turn: turn };
         for _ in 0..200 {
             if tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
                 return server;
@@ -40,17 +47,17 @@ impl Server {
     }
 
     /// Kills it: no request is answered any more.
-    pub fn stop(self) {
-        drop(self);
+    pub fn stop(&mut self) {
+        // It may have ended already.
+        if self.process.kill().is_ok() {
+            self.process.wait().unwrap();
+        }
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended already.
-        if self.process.kill().is_ok() {
-            self.process.wait().unwrap();
-        }
+        self.stop();
     }
 }
 
