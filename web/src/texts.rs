@@ -53,7 +53,6 @@ texts! {
     READY = "Ready.";
     WAITING_FOR_MODEL = "The model is still loading …";
     ENCODING = "Reading your sentence …";
-    DECODING = "Turning it into pixels …";
     SENDING = "Sending to the server …";
     FETCHING = "Fetching the picture …";
     CANCELLED = "Cancelled. Your sentence is as it was.";
@@ -69,9 +68,9 @@ texts! {
     SERVER_GONE = "The server does not answer any more. Your sentence and the steps so far are kept.";
     DEVICE_STOPPED = "This device stopped in the middle. Your sentence and the steps so far are kept.";
     WORKER_STOPPED = "The part of the page that computes has stopped.";
-    GO_ON_SERVER = "Continue on the server";
-    GO_ON_GPU = "Continue on the GPU";
-    GO_ON_CPU = "Continue on this device";
+    GO_ON_SERVER = "Go on on the server";
+    GO_ON_GPU = "Go on with the GPU";
+    GO_ON_CPU = "Go on with this device";
     TRY_AGAIN = "Try again";
 }
 
@@ -125,7 +124,7 @@ pub fn done(seconds: f64, place: &str) -> String {
 
 /// A run that changed its place.
 pub fn moved(step: usize, from: &str, to: &str) -> String {
-    format!("Stopped after step {step} {from}, continued {to}.")
+    format!("Stopped after step {step} {from}; it goes on {to}.")
 }
 
 /// Name of a pasted or dropped picture that has none.

@@ -132,6 +132,7 @@ impl Page {
             Effect::Picture(png) => {
                 let app = self.app.borrow();
                 self.stage.show_picture(png, &texts::result_label(&app.description()), app.seed().unwrap_or_default());
+                self.controls.next_seed();
             }
             Effect::Saveable(png) => self.stage.set_file(png),
             Effect::Remember(choice) => controls::remember_choice(choice),
@@ -277,7 +278,6 @@ impl Page {
             return self.notify(texts::NOTHING_TO_MAKE);
         }
         self.notify("");
-        self.controls.renew_seed(self.app.borrow().seed());
         let (prompt, numbers) = draft.numbered();
         let order = Order {
             prompt,

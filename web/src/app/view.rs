@@ -68,7 +68,6 @@ impl App {
     pub fn progress(&self) -> Option<(usize, usize)> {
         match self.job.as_ref()?.doing {
             _ if self.phase != Phase::Running => None,
-            Doing::Denoising { step, of, .. } if step == of => texts::DECODING.into(),
             Doing::Denoising { step, of, .. } => Some((step, of)),
             Doing::Fetching => Some((1, 1)),
             _ => None,
@@ -125,7 +124,6 @@ impl App {
             Doing::Encoding(_) => texts::ENCODING.into(),
             Doing::Sending => texts::SENDING.into(),
             Doing::Queued(position) => texts::queued(position),
-            Doing::Denoising { step, of, .. } if step == of => texts::DECODING.into(),
             Doing::Denoising { step, of, .. } => texts::step(step, of, job.pace.seconds_for(of - step)),
             Doing::Fetching => texts::FETCHING.into(),
         }
