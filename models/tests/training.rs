@@ -108,8 +108,10 @@ fn check_bundle(dir: &Path, manifest: &Manifest) {
         settings: GenerateSettings { seed: 1, steps: Some(3), ..GenerateSettings::default() },
     };
     let mut previews = 0;
-    let picture = pipeline.generate(&request, 0, |state| previews += usize::from(preview.picture(state).is_some()));
-    let picture = pollster::block_on(picture).unwrap();
+    let count = |_: &_, foreseen: &[f32]| {
+        previews += usize::from(preview.picture(foreseen, manifest.latent_shape()).is_some());
+    };
+    let picture = pollster::block_on(pipeline.generate(&request, 0, count)).unwrap();
     assert_eq!((picture.width(), picture.height(), previews), (32, 32, 3));
 }
 

@@ -81,10 +81,10 @@ impl<E: Engine> Inference<E> {
         let first = state.step();
         while !state.is_done() {
             go_on(job)?;
-            denoiser.step(&mut state, &condition).await?;
+            let foreseen = denoiser.step(&mut state, &condition).await?;
             job.report_step(&state);
             if (state.step() - first).is_multiple_of(PREVIEW_EVERY) && !state.is_done() {
-                preview(&state, factors.as_ref(), job);
+                preview(&state, &foreseen, factors.as_ref(), job);
             }
         }
         go_on(job)?;
@@ -183,8 +183,9 @@ fn go_on(job: &Job) -> Result<(), RunError> {
     if job.should_stop() { Err(RunError::Stopped) } else { Ok(()) }
 }
 
-fn preview(state: &DenoiseState, factors: Option<&PreviewFactors>, job: &Job) {
-    if let Some(picture) = factors.and_then(|factors| factors.picture(state)) {
+fn preview(state: &DenoiseState, foreseen: &[f32], factors: Option<&PreviewFactors>, job: &Job) {
+    let DenoiseSettings { channels, height, width, .. } = *state.settings();
+    if let Some(picture) = factors.and_then(|factors| factors.picture(foreseen, [channels, height, width])) {
         job.report(JobEvent::Preview { step: state.step(), png: picture.to_png(None) });
     }
 }

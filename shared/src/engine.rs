@@ -230,6 +230,11 @@ pub trait Engine: Sized + Clone + Debug + Send + Sync + 'static {
         plain::group_norm::<Self>(x, groups, weight, bias, eps, activation)
     }
 
+    /// GEGLU, arXiv 2002.05202: `x · gelu(gate)` of `[…, 2·n]`, x before gate, to `[…, n]`.
+    fn geglu<const D: usize>(x: Self::Tensor<D>) -> Self::Tensor<D> {
+        plain::geglu::<Self, D>(x)
+    }
+
     /// Multi-head attention, `softmax(q·kᵀ / √(C / heads) + mask) · v`: `q` `[B, Tq, C]`, `k` and `v` `[B, Tk, C]` to
     /// `[B, Tq, C]`.
     fn attention(
@@ -321,6 +326,11 @@ impl<E: Engine, const D: usize> Tensor<E, D> {
     /// See [`Unary::Silu`].
     pub fn silu(self) -> Self {
         self.map(Unary::Silu)
+    }
+
+    /// `x · gelu(gate)` of the two halves of the last dimension.
+    pub fn geglu(self) -> Self {
+        Self(E::geglu(self.0))
     }
 
     /// See [`Unary::Gelu`].
@@ -451,6 +461,12 @@ pub mod plain {
         let centred = x.clone() - x.mean(dim);
         let variance = (centred.clone() * centred.clone()).mean(dim);
         centred / variance.affine(1.0, eps).map(Unary::Sqrt)
+    }
+
+    /// See [`Engine::geglu`].
+    pub fn geglu<E: Engine, const D: usize>(x: E::Tensor<D>) -> E::Tensor<D> {
+        let [x, gate] = Tensor::<E, D>(x).chunk(D - 1);
+        (x * gate.gelu()).0
     }
 
     /// See [`Engine::attention`].

@@ -58,11 +58,15 @@ impl<E: Engine> Denoiser<E> {
         PreparedCondition { cond: half(&condition.cond), uncond: half(&condition.uncond) }
     }
 
-    /// One step of a run that is not done.
+    /// One step of a run that is not done. Returns the finished latents `[C, H, W]` as this step foresees them.
     ///
     /// # Errors
     /// [`StepError`].
-    pub async fn step(&self, state: &mut DenoiseState, condition: &PreparedCondition<E>) -> Result<(), StepError> {
+    pub async fn step(
+        &self,
+        state: &mut DenoiseState,
+        condition: &PreparedCondition<E>,
+    ) -> Result<Vec<f32>, StepError> {
         let DenoiseSettings { channels, height, width, guidance, .. } = *state.settings();
         let sample = Tensor::from_host(state.model_input(), [1, channels, height, width], &self.device);
         let timestep = state.timestep();
@@ -210,7 +214,8 @@ impl<E: Engine> Pipeline<E> {
         }
     }
 
-    /// One picture from words to pixels; `on_step` hears of each state on the way.
+    /// One picture from words to pixels; `on_step` hears of each state on the way, and
+    /// of the finished latents as they are foreseen then.
     ///
     /// # Errors
     /// [`PipelineError`].
@@ -218,14 +223,14 @@ impl<E: Engine> Pipeline<E> {
         &self,
         request: &Request,
         index: u64,
-        mut on_step: impl FnMut(&DenoiseState),
+        mut on_step: impl FnMut(&DenoiseState, &[f32]),
     ) -> Result<Picture, PipelineError> {
         let condition = self.encoder.encode(&request.prompt, &request.pictures, &request.negative).await?;
         let condition = self.denoiser.prepare(&condition);
         let mut state = self.start(&request.settings, index)?;
         while !state.is_done() {
-            self.denoiser.step(&mut state, &condition).await?;
-            on_step(&state);
+            let foreseen = self.denoiser.step(&mut state, &condition).await?;
+            on_step(&state, &foreseen);
         }
         let DenoiseSettings { channels, height, width, .. } = *state.settings();
         Ok(self.decoder.decode(state.latents().to_vec(), [channels, height, width]).await?)

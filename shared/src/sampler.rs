@@ -171,7 +171,15 @@ impl Sampler {
         }
     }
 
-    /// The data that the network sees in `latents` when it says `output`.
+    /// The data that the network sees in its `input` at evaluation `index` when it says `output` (after guidance).
+    pub fn data_seen(&self, index: usize, input: &[f32], output: &[f32]) -> Vec<f32> {
+        let Step { from, to, .. } = self.steps[index];
+        // PNDM's second evaluation looks at the end of its first step, which is then taken again.
+        let level = if self.kind == SamplerKind::Pndm && index == 1 { to } else { from };
+        self.data(level, input, output)
+    }
+
+    /// The data in `latents` of a noise level when the network says `output` to them.
     fn data(&self, at: Level, latents: &[f32], output: &[f32]) -> Vec<f32> {
         let estimate = |(&x, &output): (&f32, &f32)| at.estimate(self.prediction, x.into(), output.into()).data as f32;
         latents.iter().zip(output).map(estimate).collect()

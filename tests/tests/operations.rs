@@ -147,7 +147,10 @@ impl<E: Engine> Bench<E> {
             self.record(format!("mean {shape:?} along {dim}"), &x.clone().mean(dim));
         }
         self.record(format!("softmax {shape:?}"), &x.clone().softmax());
-        self.record(format!("log_softmax {shape:?}"), &x.log_softmax());
+        self.record(format!("log_softmax {shape:?}"), &x.clone().log_softmax());
+        let [b, t, n] = shape;
+        let gated = self.draw([b, t, 2 * n]);
+        self.record(format!("geglu {shape:?}"), &gated.geglu());
 
         let [b, m, k] = shape;
         let n = self.size(40);
@@ -266,6 +269,7 @@ impl<E: Engine> Bench<E> {
             let numbers = self.numbers(3 * 5 * 33).iter().map(|x| x * scale + offset).collect();
             let x = Tensor::<E, 3>::from_host(numbers, [3, 5, 33], &self.device);
             self.record(format!("softmax of {scale} x + {offset}"), &x.clone().softmax());
+            self.record(format!("geglu of {scale} x + {offset}"), &x.clone().narrow(2, 0, 32).geglu().affine(1.0, 1.0));
             self.record(format!("log_softmax of {scale} x + {offset}"), &x.clone().log_softmax());
             for function in [Unary::Silu, Unary::Gelu, Unary::QuickGelu] {
                 self.record(format!("{function:?} of {scale} x + {offset}"), &x.clone().map(function).affine(1.0, 1.0));

@@ -48,8 +48,8 @@ fn assert_same(what: &str, a: &Picture, b: &Picture) {
 fn both_engines_make_the_same_picture() {
     for sampler in SamplerKind::ALL {
         let request = request(7, sampler, 8);
-        let burn = block_on(BURN.generate(&request, 0, |_| {})).unwrap();
-        let candle = block_on(CANDLE.generate(&request, 0, |_| {})).unwrap();
+        let burn = block_on(BURN.generate(&request, 0, |_, _| {})).unwrap();
+        let candle = block_on(CANDLE.generate(&request, 0, |_, _| {})).unwrap();
         assert_same(sampler.name(), &burn, &candle);
     }
 }
@@ -57,7 +57,7 @@ fn both_engines_make_the_same_picture() {
 #[test]
 fn a_run_can_change_engines_at_any_step() {
     let request = request(3, SamplerKind::DpmppTwoM, 6);
-    let whole = block_on(BURN.generate(&request, 0, |_| {})).unwrap();
+    let whole = block_on(BURN.generate(&request, 0, |_, _| {})).unwrap();
     let condition = block_on(BURN.encoder.encode(&request.prompt, &request.pictures, "")).unwrap();
     let start = BURN.start(&request.settings, 0).unwrap();
     for stop in 0..=start.evaluations() {
@@ -76,9 +76,9 @@ fn a_run_can_change_engines_at_any_step() {
 #[test]
 fn seeds_and_pictures_of_a_request_differ() {
     let request = request(7, SamplerKind::Ddim, 4);
-    let first = block_on(BURN.generate(&request, 0, |_| {})).unwrap();
-    let again = block_on(BURN.generate(&request, 0, |_| {})).unwrap();
-    let second = block_on(BURN.generate(&request, 1, |_| {})).unwrap();
+    let first = block_on(BURN.generate(&request, 0, |_, _| {})).unwrap();
+    let again = block_on(BURN.generate(&request, 0, |_, _| {})).unwrap();
+    let second = block_on(BURN.generate(&request, 1, |_, _| {})).unwrap();
     assert_eq!(first, again, "the same request makes the same bits");
     assert!(first.psnr(&second) < 30.0, "each picture of a request has its own noise");
 }

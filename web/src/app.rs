@@ -176,6 +176,7 @@ impl App {
 
     fn finish(&mut self, place: Place, png: Vec<u8>) {
         let Some(job) = &self.job else { return };
+        self.places.failure = None;
         self.phase = Phase::Done { seconds: (self.now_ms - job.started_ms) / 1000.0, place };
         // The server knows no prompt, so the recipe is written here.
         let helper = [Processor::Cpu, Processor::Gpu]
@@ -233,7 +234,13 @@ impl App {
     fn remedies(&self, failed: Option<Place>) -> Vec<Choice> {
         let places =
             [(Choice::Server, Place::Server), (Choice::Gpu, Place::DeviceGpu), (Choice::Cpu, Place::DeviceCpu)];
-        let mut places: Vec<_> = places.into_iter().filter(|(choice, _)| self.places.offers(*choice)).collect();
+        let is_good = |choice| match choice {
+            // A GPU that is emulated only takes longer than the processor that it is emulated on.
+            Choice::Gpu => self.places.adapter.as_ref().is_some_and(|adapter| !adapter.is_emulated),
+            _ => true,
+        };
+        let offered = |&(choice, _): &(Choice, Place)| self.places.offers(choice) && is_good(choice);
+        let mut places: Vec<_> = places.into_iter().filter(offered).collect();
         places.sort_by_key(|&(_, place)| Some(place) == failed);
         places.into_iter().map(|(choice, _)| choice).collect()
     }

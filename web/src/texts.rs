@@ -17,11 +17,11 @@ texts! {
     NO_SCRIPT = "This page computes its pictures itself, in WebAssembly. Please allow scripts for it.";
 
     PROMPT_LABEL = "Your sentence. Type words and put pictures between them.";
-    PROMPT_HINT = "Say what to make, with pictures as words";
+    PROMPT_HINT = "Words and pictures …";
     CREATURES = "Creatures";
-    CREATURES_HINT = "click one, or drag it into the sentence";
+    CREATURES_HINT = "click one, or drag it in";
     ADD_PICTURE = "Your own picture";
-    ADD_PICTURE_HINT = "or drop and paste pictures into the sentence";
+    ADD_PICTURE_HINT = "or drop one anywhere, or paste it";
     EXAMPLES = "Try";
 
     GENERATE = "Make the picture";
@@ -30,7 +30,7 @@ texts! {
     SEED = "Seed";
     DICE = "Another seed";
     LOCK = "Keep the seed";
-    MORE = "More";
+    MORE = "More settings";
     STEPS = "Steps";
     GUIDANCE = "Guidance";
     SAMPLER = "Sampler";
@@ -53,6 +53,7 @@ texts! {
     READY = "Ready.";
     WAITING_FOR_MODEL = "The model is still loading …";
     ENCODING = "Reading your sentence …";
+    DECODING = "Turning it into pixels …";
     SENDING = "Sending to the server …";
     FETCHING = "Fetching the picture …";
     CANCELLED = "Cancelled. Your sentence is as it was.";
@@ -68,9 +69,9 @@ texts! {
     SERVER_GONE = "The server does not answer any more. Your sentence and the steps so far are kept.";
     DEVICE_STOPPED = "This device stopped in the middle. Your sentence and the steps so far are kept.";
     WORKER_STOPPED = "The part of the page that computes has stopped.";
-    GO_ON_SERVER = "Go on on the server";
-    GO_ON_GPU = "Go on with the GPU";
-    GO_ON_CPU = "Go on with this device";
+    GO_ON_SERVER = "Continue on the server";
+    GO_ON_GPU = "Continue on the GPU";
+    GO_ON_CPU = "Continue on this device";
     TRY_AGAIN = "Try again";
 }
 
@@ -124,7 +125,7 @@ pub fn done(seconds: f64, place: &str) -> String {
 
 /// A run that changed its place.
 pub fn moved(step: usize, from: &str, to: &str) -> String {
-    format!("Stopped after step {step} {from}; it goes on {to}.")
+    format!("Stopped after step {step} {from}, continued {to}.")
 }
 
 /// Name of a pasted or dropped picture that has none.
@@ -157,7 +158,7 @@ pub fn file_name(seed: u64) -> String {
     format!("kosmos-{seed}.png")
 }
 
-/// The end of "Made in 3 s …" and "goes on …".
+/// The end of "Made in 3 s …" and "continued …".
 pub mod place {
     /// On this device's GPU.
     pub const GPU: &str = "on this device's GPU";

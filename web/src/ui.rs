@@ -132,7 +132,6 @@ impl Page {
             Effect::Picture(png) => {
                 let app = self.app.borrow();
                 self.stage.show_picture(png, &texts::result_label(&app.description()), app.seed().unwrap_or_default());
-                self.controls.next_seed();
             }
             Effect::Saveable(png) => self.stage.set_file(png),
             Effect::Remember(choice) => controls::remember_choice(choice),
@@ -252,6 +251,11 @@ impl Page {
             "Escape" => page.happened(Event::Cancel),
             _ => {}
         });
+        // Whoever goes on writing has read the notice.
+        for (id, event) in [("prompt", "input"), ("creatures", "click"), ("examples", "click")] {
+            let page = self.clone();
+            dom::on(&dom::by_id::<HtmlElement>(id), event, move |_: web_sys::Event| page.notify(""));
+        }
         // A file that is dropped beside the sentence must not replace the page.
         dom::on(&dom::window(), "dragover", |event: web_sys::DragEvent| event.prevent_default());
         let page = self.clone();
@@ -278,6 +282,8 @@ impl Page {
             return self.notify(texts::NOTHING_TO_MAKE);
         }
         self.notify("");
+        let is_done = matches!(self.app.borrow().phase(), Phase::Done { .. });
+        self.controls.renew_seed(self.app.borrow().seed().filter(|_| is_done));
         let (prompt, numbers) = draft.numbered();
         let order = Order {
             prompt,
@@ -300,7 +306,7 @@ impl Page {
         palette::insert(&self.palette, &self.editor, number);
     }
 
-    /// Tells the person something about the sentence; nothing takes it back.
+    /// Tells the person something about the sentence; an empty message takes it back.
     fn notify(&self, message: &str) {
         let notice: HtmlElement = dom::by_id("notice");
         dom::set_flag(&notice, "hidden", message.is_empty());

@@ -50,5 +50,6 @@ async function networkFirst(request) {
 
 async function kept(request, options) {
   const cache = await caches.open(CACHE);
-  return cache.match(request, options);
+  // Answers vary by the request's origin and encodings, which differ between a script and what was asked for in advance.
+  return cache.match(request, { ignoreVary: true, ...options });
 }

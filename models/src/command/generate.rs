@@ -100,8 +100,9 @@ impl Arguments {
         for index in 0..self.count {
             let begin = Instant::now();
             let bar = self.progress(index, pipeline.start(&request.settings, index)?.evaluations());
-            let picture =
-                pollster::block_on(pipeline.generate(&request, index, |state| bar.set_position(state.step() as u64)))?;
+            let picture = pollster::block_on(
+                pipeline.generate(&request, index, |state, _| bar.set_position(state.step() as u64)),
+            )?;
             bar.finish_and_clear();
             let path = self.path(index);
             let recipe = pipeline.recipe(&request, index, &picture);

@@ -8,7 +8,6 @@ use kosmosg::bundle::{self, Defaults, FORMAT, Family, Folder, Manifest, PartFile
 use kosmosg::engine::burn::{Burn, BurnDevice};
 use kosmosg::pipeline::Pipeline;
 use kosmosg::sampler::SamplerKind;
-use kosmosg::schedule::SchedulerConfig;
 use kosmosg::weights::DType;
 
 use super::config::{Networks, TrainConfig};
@@ -37,7 +36,7 @@ pub fn export(run: &Path, config: &TrainConfig, out: &Path) -> anyhow::Result<Ma
         family: Family::KosmosG,
         picture_size: config.picture_size,
         networks: bundle::Networks { kosmosg, unet, vae: vae_config(run)?, text: Some(text) },
-        scheduler: SchedulerConfig::stable_diffusion(),
+        scheduler: config.scheduler(),
         defaults: Defaults { sampler: SamplerKind::DpmppTwoM, steps: 20, guidance: 4.0 },
         preview: Some(preview::fit(&Autoencoder::new(&shared)?, config.picture_size)?),
         tokenizer: PartFile::new("tokenizer.json", &tokenizer),

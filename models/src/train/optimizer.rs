@@ -1,9 +1,10 @@
 //! AdamW (arXiv 1711.05101) on the device, and a moving average of what it arrives at.
 
 use std::collections::BTreeMap;
+use std::ops::{Add, Div, Mul, Sub};
 
 use kosmosg::engine::Unary;
-use kosmosg::engine::burn::train::{Gradients, plain, track_again};
+use kosmosg::engine::burn::train::{Gradients, plain, squared_norm, track_again, update};
 use kosmosg::engine::burn::{Burn, BurnDevice};
 use kosmosg::engine::{EngineError, Tensor};
 use kosmosg::weights::HostTensor;
@@ -59,7 +60,7 @@ impl AdamW {
     pub fn gather(&self, parameters: &Parameters, gradients: &mut Gradients, device: &BurnDevice) -> Step {
         let gradients: Vec<_> =
             self.moments.iter().map(|moments| gradients.take(parameters.value(&moments.name))).collect();
-        let squares = gradients.iter().flatten().map(|g| (g.clone() * g.clone()).sum(0)).collect::<Vec<_>>();
+        let squares = gradients.iter().flatten().map(|g| squared_norm(g.clone())).collect::<Vec<_>>();
         let norm_squared = match squares.is_empty() {
             true => plain(constant(vec![0.0], device)),
             false => Tensor::cat(squares, 0).sum(0),
@@ -88,16 +89,18 @@ impl AdamW {
             let (first, second) = match gradient {
                 Some(gradient) => {
                     let decay = if moments.decays { training.weight_decay } else { 0.0 };
-                    let (next, first, second) = rule.apply(value, gradient, first, second, decay);
+                    let tensors = [value, gradient, first, second];
+                    let [next, _, first, second] = update(tensors, |x| rule.apply(x, decay), |x| rule.apply(x, decay));
                     value = next;
                     parameters.set(&moments.name, track_again(value.clone()));
                     (first, second)
                 }
                 None => (first, second),
             };
-            let average = average
-                .zip(keep)
-                .map(|(average, keep)| average.affine(keep as f32, 0.0) + value.affine((1.0 - keep) as f32, 0.0));
+            let average = average.zip(keep).map(|(average, keep)| {
+                let [average, _] = update([average, value], |x| mean(x, keep), |x| mean(x, keep));
+                average
+            });
             Moments { first, second, average, ..moments }
         });
         self.moments = updated.collect();
@@ -177,23 +180,60 @@ struct Rule {
 }
 
 impl Rule {
-    /// Value and moments after the update.
-    fn apply(
-        &self,
-        value: Tensor<Burn, 1>,
-        gradient: Tensor<Burn, 1>,
-        first: Tensor<Burn, 1>,
-        second: Tensor<Burn, 1>,
-        decay: f64,
-    ) -> (Tensor<Burn, 1>, Tensor<Burn, 1>, Tensor<Burn, 1>) {
+    /// Value, gradient and moments after the update.
+    #[inline(always)]
+    fn apply<T: Arithmetic>(&self, [value, gradient, first, second]: [T; 4], decay: f64) -> [T; 4] {
         let [b1, b2] = self.betas;
-        let times = |x: Tensor<Burn, 1>, factor: f64| x.affine(factor as f32, 0.0);
         let square = gradient.clone() * gradient.clone();
-        let first = times(first, b1) + times(gradient, (1.0 - b1) * self.scale);
-        let second = times(second, b2) + times(square, (1.0 - b2) * self.scale * self.scale);
-        let root = second.clone().map(Unary::Sqrt).affine(self.bias[1].sqrt().recip() as f32, self.eps as f32);
-        let change = times(first.clone() / root, self.lr / self.bias[0]);
-        (times(value, 1.0 - self.lr * decay) - change, first, second)
+        let first = first.times(b1) + gradient.clone().times((1.0 - b1) * self.scale);
+        let second = second.times(b2) + square.times((1.0 - b2) * self.scale * self.scale);
+        let root = second.clone().sqrt().times(self.bias[1].sqrt().recip()).plus(self.eps);
+        let change = (first.clone() / root).times(self.lr / self.bias[0]);
+        [value.times(1.0 - self.lr * decay) - change, gradient, first, second]
+    }
+}
+
+/// A moving average after it saw a value, and that value.
+#[inline(always)]
+fn mean<T: Arithmetic>([average, value]: [T; 2], keep: f64) -> [T; 2] {
+    [average.times(keep) + value.clone().times(1.0 - keep), value]
+}
+
+/// A number, or a tensor of them.
+trait Arithmetic: Clone + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self> {
+    fn times(self, factor: f64) -> Self;
+    fn plus(self, summand: f64) -> Self;
+    fn sqrt(self) -> Self;
+}
+
+impl Arithmetic for f32 {
+    #[inline(always)]
+    fn times(self, factor: f64) -> Self {
+        self * factor as f32
+    }
+
+    #[inline(always)]
+    fn plus(self, summand: f64) -> Self {
+        self + summand as f32
+    }
+
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        f32::sqrt(self)
+    }
+}
+
+impl Arithmetic for Tensor<Burn, 1> {
+    fn times(self, factor: f64) -> Self {
+        self.affine(factor as f32, 0.0)
+    }
+
+    fn plus(self, summand: f64) -> Self {
+        self.affine(1.0, summand as f32)
+    }
+
+    fn sqrt(self) -> Self {
+        self.map(Unary::Sqrt)
     }
 }
 
@@ -202,4 +242,34 @@ impl Rule {
 fn decays(name: &str, shape: &[usize]) -> bool {
     shape.len() > 1 && name.ends_with(".weight") && !name.contains("embed")
         || name.ends_with("encoder_proj.embed_tokens.weight")
+}
+
+#[cfg(test)]
+mod tests {
+    use kosmosg::noise::gaussian;
+
+    use super::*;
+
+    /// On the CPU numbers are updated one by one, elsewhere tensors as a whole.
+    #[test]
+    fn both_ways_to_update_agree() {
+        let rule = Rule { lr: 0.01, betas: [0.9, 0.99], bias: [0.5, 0.2], eps: 1e-8, scale: 0.7 };
+        let device = BurnDevice::cpu();
+        let n = 70_001;
+        let tensors: [_; 4] = std::array::from_fn(|i| {
+            let numbers = gaussian(1, i as u64, n);
+            constant(if i == 3 { numbers.iter().map(|x| x * x).collect() } else { numbers }, &device)
+        });
+        let host = |x: &Tensor<Burn, 1>| pollster::block_on(x.to_host()).unwrap();
+        let by_number = update(tensors.clone(), |x| rule.apply(x, 0.1), |_| unreachable!("on the CPU"));
+        let by_tensor = rule.apply(tensors.clone(), 0.1);
+        for (ours, theirs) in by_number.iter().zip(&by_tensor) {
+            for (ours, theirs) in host(ours).iter().zip(host(theirs)) {
+                assert!((ours - theirs).abs() <= 1e-5 * (1.0 + theirs.abs()), "{ours} {theirs}");
+            }
+        }
+        let squares: f64 = host(&tensors[0]).iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+        let norm = host(&squared_norm(tensors[0].clone()))[0];
+        assert!((f64::from(norm) / squares - 1.0).abs() < 1e-5, "{norm} {squares}");
+    }
 }

@@ -85,6 +85,7 @@ impl Shared {
         let mut basis = json!({ "networks": networks, "picture_size": self.config.picture_size });
         if stage != Stage::Vae {
             basis["world"] = world().into();
+            basis["prediction_type"] = json!(self.config.prediction_type);
         }
         for &earlier in stage.needs() {
             basis["stages"][earlier.name()] = file_hash(&result_path(&self.run, earlier)?)?.into();

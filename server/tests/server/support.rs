@@ -215,9 +215,10 @@ impl Runner for Puppet {
                 // The test is over.
                 Err(_) => return Err(RunError::Stopped),
             }
-            state.advance(&vec![0.1; state.latents().len()]).unwrap();
+            let foreseen = state.advance(&vec![0.1; state.latents().len()]).unwrap();
             job.report_step(&state);
-            let preview = bundle.manifest().preview_factors().unwrap().picture(&state).unwrap();
+            let manifest = bundle.manifest();
+            let preview = manifest.preview_factors().unwrap().picture(&foreseen, manifest.latent_shape()).unwrap();
             job.report(JobEvent::Preview { step: state.step(), png: preview.to_png(None) });
         }
         Ok(Picture::new(1, 1, vec![1, 2, 3]).unwrap().to_png(None))

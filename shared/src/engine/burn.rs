@@ -221,6 +221,13 @@ impl Engine for Burn {
         plain::group_norm::<Self>(x, groups, weight, bias, eps, activation)
     }
 
+    fn geglu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+        if on_cpu(&x) {
+            return cpu::apply(cpu::Geglu, [x.into()]);
+        }
+        plain::geglu::<Self, D>(x)
+    }
+
     fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, mask: &Mask<Self>) -> Tensor<3> {
         if on_cpu(&q) {
             let visible = match mask {

@@ -61,10 +61,8 @@ impl<E: Engine> SpatialTransformer<E> {
         x + tokens.permute([0, 2, 1]).reshape([b, c, h, w])
     }
 
-    /// GEGLU, arXiv 2002.05202.
     fn feed_forward(&self, x: Tensor<E, 3>) -> Tensor<E, 3> {
-        let [x, gate] = self.ff_in.forward(x).chunk(2);
-        self.ff_out.forward(x * gate.gelu())
+        self.ff_out.forward(self.ff_in.forward(x).geglu())
     }
 }
 

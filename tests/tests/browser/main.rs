@@ -1,6 +1,7 @@
 //! The page in a real Chromium: what a person does, and what a person then sees.
 #![allow(clippy::unwrap_used, reason = "what cannot be unwrapped here has failed the test")]
 
+use std::path::Path;
 use std::time::Duration;
 
 use kosmosg::noise;
@@ -69,6 +70,21 @@ async fn a_server_that_goes_away_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn after_the_first_visit_the_page_needs_no_network() {
+    let mut server = Server::start().await;
+    let page = Page::open(&server.address("/")).await;
+    page.wait_until_kept(PATIENCE).await;
+    server.stop();
+    page.reload().await;
+    assert!(!page.offers(Where::Server).await, "there is no server any more");
+    page.write_sentence(SEED, STEPS).await;
+    page.choose(Where::Cpu).await;
+    let psnr = page.generate(PATIENCE).await.psnr(&page::expected(SEED, STEPS));
+    assert!(psnr >= SAME_PICTURE, "{psnr:.1} dB");
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_same_seed_is_the_same_noise_everywhere() {
     let server = Server::start().await;
     let page = Page::open(&server.address("/")).await;
@@ -86,7 +102,7 @@ async fn webgpu_agrees_with_the_public_implementations() {
     let page = Page::open(&server.address("/")).await;
     page.choose(Where::Gpu).await;
     for fixture in ["kosmosg", "sd"] {
-        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(fixture);
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(fixture);
         let files = read(&dir).unwrap();
         let names: Vec<&String> = files.keys().collect();
         let request = serde_json::json!({ "verify": { "files": names } }).to_string();
@@ -99,5 +115,20 @@ async fn webgpu_agrees_with_the_public_implementations() {
             assert!(error <= 1e-4, "{fixture}: {row}");
         }
     }
+    page.close().await;
+}
+
+/// No check: makes the README's picture anew, from the built page and the built-in model as they are.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "writes docs/page.png"]
+async fn picture_of_the_page() {
+    let server = Server::start().await;
+    let page = Page::open(&server.address("/")).await;
+    page.write_sentence(SEED, 30).await;
+    page.choose(Where::Cpu).await;
+    page.generate(PATIENCE).await;
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    std::fs::create_dir_all(&docs).unwrap();
+    page.photograph(&docs.join("page.png")).await;
     page.close().await;
 }

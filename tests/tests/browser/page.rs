@@ -1,6 +1,9 @@
 //! The page as a person uses it.
 
 use std::fmt::Debug;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -19,6 +22,8 @@ use crate::server::free_port;
 
 const CREATURE: u64 = 5;
 const GUIDANCE: f64 = 4.0;
+/// Width and height of a photograph of the page.
+const PHOTOGRAPH: (u32, u32) = (1200, 800);
 
 /// Where a person wants the picture made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,10 +33,23 @@ pub enum Where {
     Server,
 }
 
+impl Where {
+    /// The choice's element.
+    fn id(self) -> &'static str {
+        match self {
+            Where::Cpu => "where-cpu",
+            Where::Gpu => "where-gpu",
+            Where::Server => "where-server",
+        }
+    }
+}
+
 /// A tab of a Chromium of its own.
 pub struct Page {
     driver: WebDriver,
     chromedriver: Child,
+    /// Where chromedriver listens.
+    port: u16,
     _profile: tempfile::TempDir,
 }
 
@@ -70,9 +88,25 @@ impl Page {
         };
         driver.set_script_timeout(Duration::from_secs(900)).await.unwrap();
         driver.goto(address).await.unwrap();
-        let page = Self { driver, chromedriver, _profile: profile };
+        let page = Self { driver, chromedriver, port, _profile: profile };
         page.wait_for_state("ready", Duration::from_secs(120)).await;
         page
+    }
+
+    /// Waits until everything is kept for when there is no network: then the service worker takes the page over.
+    pub async fn wait_until_kept(&self, patience: Duration) {
+        let begin = Instant::now();
+        let is_kept = "return navigator.serviceWorker.controller !== null";
+        while self.script(is_kept, vec![]).await != json!(true) {
+            assert!(begin.elapsed() < patience, "kept for when there is no network within {patience:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Opens the page again and waits until the model is loaded.
+    pub async fn reload(&self) {
+        self.driver.refresh().await.unwrap();
+        self.wait_for_state("ready", Duration::from_secs(120)).await;
     }
 
     /// Types `a … on the beach` and drops a creature's picture into the gap; sets everything else.
@@ -123,18 +157,18 @@ impl Page {
         self.script(read, vec![]).await.as_str().unwrap().to_owned()
     }
 
+    /// Whether a place can be chosen.
+    pub async fn offers(&self, place: Where) -> bool {
+        self.driver.find(By::Id(place.id())).await.unwrap().is_enabled().await.unwrap()
+    }
+
     pub async fn choose(&self, place: Where) {
-        let id = match place {
-            Where::Cpu => "where-cpu",
-            Where::Gpu => "where-gpu",
-            Where::Server => "where-server",
-        };
         let begin = Instant::now();
-        while !self.driver.find(By::Id(id)).await.unwrap().is_enabled().await.unwrap() {
+        while !self.offers(place).await {
             assert!(begin.elapsed() < Duration::from_secs(30), "{place:?} can be chosen");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        self.script("document.getElementById(arguments[0]).click()", vec![json!(id)]).await;
+        self.script("document.getElementById(arguments[0]).click()", vec![json!(place.id())]).await;
         self.wait_for_ready(Duration::from_secs(300)).await;
     }
 
@@ -215,6 +249,16 @@ impl Page {
         self.driver.find(By::Css(css)).await.unwrap().text().await.unwrap()
     }
 
+    /// Writes what a person sees now into a PNG file.
+    pub async fn photograph(&self, file: &Path) {
+        let frame = "document.documentElement.style.scrollbarWidth = 'none';
+            return [outerWidth - innerWidth, outerHeight - innerHeight]";
+        let frame = self.script(frame, vec![]).await;
+        let outer = |axis: usize, inner: u32| inner + frame[axis].as_u64().unwrap() as u32;
+        self.driver.set_window_rect(0, 0, outer(0, PHOTOGRAPH.0), outer(1, PHOTOGRAPH.1)).await.unwrap();
+        self.driver.screenshot(file).await.unwrap();
+    }
+
     pub async fn close(self) {
         self.driver.clone().quit().await.unwrap();
     }
@@ -243,7 +287,14 @@ impl Page {
 
 impl Drop for Page {
     fn drop(&mut self) {
-        // It may have ended already, and with it its Chromium.
+        // Killed, chromedriver leaves its Chromium behind; asked, it ends both, and then the line.
+        if let Ok(mut line) = TcpStream::connect(("127.0.0.1", self.port)) {
+            line.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            // Whatever goes wrong here, it is killed next.
+            let _ = line.write_all(b"GET /shutdown HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            let _ = line.read_to_end(&mut Vec::new());
+        }
+        // It may have ended already.
         if self.chromedriver.kill().is_ok() {
             self.chromedriver.wait().unwrap();
         }
@@ -260,7 +311,7 @@ pub fn expected(seed: u64, steps: usize) -> Picture {
         negative: String::new(),
         settings: GenerateSettings { seed, sampler: None, steps: Some(steps), guidance: Some(GUIDANCE) },
     };
-    pollster::block_on(pipeline.generate(&request, 0, |_| {})).unwrap()
+    pollster::block_on(pipeline.generate(&request, 0, |_, _| {})).unwrap()
 }
 
 fn creature() -> Picture {

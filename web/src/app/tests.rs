@@ -205,10 +205,7 @@ fn the_server_goes_on_where_the_device_failed() {
     scene.fails(Fault::DeviceLost);
     let job = scene.server_takes();
     assert!(matches!(job, JobRequest::Denoise { state, .. } if state.step() == 6));
-    assert_eq!(
-        scene.app.moved().unwrap(),
-        "Stopped after step 6 on this device's processor; it goes on on the server."
-    );
+    assert_eq!(scene.app.moved().unwrap(), "Stopped after step 6 on this device's processor, continued on the server.");
 }
 
 #[test]

@@ -52,9 +52,9 @@ impl Controls {
         }
     }
 
-    /// Another seed, unless the person wants to keep this one: the same again would make the same picture.
-    pub fn next_seed(&self) {
-        if !self.lock.checked() {
+    /// Takes another seed if this one made the `last` picture, unless the person wants to keep it: it would make the same.
+    pub fn renew_seed(&self, last: Option<u64>) {
+        if !self.lock.checked() && last == Some(self.seed()) {
             self.roll();
         }
     }

@@ -88,13 +88,12 @@ impl Model {
             return Err(unusable(format!("the picture's latents are {shape:?}; this model's are {expected:?}")));
         }
         let condition = self.denoiser.prepare(condition);
-        Ok(Run { model: self, condition, state, pace: Pace::default(), fail_at_step })
+        let foreseen = state.latents().to_vec();
+        Ok(Run { model: self, condition, state, foreseen, pace: Pace::default(), fail_at_step })
     }
 
-    async fn decode(&self, state: &DenoiseState) -> Result<Picture, Failure> {
-        let settings = state.settings();
-        let shape = [settings.channels, settings.height, settings.width];
-        Ok(self.decoder.decode(state.latents().to_vec(), shape).await?)
+    async fn decode(&self, latents: &[f32]) -> Result<Picture, Failure> {
+        Ok(self.decoder.decode(latents.to_vec(), self.manifest.latent_shape()).await?)
     }
 }
 
@@ -103,6 +102,8 @@ pub struct Run {
     model: Rc<Model>,
     condition: PreparedCondition<Burn>,
     state: DenoiseState,
+    /// The finished latents as the last step foresaw them.
+    foreseen: Vec<f32>,
     pace: Pace,
     fail_at_step: Option<usize>,
 }
@@ -117,7 +118,7 @@ impl Run {
             device::lose(&self.model.device)?;
         }
         let started = js::now_ms();
-        self.model.denoiser.step(&mut self.state, &self.condition).await?;
+        self.foreseen = self.model.denoiser.step(&mut self.state, &self.condition).await?;
         let seconds = (js::now_ms() - started) / 1000.0;
         self.pace.step(seconds);
         Ok(Some(Reply::Step { state: self.state.clone(), seconds }))
@@ -129,10 +130,12 @@ impl Run {
             return Ok(None);
         }
         let started = js::now_ms();
-        let guess = self.model.manifest.preview.as_ref().and_then(|factors| factors.picture(&self.state));
+        let manifest = &self.model.manifest;
+        let guess =
+            manifest.preview_factors().and_then(|factors| factors.picture(&self.foreseen, manifest.latent_shape()));
         let picture = match guess {
             Some(picture) => picture,
-            None if self.pace.affords_preview() => self.model.decode(&self.state).await?,
+            None if self.pace.affords_preview() => self.model.decode(&self.foreseen).await?,
             None => return Ok(None),
         };
         let png = picture.to_png(None);
@@ -143,7 +146,7 @@ impl Run {
 
     /// The finished picture.
     pub async fn picture(&self) -> Result<Picture, Failure> {
-        self.model.decode(&self.state).await
+        self.model.decode(self.state.latents()).await
     }
 }
 

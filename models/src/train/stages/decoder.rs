@@ -8,7 +8,7 @@ use std::sync::Arc;
 use kosmosg::clip_text::ClipText;
 use kosmosg::engine::Tensor;
 use kosmosg::engine::burn::Burn;
-use kosmosg::schedule::{NoiseSchedule, SchedulerConfig};
+use kosmosg::schedule::NoiseSchedule;
 use kosmosg::unet::UNet;
 use kosmosg::weights::{WeightError, Weights};
 
@@ -39,7 +39,7 @@ impl DecoderTask {
         Ok(Self {
             shared: shared.clone(),
             vae: Autoencoder::new(shared)?,
-            schedule: Arc::new(NoiseSchedule::from_config(&SchedulerConfig::stable_diffusion())?),
+            schedule: Arc::new(NoiseSchedule::from_config(&shared.config.scheduler())?),
         })
     }
 }

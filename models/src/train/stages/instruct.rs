@@ -9,7 +9,7 @@ use kosmosg::engine::Tensor;
 use kosmosg::engine::burn::Burn;
 use kosmosg::noise::Rng;
 use kosmosg::picture::Picture;
-use kosmosg::schedule::{NoiseSchedule, SchedulerConfig};
+use kosmosg::schedule::NoiseSchedule;
 use kosmosg::unet::UNet;
 use kosmosg::weights::{HostTensor, WeightError, Weights};
 
@@ -50,7 +50,7 @@ impl InstructTask {
         Ok(Self {
             vae: Autoencoder::new(shared)?,
             unet: decoder.build(|weights| UNet::new(&weights.at("unet"), &shared.config.networks.unet))?,
-            schedule: Arc::new(NoiseSchedule::from_config(&SchedulerConfig::stable_diffusion())?),
+            schedule: Arc::new(NoiseSchedule::from_config(&shared.config.scheduler())?),
             known,
             shared: shared.clone(),
         })

@@ -12,7 +12,7 @@ use ::burn::backend::flex::FlexTensor;
 use ::burn::backend::{DispatchDevice, Flex, TensorMetadata};
 use ::burn::tensor::{Bytes, DType, Device, Shape};
 
-pub(super) use activation::Activate;
+pub(super) use activation::{Activate, Geglu};
 pub(super) use attention::{Attention, Visible};
 pub(super) use conv::Conv;
 pub(super) use linear::{Linear, Rows};
@@ -27,6 +27,8 @@ mod linear;
 mod matmul;
 mod norm;
 mod parallel;
+#[cfg(feature = "autodiff")]
+pub(super) mod places;
 mod simd;
 
 /// A function of `N` tensors, and its derivative.

@@ -81,6 +81,8 @@ operations! {
     silu: [197], |x, device| x[0].clone().affine(3.0, 0.0).silu();
     silu_of_a_permutation: [60], |x, device| x[0].clone().reshape([3, 4, 5]).permute([2, 0, 1]).silu();
     gelu: [197], |x, device| x[0].clone().affine(2.0, 0.0).gelu();
+    geglu: [192], |x, device| x[0].clone().affine(2.0, 0.0).reshape([3, 8, 8]).geglu();
+    geglu_on_threads: [36864], |x, device| x[0].clone().affine(2.0, 0.0).reshape([1152, 32]).geglu();
     quick_gelu: [197], |x, device| x[0].clone().affine(2.0, 0.0).map(Unary::QuickGelu);
     sum: [60], |x, device| x[0].clone().reshape([3, 4, 5]).sum(1);
     mean_all: [60], |x, device| x[0].clone().reshape([3, 4, 5]).mean_all();

@@ -5,7 +5,7 @@
 
 use ::burn::tensor::TensorData;
 
-use super::{Burn, BurnDevice};
+use super::{Burn, BurnDevice, cpu};
 use crate::engine::Tensor;
 
 /// A flat tensor that [`backward`] finds the gradient of.
@@ -37,6 +37,29 @@ impl Gradients {
     pub fn take(&mut self, tracked: &Tensor<Burn, 1>) -> Option<Tensor<Burn, 1>> {
         tracked.0.grad_remove(&mut self.0).map(Tensor)
     }
+}
+
+/// Replaces what stands at each place of flat [plain] tensors of one length by `on_numbers` of it, in one pass on all cores, if
+/// they are on the CPU. Elsewhere `on_tensors` does the same with operations on whole tensors.
+pub fn update<const N: usize>(
+    tensors: [Tensor<Burn, 1>; N],
+    on_numbers: impl Fn([f32; N]) -> [f32; N] + Sync + Send,
+    on_tensors: impl FnOnce([Tensor<Burn, 1>; N]) -> [Tensor<Burn, 1>; N],
+) -> [Tensor<Burn, 1>; N] {
+    if tensors.iter().all(|x| cpu::is_cpu(&x.0.device())) {
+        cpu::places::update(tensors.map(|x| x.0), on_numbers).map(Tensor)
+    } else {
+        on_tensors(tensors)
+    }
+}
+
+/// The sum of a flat [plain] tensor's squares, `[1]`.
+pub fn squared_norm(x: Tensor<Burn, 1>) -> Tensor<Burn, 1> {
+    if cpu::is_cpu(&x.0.device()) {
+        let device = x.device();
+        return Tensor::from_host(vec![cpu::places::squared_norm(x.0)], [1], &device);
+    }
+    (x.clone() * x).sum(0)
 }
 
 /// The same numbers on the device without gradients.

@@ -1,5 +1,7 @@
 //! Activations, one pass over memory each.
 
+use ::burn::backend::TensorMetadata;
+
 use super::simd::{normal, sigmoid, wide};
 use super::{Array, Kernel, parallel};
 use crate::engine::Unary;
@@ -36,6 +38,62 @@ impl Kernel<1> for Activate {
             Unary::QuickGelu => map_2(data, gradient, |x, dy| dy * silu_slope(QUICK_GELU * x)),
             other => unreachable!("{other:?} is no activation"),
         };
+        [Some(x.like(dx))]
+    }
+}
+
+/// GEGLU: `x · gelu(gate)` of `[…, 2·n]`, x before gate, to `[…, n]`.
+#[derive(Debug, Clone)]
+pub struct Geglu;
+
+impl Kernel<1> for Geglu {
+    fn forward(&self, [x]: [&Array; 1]) -> (Array, Vec<f32>) {
+        let (x, mut shape) = (x.data(), x.0.shape());
+        let last = shape.num_dims() - 1;
+        let n = shape[last] / 2;
+        shape[last] = n;
+        let mut y = vec![0.0; x.len() / 2];
+        let rows = (TASK / n).max(1);
+        parallel::map(x.len(), y.chunks_mut(rows * n).zip(x.chunks(rows * 2 * n)).collect(), |(y, x)| {
+            let (y, x): (&mut [f32], &[f32]) = (y, x);
+            wide(
+                #[inline(always)]
+                || {
+                    for (y, x) in y.chunks_exact_mut(n).zip(x.chunks_exact(2 * n)) {
+                        let (x, gate) = x.split_at(n);
+                        for ((y, x), gate) in y.iter_mut().zip(x).zip(gate) {
+                            *y = x * gate * normal(*gate).0;
+                        }
+                    }
+                },
+            );
+        });
+        (Array::new(y, shape), vec![])
+    }
+
+    fn backward(&self, [x]: [&Array; 1], _: &[f32], gradient: &Array, _: [bool; 1]) -> [Option<Array>; 1] {
+        let shape = x.0.shape();
+        let n = shape[shape.num_dims() - 1] / 2;
+        let (numbers, dy) = (x.data(), gradient.data());
+        let mut dx = vec![0.0; numbers.len()];
+        let rows = (TASK / n).max(1);
+        let inputs = numbers.chunks(rows * 2 * n).zip(dy.chunks(rows * n));
+        parallel::map(numbers.len(), dx.chunks_mut(rows * 2 * n).zip(inputs).collect(), |(dx, (x, dy))| {
+            let (dx, x, dy): (&mut [f32], &[f32], &[f32]) = (dx, x, dy);
+            wide(
+                #[inline(always)]
+                || {
+                    for ((dx, x), dy) in dx.chunks_exact_mut(2 * n).zip(x.chunks_exact(2 * n)).zip(dy.chunks_exact(n)) {
+                        let ((dx, dgate), (x, gate)) = (dx.split_at_mut(n), x.split_at(n));
+                        for ((((dx, dgate), x), gate), dy) in dx.iter_mut().zip(dgate).zip(x).zip(gate).zip(dy) {
+                            let (below, density) = normal(*gate);
+                            *dx = dy * gate * below;
+                            *dgate = dy * x * (below + gate * density);
+                        }
+                    }
+                },
+            );
+        });
         [Some(x.like(dx))]
     }
 }

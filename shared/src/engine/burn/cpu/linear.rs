@@ -27,10 +27,10 @@ impl Kernel<3> for Linear {
         let weight = self.weight(weight);
         let [input, output] = weight.shape();
         let rows = x.data().len() / input;
-        let mut y = Vec::with_capacity(rows * output);
-        (0..rows).for_each(|_| y.extend_from_slice(bias.data()));
+        let mut y = vec![0.0; rows * output];
         share(&mut y, output, rows, |start, y, threads| {
             let left = Matrix::new(&x.data()[start * input..], y.len() / output, input);
+            y.chunks_exact_mut(output).for_each(|y| y.copy_from_slice(bias.data()));
             product(y, output, Before::Add, (1.0, left, weight), threads);
         });
         let mut shape = x.0.shape();
