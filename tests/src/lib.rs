@@ -1,3 +1,5 @@
 //! What the tests that span crates share.
 
+pub mod browser;
+pub mod memory;
 pub mod reference;

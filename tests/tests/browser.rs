@@ -6,11 +6,7 @@ use std::time::Duration;
 
 use kosmosg::noise;
 use kosmosg_models::verify::read;
-use page::{Page, Where};
-use server::Server;
-
-mod page;
-mod server;
+use kosmosg_tests::browser::{Page, Server, Where, expected};
 
 /// The page's pictures and the command line's differ less than this, in dB of PSNR.
 const SAME_PICTURE: f64 = 40.0;
@@ -23,7 +19,7 @@ const SEED: u64 = 11;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_creature_dropped_into_a_sentence_comes_out_on_every_device() {
     let server = Server::start().await;
-    let expected = page::expected(SEED, STEPS);
+    let expected = expected(SEED, STEPS);
     let page = Page::open(&server.address("/")).await;
     page.write_sentence(SEED, STEPS).await;
     for (place, patience) in [(Where::Cpu, PATIENCE), (Where::Server, PATIENCE), (Where::Gpu, GPU_PATIENCE)] {
@@ -42,7 +38,7 @@ async fn a_device_that_fails_in_the_middle_hands_over_to_the_server() {
     page.write_sentence(SEED, STEPS).await;
     page.choose(Where::Cpu).await;
     let picture = page.generate(PATIENCE).await;
-    let psnr = picture.psnr(&page::expected(SEED, STEPS));
+    let psnr = picture.psnr(&expected(SEED, STEPS));
     assert!(psnr >= SAME_PICTURE, "{psnr:.1} dB");
     let said = page.text("#moved").await.to_lowercase();
     assert!(said.contains("server"), "the page says where it went on: {said:?}");
@@ -64,7 +60,7 @@ async fn a_server_that_goes_away_loses_nothing() {
     assert!(said.contains("server"), "the page names what failed: {said:?}");
     page.set_steps(STEPS).await;
     page.choose(Where::Cpu).await;
-    let psnr = page.generate(PATIENCE).await.psnr(&page::expected(SEED, STEPS));
+    let psnr = page.generate(PATIENCE).await.psnr(&expected(SEED, STEPS));
     assert!(psnr >= SAME_PICTURE, "{psnr:.1} dB");
     page.close().await;
 }
@@ -79,7 +75,7 @@ async fn after_the_first_visit_the_page_needs_no_network() {
     assert!(!page.offers(Where::Server).await, "there is no server any more");
     page.write_sentence(SEED, STEPS).await;
     page.choose(Where::Cpu).await;
-    let psnr = page.generate(PATIENCE).await.psnr(&page::expected(SEED, STEPS));
+    let psnr = page.generate(PATIENCE).await.psnr(&expected(SEED, STEPS));
     assert!(psnr >= SAME_PICTURE, "{psnr:.1} dB");
     page.close().await;
 }

@@ -27,6 +27,12 @@ enum Task {
     },
     /// Builds page and server into dist/.
     Build,
+    /// Measures load, picture and memory of every way to make one, and prints a table.
+    Bench {
+        /// Runs of each, of which the median counts.
+        #[arg(long, default_value_t = 3)]
+        runs: usize,
+    },
     /// Runs all checks and tests, the fastest first; a real browser included.
     Test,
 }
@@ -41,6 +47,11 @@ fn main() -> anyhow::Result<()> {
             run(server, ["--listen", &listen, "--models", "models", "--page", &page.to_string_lossy()])
         }
         Task::Build => build(),
+        Task::Bench { runs } => {
+            build()?;
+            let bench = ["--workspace", "--exclude", "xtask", "--bench", "table", "--", "--runs"];
+            cargo([&["bench"], &bench[..], &[&runs.to_string()]].concat())
+        }
         Task::Test => test(),
     }
 }

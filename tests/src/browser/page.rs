@@ -18,7 +18,7 @@ use kosmosg_models::sprites::{Creature, Split, portrait};
 use serde_json::{Value, json};
 use thirtyfour::prelude::*;
 
-use crate::server::free_port;
+use super::server::free_port;
 
 const CREATURE: u64 = 5;
 const GUIDANCE: f64 = 4.0;
@@ -28,8 +28,11 @@ const PHOTOGRAPH: (u32, u32) = (1200, 800);
 /// Where a person wants the picture made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Where {
+    /// In the page, on the CPU.
     Cpu,
+    /// In the page, over WebGPU.
     Gpu,
+    /// The U-Net on the server.
     Server,
 }
 
@@ -56,6 +59,14 @@ pub struct Page {
 impl Page {
     /// Opens the page and waits until the model is loaded.
     pub async fn open(address: &str) -> Self {
+        let page = Self::launch().await;
+        page.visit(address).await;
+        page.wait_for_state("ready", Duration::from_secs(120)).await;
+        page
+    }
+
+    /// An empty tab.
+    pub async fn launch() -> Self {
         let port = free_port();
         let chromedriver = Command::new("chromedriver")
             .arg(format!("--port={port}"))
@@ -87,10 +98,22 @@ impl Page {
             }
         };
         driver.set_script_timeout(Duration::from_secs(900)).await.unwrap();
-        driver.goto(address).await.unwrap();
-        let page = Self { driver, chromedriver, port, _profile: profile };
-        page.wait_for_state("ready", Duration::from_secs(120)).await;
-        page
+        Self { driver, chromedriver, port, _profile: profile }
+    }
+
+    /// Opens the page and waits until it takes input.
+    pub async fn visit(&self, address: &str) {
+        self.driver.goto(address).await.unwrap();
+        let begin = Instant::now();
+        while self.state().await.is_empty() {
+            assert!(begin.elapsed() < Duration::from_secs(60), "the page takes input");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// The process that the whole browser descends from.
+    pub fn process(&self) -> u32 {
+        self.chromedriver.id()
     }
 
     /// Waits until everything is kept for when there is no network: then the service worker takes the page over.
@@ -145,6 +168,7 @@ impl Page {
         self.set_steps(steps).await;
     }
 
+    /// Sets the number of steps.
     pub async fn set_steps(&self, steps: usize) {
         self.set("#steps", &steps.to_string()).await;
     }
@@ -162,6 +186,7 @@ impl Page {
         self.driver.find(By::Id(place.id())).await.unwrap().is_enabled().await.unwrap()
     }
 
+    /// Chooses where the picture is made, and waits until that place is ready.
     pub async fn choose(&self, place: Where) {
         let begin = Instant::now();
         while !self.offers(place).await {
@@ -172,6 +197,7 @@ impl Page {
         self.wait_for_ready(Duration::from_secs(300)).await;
     }
 
+    /// Asks for a picture, and waits until it is being made.
     pub async fn start(&self) {
         self.driver.find(By::Id("generate")).await.unwrap().click().await.unwrap();
         self.wait_for_state("running", Duration::from_secs(20)).await;
@@ -192,6 +218,7 @@ impl Page {
         Picture::decode(&bytes).unwrap()
     }
 
+    /// Waits until that many steps are done.
     pub async fn wait_for_step(&self, step: usize, patience: Duration) {
         let begin = Instant::now();
         let done = || async {
@@ -205,6 +232,7 @@ impl Page {
         }
     }
 
+    /// Waits until the page says of itself that it is in this state; fails if it says that something failed.
     pub async fn wait_for_state(&self, state: &str, patience: Duration) {
         let begin = Instant::now();
         while self.state().await != state {
@@ -245,6 +273,7 @@ impl Page {
         serde_json::from_str(reply.json().as_str().unwrap()).unwrap()
     }
 
+    /// What an element says.
     pub async fn text(&self, css: &str) -> String {
         self.driver.find(By::Css(css)).await.unwrap().text().await.unwrap()
     }
@@ -259,6 +288,7 @@ impl Page {
         self.driver.screenshot(file).await.unwrap();
     }
 
+    /// Ends the browser.
     pub async fn close(self) {
         self.driver.clone().quit().await.unwrap();
     }
@@ -314,7 +344,8 @@ pub fn expected(seed: u64, steps: usize) -> Picture {
     pollster::block_on(pipeline.generate(&request, 0, |_, _| {})).unwrap()
 }
 
-fn creature() -> Picture {
+/// A creature that no model was trained on.
+pub fn creature() -> Picture {
     portrait(&Creature::sample(&mut Rng::new(CREATURE, 0), Split::HeldOut), 64)
 }
 

@@ -1,11 +1,12 @@
 //! A server of our own for each test.
 
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard};
+
+use super::dist;
 
 /// One test at a time: each has a browser of its own, and several at once would starve each other.
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -18,8 +19,9 @@ pub struct Server {
 }
 
 impl Server {
+    /// Starts it and waits until it listens.
     pub async fn start() -> Self {
-        let dist = root().join("dist");
+        let dist = dist();
         let program = dist.join(format!("kosmosg-server{}", std::env::consts::EXE_SUFFIX));
         assert!(program.exists(), "`cargo xtask build` makes {}", program.display());
         let turn = TURN.lock().await;
@@ -27,9 +29,11 @@ impl Server {
         let process = Command::new(program)
             .args(["--listen", &format!("127.0.0.1:{port}")])
             .arg("--models")
-            .arg(root().join("models"))
+            .arg(dist.join("../models"))
             .arg("--page")
             .arg(dist.join("page"))
+            .env("RUST_LOG", "warn")
+            .stdout(Stdio::null())
             .spawn()
             .unwrap();
         let server = Self { process, port, _turn: turn };
@@ -42,6 +46,7 @@ impl Server {
         panic!("the server does not listen");
     }
 
+    /// The address of a path on it.
     pub fn address(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
@@ -64,8 +69,4 @@ impl Drop for Server {
 /// A port that nobody listens on at this moment.
 pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
