@@ -57,6 +57,10 @@ pub struct Training {
     pub steps: u64,
     /// Samples in each.
     pub batch: usize,
+    /// Parts that the samples of an update are computed in: side by side on the CPU, each on its share of the cores; elsewhere
+    /// one after the other, which saves memory.
+    #[serde(default = "one")]
+    pub parts: usize,
     /// So many different samples, again and again, instead of new ones without end: to see whether a network learns at all.
     #[serde(default)]
     pub samples: Option<u64>,
@@ -81,6 +85,10 @@ pub struct Training {
     pub checkpoint_every: u64,
     /// Updates between two sample sheets.
     pub sheet_every: u64,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// How the learning rate goes on after the warm-up.

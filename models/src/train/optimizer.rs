@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::{Add, Div, Mul, Sub};
 
 use kosmosg::engine::Unary;
-use kosmosg::engine::burn::train::{Gradients, plain, squared_norm, track_again, update};
+use kosmosg::engine::burn::train::{Gradients, plain, squared_norm, update};
 use kosmosg::engine::burn::{Burn, BurnDevice};
 use kosmosg::engine::{EngineError, Tensor};
 use kosmosg::weights::HostTensor;
@@ -31,18 +31,39 @@ struct Moments {
     average: Option<Tensor<Burn, 1>>,
 }
 
-/// Gradients of one step, with their norm.
-pub(super) struct Step {
-    gradients: Vec<Option<Tensor<Burn, 1>>>,
-    /// Squared norm of all of them, `[1]`, still on the device.
-    pub norm_squared: Tensor<Burn, 1>,
+/// Gradients of some samples' mean loss, in the order of an optimizer's moments.
+pub(super) struct Step(Vec<Option<Tensor<Burn, 1>>>);
+
+impl Step {
+    /// The gradients of both steps' samples together, of which `share` are this step's.
+    pub fn join(self, other: Self, share: f64) -> Self {
+        let join = |pair| match pair {
+            (Some(a), Some(b)) => {
+                let [mean, _] = update([a, b], |x| mean(x, share), |x| mean(x, share));
+                Some(mean)
+            }
+            (Some(a), None) => Some(a.times(share)),
+            (None, Some(b)) => Some(b.times(1.0 - share)),
+            (None, None) => None,
+        };
+        Self(self.0.into_iter().zip(other.0).map(join).collect())
+    }
+
+    /// The squared norm of all gradients together, `[1]`, still on the device.
+    pub fn squared_norm(&self, device: &BurnDevice) -> Tensor<Burn, 1> {
+        let squares: Vec<_> = self.0.iter().flatten().cloned().map(squared_norm).collect();
+        match squares.is_empty() {
+            true => plain(constant(vec![0.0], device)),
+            false => Tensor::cat(squares, 0).sum(0),
+        }
+    }
 }
 
 impl AdamW {
     /// The optimizer of those of `parameters` that `trained` names, before its first update.
     pub fn new(training: &Training, parameters: &Parameters, trained: impl Fn(&str) -> bool) -> Self {
         let moments = parameters.shapes().filter(|(name, _)| trained(name)).map(|(name, shape)| {
-            let value = plain(parameters.value(name).clone());
+            let value = parameters.value(name).clone();
             let zeros = value.clone().affine(0.0, 0.0);
             Moments {
                 name: name.to_owned(),
@@ -56,16 +77,9 @@ impl AdamW {
         Self { training: training.clone(), moments: moments.collect(), updates: 0 }
     }
 
-    /// Picks this optimizer's gradients.
-    pub fn gather(&self, parameters: &Parameters, gradients: &mut Gradients, device: &BurnDevice) -> Step {
-        let gradients: Vec<_> =
-            self.moments.iter().map(|moments| gradients.take(parameters.value(&moments.name))).collect();
-        let squares = gradients.iter().flatten().map(|g| squared_norm(g.clone())).collect::<Vec<_>>();
-        let norm_squared = match squares.is_empty() {
-            true => plain(constant(vec![0.0], device)),
-            false => Tensor::cat(squares, 0).sum(0),
-        };
-        Step { gradients, norm_squared }
+    /// Picks this optimizer's gradients, which were found for [tracked](Parameters::tracked) parameters.
+    pub fn gather(&self, parameters: &Parameters, gradients: &mut Gradients) -> Step {
+        Step(self.moments.iter().map(|moments| gradients.take(parameters.value(&moments.name))).collect())
     }
 
     /// Updates the parameters, with the gradients scaled down if their `norm` is above the clip.
@@ -83,8 +97,8 @@ impl AdamW {
         // An average over more updates than there were would mostly be the start.
         let keep = training.ema.map(|ema| ema.min((1.0 + self.updates as f64) / (10.0 + self.updates as f64)));
         let moments = std::mem::take(&mut self.moments);
-        let updated = moments.into_iter().zip(step.gradients).map(|(moments, gradient)| {
-            let mut value = plain(parameters.value(&moments.name).clone());
+        let updated = moments.into_iter().zip(step.0).map(|(moments, gradient)| {
+            let mut value = parameters.value(&moments.name).clone();
             let Moments { first, second, average, .. } = moments;
             let (first, second) = match gradient {
                 Some(gradient) => {
@@ -92,7 +106,7 @@ impl AdamW {
                     let tensors = [value, gradient, first, second];
                     let [next, _, first, second] = update(tensors, |x| rule.apply(x, decay), |x| rule.apply(x, decay));
                     value = next;
-                    parameters.set(&moments.name, track_again(value.clone()));
+                    parameters.set(&moments.name, value.clone());
                     (first, second)
                 }
                 None => (first, second),

@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use kosmosg::engine::burn::train::{plain, track};
+use kosmosg::engine::burn::train::{plain, track_again};
 use kosmosg::engine::burn::{Burn, BurnDevice};
 use kosmosg::engine::{EngineError, Tensor};
 use kosmosg::weights::{HostTensor, Parameter, Store, WeightError, Weights, load_except};
 
 use super::init::Initializer;
 
-/// Flat tensors on the device, each with the shape that it stands for. Those that are trained are tracked: gradients can
-/// be asked for. The others are constants.
+/// Flat tensors on the device, each with the shape that it stands for.
 #[derive(Debug, Clone)]
 pub(super) struct Parameters {
     tensors: BTreeMap<String, Leaf>,
@@ -20,7 +19,9 @@ pub(super) struct Parameters {
 #[derive(Debug, Clone)]
 struct Leaf {
     shape: Vec<usize>,
+    /// On the device without gradients if it is trained.
     value: Tensor<Burn, 1>,
+    is_trained: bool,
 }
 
 impl Parameters {
@@ -39,17 +40,24 @@ impl Parameters {
         Ok(store.into_tensors())
     }
 
-    /// These weights on a device; those that `trained` names are tracked.
+    /// These weights on a device; gradients will be asked for those that `trained` names.
     pub fn new(tensors: &BTreeMap<String, HostTensor>, device: &BurnDevice, trained: impl Fn(&str) -> bool) -> Self {
         let leaf = |(name, tensor): (&String, &HostTensor)| {
-            let numbers = tensor.to_f32();
-            let value = match trained(name) {
-                true => track(numbers, device),
-                false => constant(numbers, device),
-            };
-            (name.clone(), Leaf { shape: tensor.shape().to_vec(), value })
+            let is_trained = trained(name);
+            let value = constant(tensor.to_f32(), device);
+            let value = if is_trained { plain(value) } else { value };
+            (name.clone(), Leaf { shape: tensor.shape().to_vec(), value, is_trained })
         };
         Self { tensors: tensors.iter().map(leaf).collect(), device: device.clone() }
+    }
+
+    /// The same for one graph: those that are trained are [tracked](track_again).
+    pub fn tracked(&self) -> Self {
+        let leaf = |(name, leaf): (&String, &Leaf)| {
+            let value = leaf.value.clone();
+            (name.clone(), Leaf { value: if leaf.is_trained { track_again(value) } else { value }, ..leaf.clone() })
+        };
+        Self { tensors: self.tensors.iter().map(leaf).collect(), device: self.device.clone() }
     }
 
     /// A network built from them.

@@ -2,21 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Instant;
 
 use anyhow::Context as _;
 use kosmosg::engine::Tensor;
 use kosmosg::engine::burn::train::{backward, plain};
 use kosmosg::engine::burn::{Burn, BurnDevice};
+use kosmosg::noise::Rng;
 use kosmosg::picture::Picture;
 use kosmosg::weights::{HostTensor, WeightError, Weights, gguf};
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde_json::Value;
 
 use super::WEIGHTS;
 use super::checkpoint::{Checkpoint, Progress, write_whole};
 use super::config::Training;
-use super::optimizer::AdamW;
+use super::init::sample_rngs;
+use super::optimizer::{AdamW, Step};
 use super::parameters::Parameters;
 use super::prefetch::prefetch;
 use super::progress::{Reporter, StepReport};
@@ -38,9 +43,9 @@ pub(super) trait Task {
     }
     /// Builds the networks.
     fn networks(&self, weights: &Weights<'_, Burn>) -> Result<Self::Networks, WeightError>;
-    /// What draws the batch of a step, counted from 0, on a thread of its own: a pure function.
-    fn source(&self) -> Box<dyn Fn(u64) -> Self::Batch + Send>;
-    /// What the step minimises.
+    /// What draws samples, one from each generator, on a thread of its own: a pure function.
+    fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Self::Batch + Send>;
+    /// What a step minimises.
     fn loss(&self, networks: &Self::Networks, batch: Self::Batch) -> Loss;
     /// What shows a person how far it is, if the stage has something to show.
     fn sheet(&self, _networks: &Self::Networks) -> anyhow::Result<Option<Sheet>> {
@@ -58,6 +63,8 @@ pub(super) struct Loss {
     pub total: Tensor<Burn, 1>,
     /// Names and numbers, `[1]` each.
     pub parts: Vec<(&'static str, Tensor<Burn, 1>)>,
+    /// How many things these are means over.
+    pub count: usize,
 }
 
 /// A sample sheet.
@@ -87,7 +94,7 @@ pub(super) struct Job {
 const MOST_SKIPPED: u64 = 5;
 
 /// Trains a stage to its end.
-pub(super) fn train<T: Task>(job: &Job, task: &T) -> anyhow::Result<()> {
+pub(super) fn train<T: Task + Sync>(job: &Job, task: &T) -> anyhow::Result<()> {
     let Job { name, dir, training, .. } = job;
     let mut trainer = Trainer::open(job, task)?;
     let first = trainer.progress.step;
@@ -95,8 +102,13 @@ pub(super) fn train<T: Task>(job: &Job, task: &T) -> anyhow::Result<()> {
     let count: usize = trainer.parameters.shapes().map(|(_, shape)| shape.iter().product::<usize>()).sum();
     reporter.say(&format!("{name}: {count} parameters, step {first} of {}, in {}", training.steps, dir.display()));
     let mut skipped = 0;
-    for batch in prefetch(first..training.steps, task.source()) {
-        let report = trainer.step(task, batch)?;
+    let (source, drawn, stage) = (task.source(), training.clone(), *name);
+    let draw = move |step| {
+        let rngs = sample_rngs(&drawn, stage, step);
+        rngs.chunks(drawn.batch.div_ceil(drawn.parts)).map(|rngs| source(rngs.to_vec())).collect()
+    };
+    for parts in prefetch(first..training.steps, Box::new(draw)) {
+        let report = trainer.step(task, parts)?;
         let step = trainer.progress.step;
         if report.is_finite() {
             skipped = 0;
@@ -135,6 +147,7 @@ pub(super) struct Trainer {
     optimizer: AdamW,
     pub progress: Progress,
     device: BurnDevice,
+    workers: Workers,
 }
 
 /// The numbers of a step.
@@ -178,23 +191,21 @@ impl Trainer {
                 .with_context(|| format!("the checkpoint in {} does not fit", dir.display()))?;
             progress = checkpoint.progress;
         }
-        Ok(Self { parameters, optimizer, progress, device: device.clone() })
+        Ok(Self { parameters, optimizer, progress, device: device.clone(), workers: Workers::new(training, device)? })
     }
 
-    /// One update, unless the loss is not finite.
-    pub fn step<T: Task>(&mut self, task: &T, batch: T::Batch) -> anyhow::Result<Outcome> {
+    /// One update, unless the loss is not finite, by samples in `parts`.
+    pub fn step<T: Task + Sync>(&mut self, task: &T, parts: Vec<T::Batch>) -> anyhow::Result<Outcome> {
         let start = Instant::now();
-        let networks = self.parameters.build(|weights| task.networks(weights))?;
-        let Loss { total, parts } = task.loss(&networks, batch);
-        let step = self.optimizer.gather(&self.parameters, &mut backward(&total), &self.device);
+        let parts = self.workers.map(parts, |batch| self.differentiate(task, batch));
+        let parts = parts.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter();
+        let Part { step, names, numbers, .. } = parts.reduce(Part::join).context("a batch of no samples")?;
         // One read-back for all numbers: each costs a wait for the device.
-        let (names, values): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
-        let all = [step.norm_squared.clone(), plain(total)].into_iter().chain(values.into_iter().map(plain));
-        let all = pollster::block_on(Tensor::cat(all.collect(), 0).to_host()).context("cannot read a loss")?;
-        let names = std::iter::once("loss").chain(names);
+        let numbers = Tensor::cat(vec![step.squared_norm(&self.device), numbers], 0);
+        let numbers = pollster::block_on(numbers.to_host()).context("cannot read a loss")?;
         let outcome = Outcome {
-            numbers: names.zip(all[1..].iter().map(|&x| f64::from(x))).collect(),
-            norm: f64::from(all[0]).sqrt(),
+            numbers: names.into_iter().zip(numbers[1..].iter().map(|&x| f64::from(x))).collect(),
+            norm: f64::from(numbers[0]).sqrt(),
         };
         if outcome.is_finite() {
             self.optimizer.update(&mut self.parameters, step, outcome.norm);
@@ -203,6 +214,15 @@ impl Trainer {
         self.progress.updates = self.optimizer.updates();
         self.progress.seconds += start.elapsed().as_secs_f64();
         Ok(outcome)
+    }
+
+    fn differentiate<T: Task>(&self, task: &T, batch: T::Batch) -> Result<Part, WeightError> {
+        let parameters = self.parameters.tracked();
+        let networks = parameters.build(|weights| task.networks(weights))?;
+        let Loss { total, parts, count } = task.loss(&networks, batch);
+        let step = self.optimizer.gather(&parameters, &mut backward(&total));
+        let (names, numbers): (Vec<_>, Vec<_>) = [("loss", total)].into_iter().chain(parts).unzip();
+        Ok(Part { step, names, numbers: Tensor::cat(numbers.into_iter().map(plain).collect(), 0), count })
     }
 
     /// Writes the stage's result, then where it stands: what a killed process leaves unfinished is written again.
@@ -236,8 +256,60 @@ impl Trainer {
     }
 }
 
+/// What some of a step's samples say.
+struct Part {
+    step: Step,
+    names: Vec<&'static str>,
+    /// The loss, then its parts.
+    numbers: Tensor<Burn, 1>,
+    /// How many things these are means over.
+    count: usize,
+}
+
+impl Part {
+    fn join(self, other: Self) -> Self {
+        let count = self.count + other.count;
+        let share = self.count as f64 / count as f64;
+        let share_of = |numbers: Tensor<Burn, 1>, share: f64| numbers.affine(share as f32, 0.0);
+        Self {
+            step: self.step.join(other.step, share),
+            names: self.names,
+            numbers: share_of(self.numbers, share) + share_of(other.numbers, 1.0 - share),
+            count,
+        }
+    }
+}
+
+/// What computes the parts of a step: with several on the CPU, a pool of threads for each. Between the small operations of
+/// one graph, threads would mostly wait for each other.
+struct Workers(Vec<ThreadPool>);
+
+impl Workers {
+    fn new(training: &Training, device: &BurnDevice) -> anyhow::Result<Self> {
+        let parts = if device.is_cpu() && training.parts > 1 { training.parts } else { 0 };
+        let threads = rayon::current_num_threads().checked_div(parts).unwrap_or(0).max(1);
+        let pool = |_| ThreadPoolBuilder::new().num_threads(threads).build().context("cannot start threads");
+        Ok(Self((0..parts).map(pool).collect::<anyhow::Result<_>>()?))
+    }
+
+    /// `f` of each part, in order.
+    fn map<B: Send, R: Send>(&self, parts: Vec<B>, f: impl Fn(B) -> R + Sync) -> Vec<R> {
+        if self.0.is_empty() {
+            return parts.into_iter().map(f).collect();
+        }
+        let f = &f;
+        thread::scope(|scope| {
+            let work = parts.into_iter().zip(&self.0);
+            let handles: Vec<_> = work.map(|(part, pool)| scope.spawn(move || pool.install(|| f(part)))).collect();
+            handles.into_iter().map(|handle| handle.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
     use crate::train::TrainConfig;
     use crate::train::config::Decay;
@@ -255,20 +327,20 @@ mod tests {
             weights.tensor("x", [4])
         }
 
-        fn source(&self) -> Box<dyn Fn(u64) -> f32 + Send> {
-            let fails = self.fails;
-            Box::new(move |step| if fails(step) { f32::NAN } else { 3.0 })
+        fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> f32 + Send> {
+            let (fails, steps) = (self.fails, AtomicU64::new(0));
+            Box::new(move |_| if fails(steps.fetch_add(1, Ordering::Relaxed)) { f32::NAN } else { 3.0 })
         }
 
         fn loss(&self, x: &Tensor<Burn, 1>, batch: f32) -> Loss {
             let difference = x.clone().affine(1.0, -batch);
-            Loss { total: (difference.clone() * difference).mean_all(), parts: Vec::new() }
+            Loss { total: (difference.clone() * difference).mean_all(), parts: Vec::new(), count: 1 }
         }
     }
 
     fn job(dir: &Path, steps: u64) -> Job {
         let common = TrainConfig::tiny().vae.training;
-        let training = Training { steps, lr: 0.1, warmup: 0, decay: Decay::Constant, ema: None, ..common };
+        let training = Training { steps, parts: 1, lr: 0.1, warmup: 0, decay: Decay::Constant, ema: None, ..common };
         let basis = serde_json::json!({});
         Job { name: "toy", dir: dir.to_owned(), training, basis, device: BurnDevice::cpu().training() }
     }
@@ -288,6 +360,42 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let error = train(&job(dir.path(), 200), &Toy { fails: |step| step > 20 }).unwrap_err().to_string();
         assert!(error.contains("5 steps in a row") && error.contains("stage toy"), "{error}");
+    }
+
+    /// Learns the mean of its samples.
+    struct Mean;
+
+    impl Task for Mean {
+        type Networks = Tensor<Burn, 1>;
+        type Batch = Vec<f32>;
+
+        fn networks(&self, weights: &Weights<'_, Burn>) -> Result<Self::Networks, WeightError> {
+            weights.tensor("x", [1])
+        }
+
+        fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Vec<f32> + Send> {
+            Box::new(|rngs| rngs.into_iter().map(|mut rng| rng.uniform() as f32).collect())
+        }
+
+        fn loss(&self, x: &Tensor<Burn, 1>, batch: Vec<f32>) -> Loss {
+            let count = batch.len();
+            let difference = Tensor::from_host(batch, [count], &x.device()) - x.clone();
+            Loss { total: (difference.clone() * difference).mean_all(), parts: Vec::new(), count }
+        }
+    }
+
+    #[test]
+    fn parts_together_are_the_whole() {
+        let results = [1, 2, 3].map(|parts| {
+            let dir = tempfile::tempdir().unwrap();
+            let mut job = job(dir.path(), 20);
+            // Parts of 3 and 2, then of 2, 2 and 1.
+            (job.training.batch, job.training.parts) = (5, parts);
+            train(&job, &Mean).unwrap();
+            Checkpoint::newest(dir.path()).unwrap().unwrap().weights["x"].to_f32()[0]
+        });
+        assert!((results[0] - 0.5).abs() < 0.2, "{results:?}");
+        assert!(results.iter().all(|x| (x - results[0]).abs() < 1e-5), "{results:?}");
     }
 
     #[test]

@@ -143,8 +143,13 @@ impl Places {
 pub fn explain(placement: &Placement) -> Vec<String> {
     let [encode, denoise, decode] = [&placement.encode, &placement.denoise, &placement.decode];
     if encode.place == denoise.place && denoise.place == decode.place {
-        let rest = denoise.reason.strip_prefix(&Stage::Denoise.to_string());
-        return vec![rest.map_or(denoise.reason.clone(), |rest| [texts::EVERYTHING, rest].concat())];
+        // What decides is the heaviest stage, except on a server: there the later stages follow the first.
+        let (stage, Placed { reason, .. }) = match encode.place {
+            Place::Server => (Stage::Encode, encode),
+            _ => (Stage::Denoise, denoise),
+        };
+        let rest = reason.strip_prefix(&stage.to_string());
+        return vec![rest.map_or(reason.clone(), |rest| [texts::EVERYTHING, rest].concat())];
     }
     [encode, denoise, decode].map(|placed| placed.reason.clone()).to_vec()
 }

@@ -7,12 +7,12 @@ use kosmosg::engine::Tensor;
 use kosmosg::engine::burn::Burn;
 use kosmosg::loss;
 use kosmosg::mllm::Mllm;
+use kosmosg::noise::Rng;
 use kosmosg::weights::{WeightError, Weights};
 
 use super::Shared;
 use super::sequences::{Item, Sequences};
 use crate::sprites::{Scene, Split};
-use crate::train::init::sample_rngs;
 use crate::train::parameters::Parameters;
 use crate::train::run::{Loss, Task};
 use crate::train::{Stage, result};
@@ -58,11 +58,11 @@ impl Task for AlignTask {
         Ok((m, AlignerDecoder::new(&weights, &config.aligner, config.mllm.dim)?))
     }
 
-    fn source(&self) -> Box<dyn Fn(u64) -> Batch + Send> {
+    fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Batch + Send> {
         let shared = self.shared.clone();
-        Box::new(move |step| {
+        Box::new(move |rngs| {
             let mut batch = Batch { sequences: Sequences::default(), text: Vec::new() };
-            for mut rng in sample_rngs(&shared.config.align.training, Stage::Align, step) {
+            for mut rng in rngs {
                 // The null condition has to be aligned too.
                 let caption = match rng.bool(EMPTY) {
                     true => String::new(),
@@ -86,7 +86,8 @@ impl Task for AlignTask {
         let kept = padding.iter().map(|&pad| if pad { 0.0 } else { 1.0 }).collect();
         let kept = Tensor::from_host(kept, [tokens.batch, tokens.len(), 1], &self.shared.device);
         let (to_clip, back) = loss::align(condition, clip, reconstructed * kept.clone(), hidden * kept);
-        Loss { total: to_clip.clone() + back.clone(), parts: vec![("clip", to_clip), ("back", back)] }
+        let total = to_clip.clone() + back.clone();
+        Loss { total, parts: vec![("clip", to_clip), ("back", back)], count: batch.sequences.len() }
     }
 }
 

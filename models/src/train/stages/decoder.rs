@@ -8,14 +8,14 @@ use std::sync::Arc;
 use kosmosg::clip_text::ClipText;
 use kosmosg::engine::Tensor;
 use kosmosg::engine::burn::Burn;
+use kosmosg::noise::Rng;
 use kosmosg::schedule::NoiseSchedule;
 use kosmosg::unet::UNet;
 use kosmosg::weights::{WeightError, Weights};
 
 use super::{Autoencoder, Shared, sampling};
 use crate::sprites::{self, Scene, Split};
-use crate::train::Stage;
-use crate::train::init::{sample_rng, sample_rngs};
+use crate::train::init::sample_rng;
 use crate::train::noising::Noise;
 use crate::train::run::{Loss, Sheet, Task};
 
@@ -54,12 +54,12 @@ impl Task for DecoderTask {
         Ok((text, UNet::new(&weights.at("unet"), &networks.unet)?))
     }
 
-    fn source(&self) -> Box<dyn Fn(u64) -> Batch + Send> {
+    fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Batch + Send> {
         let (shared, schedule, latents) = (self.shared.clone(), self.schedule.clone(), self.vae.latent_len());
-        Box::new(move |step| {
+        Box::new(move |rngs| {
             let (stage, size) = (&shared.config.decoder, shared.config.picture_size as u32);
             let mut batch = Batch { pixels: Vec::new(), tokens: Vec::new(), noise: Noise::default() };
-            for mut rng in sample_rngs(&stage.training, Stage::Decoder, step) {
+            for mut rng in rngs {
                 let scene = Scene::sample(&mut rng, Split::Train);
                 let caption = shared.caption(&scene, &mut rng);
                 let caption = if rng.bool(stage.drop_caption) { "" } else { &caption };
@@ -78,7 +78,7 @@ impl Task for DecoderTask {
         let (noisy, target) = noise.apply(latents);
         let prediction = unet.forward(noisy, &noise.timesteps, &condition, None);
         let [total, mse] = noise.loss(prediction, target, &self.shared.device);
-        Loss { total, parts: vec![("mse", mse)] }
+        Loss { total, parts: vec![("mse", mse)], count: noise.timesteps.len() }
     }
 
     /// Pictures of eight captions, below what their scenes look like.

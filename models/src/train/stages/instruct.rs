@@ -19,7 +19,7 @@ use super::{Autoencoder, Shared, below, choose, sampling};
 use crate::sprites::{
     self, Backdrop, Background, Caption, Creature, Detail, Edit, Scene, Setting, Shown, Split, Wording,
 };
-use crate::train::init::{sample_rng, sample_rngs};
+use crate::train::init::sample_rng;
 use crate::train::noising::Noise;
 use crate::train::parameters::Parameters;
 use crate::train::run::{Loss, Sheet, Task};
@@ -78,12 +78,12 @@ impl Task for InstructTask {
         EncoderNetworks::new(weights, &self.shared.config.networks.kosmosg)
     }
 
-    fn source(&self) -> Box<dyn Fn(u64) -> Batch + Send> {
+    fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Batch + Send> {
         let (shared, schedule, latents) = (self.shared.clone(), self.schedule.clone(), self.vae.latent_len());
-        Box::new(move |step| {
+        Box::new(move |rngs| {
             let (stage, size) = (&shared.config.instruct, shared.config.picture_size as u32);
             let mut batch = Batch { sequences: Sequences::default(), pixels: Vec::new(), noise: Noise::default() };
-            for mut rng in sample_rngs(&stage.training, Stage::Instruct, step) {
+            for mut rng in rngs {
                 let (items, target) = sample(&mut rng, &shared);
                 let is_null = rng.bool(stage.null_condition);
                 batch.sequences.push(&shared, if is_null { Vec::new() } else { items });
@@ -100,7 +100,7 @@ impl Task for InstructTask {
         let (noisy, target) = noise.apply(self.vae.latents(pixels));
         let prediction = self.unet.forward(noisy, &noise.timesteps, &condition, None);
         let [total, mse] = noise.loss(prediction, target, &self.shared.device);
-        Loss { total, parts: vec![("mse", mse)] }
+        Loss { total, parts: vec![("mse", mse)], count: noise.timesteps.len() }
     }
 
     /// Creatures that were never trained on, each in a sentence, over what comes out.

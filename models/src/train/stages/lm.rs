@@ -12,8 +12,6 @@ use kosmosg::weights::{WeightError, Weights};
 use super::sequences::{Item, Sequences};
 use super::{Shared, below, choose, strange};
 use crate::sprites::{self, Backdrop, Caption, Creature, Detail, Piece, Scene, Split, Wording};
-use crate::train::Stage;
-use crate::train::init::sample_rngs;
 use crate::train::run::{Loss, Task};
 
 /// See the [module documentation](self).
@@ -52,12 +50,11 @@ impl Task for LmTask {
         })
     }
 
-    fn source(&self) -> Box<dyn Fn(u64) -> Sequences + Send> {
+    fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Sequences + Send> {
         let shared = self.shared.clone();
-        Box::new(move |step| {
-            let stage = &shared.config.lm;
+        Box::new(move |rngs| {
             let mut batch = Sequences::default();
-            for mut rng in sample_rngs(&stage.training, Stage::Lm, step) {
+            for mut rng in rngs {
                 let items = sample(&mut rng, &shared);
                 batch.push(&shared, items);
             }
@@ -74,7 +71,8 @@ impl Task for LmTask {
         let tokens = batch.tokens(&self.shared);
         let (targets, counted) = next_words(&tokens, self.shared.config.networks.kosmosg.special.boi);
         let logits = networks.mllm.logits(networks.mllm.forward(&tokens, images));
-        Loss { total: cross_entropy(logits, &targets, &counted), parts: Vec::new() }
+        let count = counted.iter().filter(|&&counted| counted).count();
+        Loss { total: cross_entropy(logits, &targets, &counted), parts: Vec::new(), count }
     }
 }
 

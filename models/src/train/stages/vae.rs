@@ -11,8 +11,7 @@ use kosmosg::weights::{WeightError, Weights};
 
 use super::{Shared, pictures};
 use crate::sprites::{self, Scene, Split};
-use crate::train::Stage;
-use crate::train::init::{sample_rng, sample_rngs};
+use crate::train::init::sample_rng;
 use crate::train::run::{Loss, Sheet, Task};
 
 /// See the [module documentation](self).
@@ -61,12 +60,12 @@ impl Task for VaeTask {
         Ok((VaeEncoder::new(&weights, &self.config)?, VaeDecoder::new(&weights, &self.config)?))
     }
 
-    fn source(&self) -> Box<dyn Fn(u64) -> Batch + Send> {
-        let (training, size) = (self.shared.config.vae.training.clone(), self.shared.config.picture_size as u32);
+    fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Batch + Send> {
+        let size = self.shared.config.picture_size as u32;
         let latents = self.latent_len();
-        Box::new(move |step| {
+        Box::new(move |rngs| {
             let mut batch = Batch { pixels: Vec::new(), noise: Vec::new() };
-            for mut rng in sample_rngs(&training, Stage::Vae, step) {
+            for mut rng in rngs {
                 batch.pixels.extend(sample(&mut rng, size).pixels_for_vae(size));
                 batch.noise.extend((0..latents).map(|_| rng.gaussian() as f32));
             }
@@ -76,6 +75,7 @@ impl Task for VaeTask {
 
     fn loss(&self, (encoder, decoder): &Self::Networks, batch: Batch) -> Loss {
         let pictures = self.shared.pixels(batch.pixels, self.shared.config.picture_size);
+        let [rows, ..] = pictures.shape();
         let latents = encoder.forward(pictures.clone());
         let deviation = latents.logvar.clone().affine(0.5, 0.0).map(Unary::Exp);
         let noise = Tensor::from_host(batch.noise, latents.mean.shape(), &self.shared.device);
@@ -89,7 +89,8 @@ impl Task for VaeTask {
             .affine(0.5, -0.5);
         // A divergence is a sum over the numbers that describe a picture, not a mean.
         let weight = self.shared.config.vae.kl * self.latent_len() as f32;
-        Loss { total: absolute + mse.clone() + kl.clone().affine(weight, 0.0), parts: vec![("mse", mse), ("kl", kl)] }
+        let total = absolute + mse.clone() + kl.clone().affine(weight, 0.0);
+        Loss { total, parts: vec![("mse", mse), ("kl", kl)], count: rows }
     }
 
     /// Originals over their reconstructions.

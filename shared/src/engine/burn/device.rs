@@ -39,6 +39,11 @@ impl BurnDevice {
         Self(self.0.autodiff())
     }
 
+    /// Whether it is the CPU.
+    pub fn is_cpu(&self) -> bool {
+        super::cpu::is_cpu(&self.0)
+    }
+
     /// What the GPU can hold; `None` for the CPU.
     #[cfg(feature = "webgpu")]
     pub fn gpu_limits(&self) -> Option<&'static GpuLimits> {
