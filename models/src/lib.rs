@@ -1,6 +1,7 @@
 //! How KOSMOS-G's weights come to be and are judged: the world that the built-in model is trained on, the paper's stages of
 //! training, the published tokenizer's conversion, and the comparison with the public implementations' numbers.
 
+pub mod eval;
 pub mod sentencepiece;
 pub mod sprites;
 pub mod train;

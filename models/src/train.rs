@@ -18,7 +18,7 @@ pub use export::export;
 pub use vocabulary::{tokenizer, vocabulary};
 
 use run::train;
-use stages::{AlignTask, DecoderTask, InstructTask, LmTask, Shared, VaeTask};
+use stages::{AlignTask, DecoderTask, InstructTask, JudgeTask, LmTask, Shared, VaeTask};
 
 mod checkpoint;
 pub mod config;
@@ -47,11 +47,13 @@ pub enum Stage {
     Align,
     /// 3: everything before the decoder, through the decoder.
     Instruct,
+    /// What judges the pictures; it needs none of the others.
+    Judge,
 }
 
 impl Stage {
     /// All of them, in order.
-    pub const ALL: [Self; 5] = [Self::Vae, Self::Decoder, Self::Lm, Self::Align, Self::Instruct];
+    pub const ALL: [Self; 6] = [Self::Vae, Self::Decoder, Self::Lm, Self::Align, Self::Instruct, Self::Judge];
 
     /// Its name on the command line and in the run's folder.
     pub fn name(self) -> &'static str {
@@ -61,13 +63,14 @@ impl Stage {
             Self::Lm => "lm",
             Self::Align => "align",
             Self::Instruct => "instruct",
+            Self::Judge => "judge",
         }
     }
 
     /// The stages whose results it builds on.
     fn needs(self) -> &'static [Self] {
         match self {
-            Self::Vae | Self::Lm => &[],
+            Self::Vae | Self::Lm | Self::Judge => &[],
             Self::Decoder => &[Self::Vae],
             Self::Align => &[Self::Decoder, Self::Lm],
             Self::Instruct => &[Self::Vae, Self::Decoder, Self::Lm, Self::Align],
@@ -110,6 +113,7 @@ pub fn run(stage: Stage, options: &TrainOptions) -> anyhow::Result<()> {
         Stage::Lm => train(&job, &LmTask::new(&shared)),
         Stage::Align => train(&job, &AlignTask::new(&shared)?),
         Stage::Instruct => train(&job, &InstructTask::new(&shared)?),
+        Stage::Judge => train(&job, &JudgeTask::new(&shared)),
     }
 }
 

@@ -21,6 +21,8 @@ use crate::weights::Parameter;
 pub mod burn;
 #[cfg(feature = "candle")]
 pub mod candle;
+#[cfg(any(feature = "burn", feature = "candle"))]
+mod cpu;
 
 /// What an engine could not do, said when its result is read back.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -37,6 +37,16 @@ impl<const D: usize> Numbers<D> {
         Self { shape, data: (0..shape.iter().product()).map(|i| entry(place(i))).collect() }
     }
 
+    /// The numbers, row-major.
+    pub fn data(&self) -> &[f64] {
+        &self.data
+    }
+
+    /// The numbers, row-major, to be changed.
+    pub fn data_mut(&mut self) -> &mut [f64] {
+        &mut self.data
+    }
+
     fn at(&self, place: [usize; D]) -> f64 {
         let flat = (0..D).fold(0, |flat, dim| {
             assert!(place[dim] < self.shape[dim], "{place:?} is outside {:?}", self.shape);
@@ -157,10 +167,11 @@ impl Engine for Reference {
     }
 
     fn log_softmax<const D: usize>(x: Numbers<D>) -> Numbers<D> {
-        Numbers::build(x.shape, |place| {
+        let log_sum = Numbers::build(with(x.shape, D - 1, 1), |place| {
             let max = x.along(D - 1, place).fold(f64::NEG_INFINITY, f64::max);
-            x.at(place) - max - x.along(D - 1, place).map(|x| (x - max).exp()).sum::<f64>().ln()
-        })
+            max + x.along(D - 1, place).map(|x| (x - max).exp()).sum::<f64>().ln()
+        });
+        Numbers::build(x.shape, |place| x.at(place) - log_sum.at(with(place, D - 1, 0)))
     }
 
     fn rows(table: Numbers<2>, rows: &[u32]) -> Numbers<2> {
@@ -216,9 +227,11 @@ impl Engine for Reference {
     }
 
     fn layer_norm<const D: usize>(x: Numbers<D>, weight: &Numbers<1>, bias: &Numbers<1>, eps: f32) -> Numbers<D> {
+        let moments = |place| moments(x.along(D - 1, place), eps);
+        let [mean, deviation] = [0, 1].map(|i| Numbers::build(with(x.shape, D - 1, 1), |place| moments(place)[i]));
         Numbers::build(x.shape, |place| {
-            let i = [place[D - 1]];
-            standard(x.at(place), x.along(D - 1, place), eps) * weight.at(i) + bias.at(i)
+            let (row, i) = (with(place, D - 1, 0), [place[D - 1]]);
+            (x.at(place) - mean.at(row)) / deviation.at(row) * weight.at(i) + bias.at(i)
         })
     }
 
@@ -230,11 +243,15 @@ impl Engine for Reference {
         eps: f32,
         activation: Activation,
     ) -> Numbers<4> {
-        let [_, channels, h, w] = x.shape;
+        let [b, channels, h, w] = x.shape;
         let size = channels / groups;
-        let y = Numbers::build(x.shape, |[b, c, i, j]| {
-            let group = places([size, h, w]).map(|(d, i, j)| x.at([b, c / size * size + d, i, j]));
-            standard(x.at([b, c, i, j]), group, eps) * weight.at([c]) + bias.at([c])
+        let moments = |[b, group]: [usize; 2]| {
+            moments(places([size, h, w]).map(|(c, i, j)| x.at([b, group * size + c, i, j])), eps)
+        };
+        let [mean, deviation] = [0, 1].map(|i| Numbers::build([b, groups], |group| moments(group)[i]));
+        let y = Numbers::build(x.shape, |place @ [b, c, _, _]| {
+            let group = [b, c / size];
+            (x.at(place) - mean.at(group)) / deviation.at(group) * weight.at([c]) + bias.at([c])
         });
         match activation {
             Activation::None => y,
@@ -243,31 +260,22 @@ impl Engine for Reference {
     }
 
     fn attention(q: Numbers<3>, k: Numbers<3>, v: Numbers<3>, heads: usize, mask: &Mask<Self>) -> Numbers<3> {
-        let [_, _, channels] = q.shape;
+        let [b, queries, channels] = q.shape;
         let keys = k.shape[1];
         let width = channels / heads;
-        Numbers::build(q.shape, |[b, query, c]| {
-            let head = c / width * width..(c / width + 1) * width;
-            let score = |key: usize| {
-                let hidden = match mask {
-                    Mask::None => 0.0,
-                    Mask::Causal => {
-                        if key > query {
-                            f64::NEG_INFINITY
-                        } else {
-                            0.0
-                        }
-                    }
-                    Mask::Keys(scores) => scores.0.at([b, key]),
-                };
-                let product = head.clone().map(|c| q.at([b, query, c]) * k.at([b, key, c])).sum::<f64>();
-                product / (width as f64).sqrt() + hidden
+        let scores = Numbers::build([b, heads, queries, keys], |[b, head, query, key]| {
+            let hidden = match mask {
+                Mask::None => 0.0,
+                Mask::Causal if key > query => f64::NEG_INFINITY,
+                Mask::Causal => 0.0,
+                Mask::Keys(scores) => scores.0.at([b, key]),
             };
-            let scores: Vec<f64> = (0..keys).map(score).collect();
-            let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
-            let sum: f64 = weights.iter().enumerate().map(|(key, weight)| weight * v.at([b, key, c])).sum();
-            sum / weights.iter().sum::<f64>()
+            let product = |c| q.at([b, query, c]) * k.at([b, key, c]);
+            (head * width..(head + 1) * width).map(product).sum::<f64>() / (width as f64).sqrt() + hidden
+        });
+        let weights = Self::softmax(scores);
+        Numbers::build(q.shape, |[b, query, c]| {
+            (0..keys).map(|key| weights.at([b, c / width, query, key]) * v.at([b, key, c])).sum()
         })
     }
 }
@@ -278,12 +286,12 @@ fn prepare<const D: usize>(weight: Parameter<Reference>, bias: Option<Parameter<
     Affine { weight: Reference::dense(weight, shape, &()), bias }
 }
 
-/// `x` among `all`, made to have mean 0 and variance 1.
-fn standard(x: f64, all: impl Iterator<Item = f64>, eps: f32) -> f64 {
-    let all: Vec<f64> = all.collect();
-    let mean = all.iter().sum::<f64>() / all.len() as f64;
-    let variance = all.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / all.len() as f64;
-    (x - mean) / (variance + f64::from(eps)).sqrt()
+/// Mean, and √(variance + eps).
+fn moments(x: impl Iterator<Item = f64>, eps: f32) -> [f64; 2] {
+    let x: Vec<f64> = x.collect();
+    let mean = x.iter().sum::<f64>() / x.len() as f64;
+    let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / x.len() as f64;
+    [mean, (variance + f64::from(eps)).sqrt()]
 }
 
 fn places([a, b, c]: [usize; 3]) -> impl Iterator<Item = (usize, usize, usize)> {

@@ -31,6 +31,8 @@ pub struct TrainConfig {
     pub align: AlignStage,
     /// Stage 3.
     pub instruct: InstructStage,
+    /// The judge.
+    pub judge: JudgeStage,
 }
 
 /// Sizes of all networks.
@@ -182,6 +184,14 @@ pub struct InstructStage {
     pub training: Training,
 }
 
+/// The judge of generated pictures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JudgeStage {
+    /// How it is trained.
+    pub training: Training,
+}
+
 impl TrainConfig {
     /// How a stage is trained.
     pub fn training(&self, stage: Stage) -> &Training {
@@ -191,6 +201,7 @@ impl TrainConfig {
             Stage::Lm => &self.lm.training,
             Stage::Align => &self.align.training,
             Stage::Instruct => &self.instruct.training,
+            Stage::Judge => &self.judge.training,
         }
     }
 
@@ -202,6 +213,7 @@ impl TrainConfig {
             Stage::Lm => &mut self.lm.training,
             Stage::Align => &mut self.align.training,
             Stage::Instruct => &mut self.instruct.training,
+            Stage::Judge => &mut self.judge.training,
         }
     }
 

@@ -25,6 +25,7 @@ use autoencoder::VAE_CONFIG;
 pub(super) use autoencoder::{Autoencoder, vae_config};
 pub(super) use decoder::DecoderTask;
 pub(super) use instruct::InstructTask;
+pub(super) use judge::JudgeTask;
 pub(super) use lm::LmTask;
 pub(super) use vae::VaeTask;
 
@@ -32,6 +33,7 @@ mod align;
 mod autoencoder;
 mod decoder;
 mod instruct;
+mod judge;
 mod lm;
 mod sampling;
 mod sequences;
@@ -81,6 +83,7 @@ impl Shared {
             Stage::Vae => json!({ "vae": vae }),
             Stage::Decoder => json!({ "text": text, "unet": unet }),
             Stage::Lm | Stage::Align | Stage::Instruct => json!({ "kosmosg": kosmosg }),
+            Stage::Judge => json!({}),
         };
         let mut basis = json!({ "networks": networks, "picture_size": self.config.picture_size });
         if stage != Stage::Vae {

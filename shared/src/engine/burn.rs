@@ -255,6 +255,3 @@ fn read_error(error: ExecutionError) -> EngineError {
 fn operation(operation: &str, detail: String) -> EngineError {
     EngineError::Operation { engine: Burn::NAME, operation: operation.to_owned(), detail }
 }
-
-#[cfg(test)]
-mod tests;

@@ -289,6 +289,14 @@ impl Engine for Candle {
         })
     }
 
+    fn geglu<const D: usize>(x: CandleTensor<D>) -> CandleTensor<D> {
+        let Some(geglu) = x.device.kernels.geglu else {
+            return plain::geglu::<Self, D>(x);
+        };
+        let shape = with(x.shape, D - 1, x.shape[D - 1] / 2);
+        x.map("geglu", shape, |x, _| geglu(x))
+    }
+
     fn attention(
         q: CandleTensor<3>,
         k: CandleTensor<3>,

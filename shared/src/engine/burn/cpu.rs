@@ -1,7 +1,7 @@
-//! Operations written by hand for the CPU, each with its derivative.
+//! Operations of ours on burn's tensors on the CPU, each with its derivative: what a U-Net's time goes into.
 //!
 //! burn's own run an activation one number at a time, take attention apart into a dozen passes over memory, and spend five
-//! times a convolution on its gradient. What stands here is what a U-Net's time goes into, in one pass over memory each.
+//! times a convolution on its gradient.
 
 #![cfg_attr(not(feature = "autodiff"), allow(dead_code, reason = "derivatives serve training only"))]
 
@@ -12,24 +12,14 @@ use ::burn::backend::flex::FlexTensor;
 use ::burn::backend::{DispatchDevice, Flex, TensorMetadata};
 use ::burn::tensor::{Bytes, DType, Device, Shape};
 
-pub(super) use activation::{Activate, Geglu};
-pub(super) use attention::{Attention, Visible};
-pub(super) use conv::Conv;
-pub(super) use linear::{Linear, Rows};
-pub(super) use norm::{GroupNorm, LayerNorm};
+pub(super) use crate::engine::cpu::attention::Visible;
+pub(super) use kernels::{Activate, Attention, Conv, Geglu, GroupNorm, LayerNorm, Linear, Rows};
 
-mod activation;
-mod attention;
-mod conv;
 #[cfg(feature = "autodiff")]
 mod gradient;
-mod linear;
-mod matmul;
-mod norm;
-mod parallel;
+mod kernels;
 #[cfg(feature = "autodiff")]
 pub(super) mod places;
-mod simd;
 
 /// A function of `N` tensors, and its derivative.
 pub(super) trait Kernel<const N: usize>: Debug + Clone + Send + 'static {

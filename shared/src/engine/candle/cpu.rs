@@ -4,19 +4,16 @@
 use candle_core::{CpuStorage, Device, Layout, Result, Storage, StorageRef, Tensor, bail};
 
 use super::kernels::{AttentionMask, GroupNorm, Kernels};
+use crate::engine::cpu::attention::{Attention, Visible};
+use crate::engine::cpu::conv::Conv;
+use crate::engine::cpu::matrix::Matrix;
+use crate::engine::cpu::{activation, functions, linear, norm, parallel};
 use crate::engine::{Binary, ConvOptions, Unary};
 
-use convolve::Picture;
 use elementwise::View;
-use product::{Matrix, Product, Start};
 
-mod attend;
-mod convolve;
 mod elementwise;
-mod math;
-mod normalize;
-mod parallel;
-mod product;
+mod reduce;
 
 pub static KERNELS: Kernels = Kernels {
     contiguous,
@@ -24,13 +21,14 @@ pub static KERNELS: Kernels = Kernels {
     unary,
     binary,
     sum,
-    softmax: |x| rows(x, normalize::softmax),
-    log_softmax: |x| rows(x, normalize::log_softmax),
+    softmax: |x| rows(x, reduce::softmax),
+    log_softmax: |x| rows(x, reduce::log_softmax),
     upsample,
-    linear,
+    linear: linear_map,
     conv2d,
     layer_norm,
     group_norm,
+    geglu: Some(geglu),
     attention: Some(attention),
 };
 
@@ -49,11 +47,13 @@ impl<'a> Numbers<'a> {
         }
     }
 
+    /// From the first on; of a contiguous tensor, exactly its numbers.
     fn slice(&self) -> &[f32] {
-        match &*self.storage {
+        let numbers = match &*self.storage {
             Storage::Cpu(CpuStorage::F32(numbers)) => &numbers[self.layout.start_offset()..],
             _ => unreachable!("checked at construction"),
-        }
+        };
+        if self.layout.is_contiguous() { &numbers[..self.layout.shape().elem_count()] } else { numbers }
     }
 
     /// The tensor as part of a result of that shape: a dimension of size 1 is repeated.
@@ -71,7 +71,7 @@ fn contiguous(x: &Tensor) -> Result<Tensor> {
     if x.is_contiguous() { Ok(x.clone()) } else { map(x, |x| x) }
 }
 
-fn map(x: &Tensor, function: impl Fn(f32) -> f32 + Sync) -> Result<Tensor> {
+fn map(x: &Tensor, function: impl Fn(f32) -> f32 + Sync + Send) -> Result<Tensor> {
     let numbers = Numbers::of(x)?;
     tensor(elementwise::map(x.dims(), numbers.view(x.dims())?, function), x.dims())
 }
@@ -81,9 +81,9 @@ fn unary(x: &Tensor, function: Unary) -> Result<Tensor> {
         Unary::Exp => map(x, f32::exp),
         Unary::Log => map(x, f32::ln),
         Unary::Sqrt => map(x, f32::sqrt),
-        Unary::Silu => map(x, math::silu),
-        Unary::Gelu => map(x, math::gelu),
-        Unary::QuickGelu => map(x, |x| x * math::sigmoid(1.702 * x)),
+        Unary::Silu => map(x, functions::silu),
+        Unary::Gelu => map(x, functions::gelu),
+        Unary::QuickGelu => map(x, functions::quick_gelu),
     }
 }
 
@@ -107,15 +107,14 @@ fn sum(x: &Tensor, dim: usize) -> Result<Tensor> {
     let length = std::mem::replace(&mut shape[dim], 1);
     let (outer, inner) = (shape[..dim].iter().product(), shape[dim + 1..].iter().product());
     let numbers = Numbers::of(&x)?;
-    tensor(normalize::sum(numbers.slice(), [outer, length, inner]), &shape)
+    tensor(reduce::sum(numbers.slice(), [outer, length, inner]), &shape)
 }
 
-/// `function` from each of `x`'s rows to one of the result's.
-fn rows(x: &Tensor, function: impl Fn(&[f32], &mut [f32]) + Sync) -> Result<Tensor> {
+/// `function` of `x`'s numbers, given how long its rows are.
+fn rows(x: &Tensor, function: impl Fn(&[f32], usize) -> Vec<f32>) -> Result<Tensor> {
     let x = contiguous(x)?;
-    let numbers = Numbers::of(&x)?;
     let width = x.dims()[x.rank() - 1];
-    tensor(parallel::rows(&numbers.slice()[..x.elem_count()], width, |_, row, out| function(row, out)), x.dims())
+    tensor(function(Numbers::of(&x)?.slice(), width), x.dims())
 }
 
 fn upsample(x: &Tensor, [height, width]: [usize; 2]) -> Result<Tensor> {
@@ -132,7 +131,7 @@ fn upsample(x: &Tensor, [height, width]: [usize; 2]) -> Result<Tensor> {
     tensor(out, &[b, c, height, width])
 }
 
-fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+fn linear_map(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (inputs, outputs) = weight.dims2()?;
     let mut shape = x.dims().to_vec();
     match shape.last_mut() {
@@ -144,16 +143,12 @@ fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> 
     let x = if view { x.clone() } else { contiguous(x)?.reshape((1, (), inputs))? };
     let (batches, tokens, _) = x.dims3()?;
     let (x, weight, bias) = (Numbers::of(&x)?, Numbers::of(weight)?, bias.map(Numbers::of).transpose()?);
-    let weight = Matrix::new(weight.slice(), [inputs, outputs], [outputs, 1]);
+    let weight = Matrix::new(weight.slice(), [inputs, outputs]);
     let mut out = vec![0.0; batches * tokens * outputs];
-    if let Some(bias) = &bias {
-        parallel::chunks(&mut out, outputs, |_, out| out.copy_from_slice(&bias.slice()[..outputs]));
-    }
-    let start = if bias.is_some() { Start::Out } else { Start::Zero };
     for (batch, out) in out.chunks_mut((tokens * outputs).max(1)).enumerate() {
         let strides = x.layout.stride();
-        let x = Matrix::new(&x.slice()[batch * strides[0]..], [tokens, inputs], [strides[1], strides[2]]);
-        Product::of(x, weight).on_all_threads().write(out, outputs, start);
+        let x = Matrix::strided(&x.slice()[batch * strides[0]..], [tokens, inputs], [strides[1], strides[2]]);
+        linear::linear(x, weight, bias.as_ref().map(Numbers::slice), out);
     }
     tensor(out, &shape)
 }
@@ -165,56 +160,51 @@ fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, options: ConvOptio
     if inputs != channels || height.min(width) + 2 * options.padding < kernel {
         bail!("a picture of {:?} for a convolution of {:?}", x.dims(), weight.dims());
     }
-    let picture = Picture { channels, height, width, kernel, options };
-    let [out_height, out_width] = picture.output();
+    let conv = Conv::new([channels, height, width], [out, inputs, kernel, kernel], options);
+    let [_, out_height, out_width] = conv.shape_out();
     let (x, weight, bias) = (Numbers::of(&x)?, Numbers::of(weight)?, bias.map(Numbers::of).transpose()?);
-    let numbers = picture.convolve(
-        &x.slice()[..batch * channels * height * width],
-        weight.slice(),
-        bias.as_ref().map(Numbers::slice),
-        out,
-    );
+    let numbers = conv.forward(x.slice(), weight.slice(), bias.as_ref().map(Numbers::slice));
     tensor(numbers, &[batch, out, out_height, out_width])
 }
 
 fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<Tensor> {
     let (weight, bias) = (Numbers::of(weight)?, Numbers::of(bias)?);
-    rows(x, |row, out| normalize::layer_norm(row, weight.slice(), bias.slice(), eps, out))
+    let norm = norm::LayerNorm { weight: weight.slice(), bias: bias.slice(), eps };
+    rows(x, |x, _| norm.forward(x).0)
 }
 
 fn group_norm(x: &Tensor, norm: GroupNorm) -> Result<Tensor> {
     let x = contiguous(x)?;
-    let (_, channels, height, width) = x.dims4()?;
-    let per_group = channels / norm.groups;
-    let (numbers, weight, bias) = (Numbers::of(&x)?, Numbers::of(norm.weight)?, Numbers::of(norm.bias)?);
-    let numbers = &numbers.slice()[..x.elem_count()];
-    let out = parallel::rows(numbers, per_group * height * width, |i, group, out| {
-        let first = i % norm.groups * per_group;
-        let (weight, bias) = (&weight.slice()[first..][..per_group], &bias.slice()[first..][..per_group]);
-        normalize::group_norm(group, [weight, bias], norm.eps, norm.activation, out);
-    });
-    tensor(out, x.dims())
+    let GroupNorm { groups, weight, bias, eps, activation } = norm;
+    let (_, _, height, width) = x.dims4()?;
+    let (weight, bias) = (Numbers::of(weight)?, Numbers::of(bias)?);
+    let (weight, bias) = (weight.slice(), bias.slice());
+    let norm = norm::GroupNorm { groups, weight, bias, pixels: height * width, eps, activation };
+    tensor(norm.forward(Numbers::of(&x)?.slice()).0, x.dims())
+}
+
+fn geglu(x: &Tensor) -> Result<Tensor> {
+    let x = contiguous(x)?;
+    let mut shape = x.dims().to_vec();
+    let n = x.dims()[x.rank() - 1] / 2;
+    shape[x.rank() - 1] = n;
+    tensor(activation::geglu(Numbers::of(&x)?.slice(), n), &shape)
 }
 
 fn attention(qkv: [&Tensor; 3], heads: usize, mask: AttentionMask) -> Result<Tensor> {
     let [q, k, v] = qkv.map(contiguous);
     let (q, k, v) = (q?, k?, v?);
-    let (batch, queries, width) = q.dims3()?;
+    let (batch, queries, channels) = q.dims3()?;
     let keys = k.dims()[1];
-    if k.dims() != [batch, keys, width] || v.dims() != k.dims() || width % heads != 0 {
+    if k.dims() != [batch, keys, channels] || v.dims() != k.dims() || channels % heads != 0 {
         bail!("{heads} heads over queries {:?}, keys {:?}, values {:?}", q.dims(), k.dims(), v.dims());
     }
-    let key_scores = match mask {
-        AttentionMask::Keys(scores) => Some(contiguous(scores)?),
-        _ => None,
+    let visible = match mask {
+        AttentionMask::None => Visible::All,
+        AttentionMask::Causal => Visible::Past,
+        AttentionMask::Keys(scores) => Visible::Scores(contiguous(scores)?.flatten_all()?.to_vec1()?),
     };
-    let key_scores = key_scores.as_ref().map(Numbers::of).transpose()?;
-    let mask = match (&mask, &key_scores) {
-        (_, Some(scores)) => attend::Mask::Keys(&scores.slice()[..batch * keys]),
-        (AttentionMask::Causal, _) => attend::Mask::Causal,
-        _ => attend::Mask::None,
-    };
-    let heads = attend::Heads { batch, queries, keys, heads, width: width / heads };
+    let sizes = Attention { batch, queries, keys, heads, width: channels / heads, visible: &visible };
     let (q, k, v) = (Numbers::of(&q)?, Numbers::of(&k)?, Numbers::of(&v)?);
-    tensor(heads.attend([q.slice(), k.slice(), v.slice()], mask), &[batch, queries, width])
+    tensor(sizes.forward([q.slice(), k.slice(), v.slice()]).0, q.layout.dims())
 }

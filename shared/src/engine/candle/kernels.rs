@@ -22,6 +22,8 @@ pub struct Kernels {
     pub layer_norm: fn(&Tensor, &Tensor, &Tensor, f32) -> Result<Tensor>,
     pub group_norm: fn(&Tensor, GroupNorm) -> Result<Tensor>,
     /// `None` for the plain way.
+    pub geglu: Option<fn(&Tensor) -> Result<Tensor>>,
+    /// `None` for the plain way.
     pub attention: Option<Attention>,
 }
 

@@ -18,6 +18,7 @@ pub static KERNELS: Kernels = Kernels {
     conv2d,
     layer_norm,
     group_norm,
+    geglu: None,
     attention: None,
 };
 

@@ -3,8 +3,9 @@
 use ::burn::Tensor;
 use ::burn::backend::{Flex, TensorMetadata};
 
-use super::simd::{sum, wide};
-use super::{Array, parallel};
+use super::Array;
+use crate::engine::cpu::parallel;
+use crate::engine::cpu::vector::{sum, wide};
 
 /// Numbers that a task takes.
 const TASK: usize = 1 << 14;
@@ -51,7 +52,7 @@ pub fn squared_norm(x: Tensor<1>) -> f32 {
             || sum(x, |x| x * x),
         )
     };
-    parallel::map(x.data().len(), x.data().chunks(TASK).collect(), squares).iter().sum()
+    parallel::map(x.data().len(), x.data().chunks(TASK).collect(), squares).iter().sum::<f64>() as f32
 }
 
 impl Array {

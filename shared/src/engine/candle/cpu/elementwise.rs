@@ -1,6 +1,10 @@
 //! Functions of numbers that stand in the same place.
 
-use super::parallel;
+use crate::engine::cpu::parallel;
+use crate::engine::cpu::vector::wide;
+
+/// Numbers that a thread takes.
+const PIECE: usize = 1 << 14;
 
 /// Numbers read in the order of some shape; a stride of 0 repeats a dimension.
 pub struct View<'a> {
@@ -9,10 +13,10 @@ pub struct View<'a> {
 }
 
 /// `function` of each number of `x`, row-major.
-pub fn map(shape: &[usize], x: View, function: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
+pub fn map(shape: &[usize], x: View, function: impl Fn(f32) -> f32 + Sync + Send) -> Vec<f32> {
     each_run(shape, [&x.strides], |out, [x_at], [x_stride]| {
         let x = &x.numbers[x_at..];
-        parallel::vectorised(
+        wide(
             #[inline(always)]
             || match x_stride {
                 1 => out.iter_mut().zip(x).for_each(|(out, &x)| *out = function(x)),
@@ -23,10 +27,10 @@ pub fn map(shape: &[usize], x: View, function: impl Fn(f32) -> f32 + Sync) -> Ve
 }
 
 /// `function` of each pair from `a` and `b`, row-major.
-pub fn zip(shape: &[usize], a: View, b: View, function: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
+pub fn zip(shape: &[usize], a: View, b: View, function: impl Fn(f32, f32) -> f32 + Sync + Send) -> Vec<f32> {
     each_run(shape, [&a.strides, &b.strides], |out, [a_at, b_at], strides| {
         let (a, b) = (&a.numbers[a_at..], &b.numbers[b_at..]);
-        parallel::vectorised(
+        wide(
             #[inline(always)]
             || match strides {
                 [1, 1] => out.iter_mut().zip(a).zip(b).for_each(|((out, &a), &b)| *out = function(a, b)),
@@ -45,12 +49,13 @@ pub fn zip(shape: &[usize], a: View, b: View, function: impl Fn(f32, f32) -> f32
 fn each_run<const N: usize>(
     shape: &[usize],
     strides: [&[usize]; N],
-    run: impl Fn(&mut [f32], [usize; N], [usize; N]) + Sync,
+    run: impl Fn(&mut [f32], [usize; N], [usize; N]) + Sync + Send,
 ) -> Vec<f32> {
     let dims = merge(shape, strides);
     let (&(length, step), outer) = dims.split_last().expect("at least one dimension");
     let mut out = vec![0.0; shape.iter().product()];
-    parallel::pieces(&mut out, |mut at, mut out| {
+    parallel::chunks(&mut out, PIECE, |piece, mut out| {
+        let mut at = piece * PIECE;
         while !out.is_empty() {
             let (mut rest, within) = (at / length, at % length);
             let mut first = step.map(|step| step * within);

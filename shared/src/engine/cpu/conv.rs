@@ -5,116 +5,14 @@
 //! or several small pictures.
 
 use super::linear::add_up;
-use super::matmul::{Before, Matrix, Threads, product};
-use super::simd::{sum, wide};
-use super::{Array, Kernel, parallel};
+use super::matrix::{Before, Matrix, Product, Threads};
+use super::parallel;
+use super::vector::{sum, wide};
 use crate::engine::ConvOptions;
 
-/// A convolution of x `[B, in, H, W]` by weight `[out, in, k, k]` and bias `[out]`.
-#[derive(Debug, Clone)]
-pub struct Conv(pub ConvOptions);
-
-/// Numbers in the columns of a product, about: half of a second-level cache.
-const CACHE: usize = 1 << 18;
-
-impl Kernel<3> for Conv {
-    fn forward(&self, [x, weight, bias]: [&Array; 3]) -> (Array, Vec<f32>) {
-        let sizes = Sizes::new(x, weight, self.0);
-        let Sizes { batch, output, pixels, taps, .. } = sizes;
-        let mut y = vec![0.0; batch * output * pixels];
-        let group = sizes.group();
-        let pictures = x.data().chunks(group * sizes.picture());
-        let tasks: Vec<_> = y.chunks_mut(group * output * pixels).zip(pictures).collect();
-        let threads = if tasks.len() > 1 { Threads::One } else { Threads::All };
-        parallel::map(batch * output * pixels, tasks, |(y, x): (&mut [f32], &[f32])| {
-            let weight = Matrix::new(weight.data(), output, taps);
-            let (mut columns, mut together) = (vec![], vec![]);
-            let count = x.len() / sizes.picture();
-            for band in sizes.bands(count) {
-                let n = count * band.pixels;
-                let columns = sizes.columns(x, band, &mut columns);
-                if count == 1 {
-                    for (y, &bias) in y.chunks_exact_mut(pixels).zip(bias.data()) {
-                        y[band.start..][..n].fill(bias);
-                    }
-                    product(&mut y[band.start..], pixels, Before::Add, (1.0, weight, columns), threads);
-                } else {
-                    together.resize(output * n, 0.0);
-                    product(&mut together, n, Before::Replace, (1.0, weight, columns), threads);
-                    for (i, y) in y.chunks_exact_mut(pixels).enumerate() {
-                        let (picture, channel) = (i / output, i % output);
-                        let (from, bias) = (&together[channel * n + picture * pixels..], bias.data()[channel]);
-                        y.iter_mut().zip(from).for_each(|(y, from)| *y = from + bias);
-                    }
-                }
-            }
-        });
-        (Array::new(y, [batch, output, sizes.height_out, sizes.width_out]), vec![])
-    }
-
-    fn backward(
-        &self,
-        [x, weight, bias]: [&Array; 3],
-        _: &[f32],
-        gradient: &Array,
-        wanted: [bool; 3],
-    ) -> [Option<Array>; 3] {
-        let sizes = Sizes::new(x, weight, self.0);
-        let Sizes { batch, output, pixels, taps, .. } = sizes;
-        let picture = sizes.picture();
-        let work = batch * output * pixels;
-        let mut dx = vec![0.0; if wanted[0] { x.data().len() } else { 0 }];
-        let mut rest = dx.as_mut_slice();
-        // A thread takes a run of pictures, and sums their share of the weights' derivative on its own.
-        let tasks = parallel::runs(work, batch).into_iter().map(|(first, count)| {
-            let (dx, after) = std::mem::take(&mut rest).split_at_mut(if wanted[0] { count * picture } else { 0 });
-            rest = after;
-            (&x.data()[first * picture..][..count * picture], &gradient.data()[first * output * pixels..], dx)
-        });
-        let dweight = parallel::map(work, tasks.collect(), |(x, dy, dx)| {
-            let group = sizes.group();
-            let mut dx = dx.chunks_mut(group * picture);
-            let mut dweight = vec![0.0; if wanted[1] { taps * output } else { 0 }]; // [taps, out]
-            let (mut columns, mut dcolumns, mut side_by_side) = (vec![], vec![], vec![]);
-            for (x, dy) in x.chunks(group * picture).zip(dy.chunks(group * output * pixels)) {
-                let count = x.len() / picture;
-                let mut dx = dx.next();
-                for band in sizes.bands(count) {
-                    let n = count * band.pixels;
-                    let dy = join(dy, count, output, pixels, band, &mut side_by_side);
-                    if wanted[1] {
-                        let columns = sizes.columns(x, band, &mut columns);
-                        product(&mut dweight, output, Before::Add, (1.0, columns, dy.transpose()), Threads::One);
-                    }
-                    if let Some(dx) = &mut dx {
-                        let weight = Matrix::new(weight.data(), output, taps).transpose();
-                        dcolumns.resize(taps * n, 0.0);
-                        product(&mut dcolumns, n, Before::Replace, (1.0, weight, dy), Threads::One);
-                        sizes.add_columns(&dcolumns, band, dx);
-                    }
-                }
-            }
-            dweight
-        });
-        let dweight = wanted[1].then(|| {
-            let sum = add_up(dweight);
-            weight.like((0..output * taps).map(|i| sum[i % taps * output + i / taps]).collect())
-        });
-        let dbias = wanted[2].then(|| {
-            let mut dbias = vec![0.0; output];
-            for (i, dy) in gradient.data().chunks_exact(pixels).enumerate() {
-                dbias[i % output] += sum(dy, |dy| dy);
-            }
-            bias.like(dbias)
-        });
-        [wanted[0].then(|| x.like(dx)), dweight, dbias]
-    }
-}
-
-/// The sizes of a convolution.
+/// The sizes of a convolution of pictures `[B, in, H, W]` by a weight `[out, in, k, k]`.
 #[derive(Debug, Clone, Copy)]
-struct Sizes {
-    batch: usize,
+pub struct Conv {
     input: usize,
     height: usize,
     width: usize,
@@ -130,6 +28,9 @@ struct Sizes {
     padding: usize,
 }
 
+/// Numbers in the columns of a product, about: half of a second-level cache.
+const CACHE: usize = 1 << 18;
+
 /// Some lines of output pictures.
 #[derive(Debug, Clone, Copy)]
 struct Band {
@@ -139,13 +40,118 @@ struct Band {
     pixels: usize,
 }
 
-impl Sizes {
-    fn new(x: &Array, weight: &Array, ConvOptions { stride, padding }: ConvOptions) -> Self {
-        let ([batch, input, height, width], [output, _, kernel, _]) = (x.shape(), weight.shape());
+impl Conv {
+    /// Pictures `[in, H, W]` and a weight `[out, in, k, k]`; a picture and its padding are as large as the kernel at least.
+    pub fn new(picture: [usize; 3], weight: [usize; 4], ConvOptions { stride, padding }: ConvOptions) -> Self {
+        let ([input, height, width], [output, _, kernel, _]) = (picture, weight);
         let after = |size: usize| (size + 2 * padding - kernel) / stride + 1;
         let (height_out, width_out) = (after(height), after(width));
         let (pixels, taps) = (height_out * width_out, input * kernel * kernel);
-        Self { batch, input, height, width, output, height_out, width_out, pixels, kernel, taps, stride, padding }
+        Self { input, height, width, output, height_out, width_out, pixels, kernel, taps, stride, padding }
+    }
+
+    /// A result's `[out, H', W']`.
+    pub fn shape_out(&self) -> [usize; 3] {
+        [self.output, self.height_out, self.width_out]
+    }
+
+    /// The result `[B, out, H', W']`.
+    pub fn forward(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+        let Self { output, pixels, taps, .. } = *self;
+        let weight = Matrix::new(weight, [output, taps]);
+        let batch = x.len() / self.picture();
+        let work = batch * output * pixels;
+        let mut y = vec![0.0; work];
+        // Each thread has to get something.
+        let group = self.group(batch).min(batch.div_ceil(parallel::pieces(work))).max(1);
+        let mut tasks = Vec::new();
+        for (x, y) in x.chunks(group * self.picture()).zip(y.chunks_mut(group * output * pixels)) {
+            let count = x.len() / self.picture();
+            let first = tasks.len();
+            tasks.extend(self.bands(count).map(|band| (x, band, Vec::with_capacity(count * output))));
+            for plane in y.chunks_mut(pixels) {
+                let mut rest = plane;
+                for (_, band, parts) in &mut tasks[first..] {
+                    let (part, after) = rest.split_at_mut(band.pixels);
+                    parts.push(part);
+                    rest = after;
+                }
+            }
+        }
+        let alone = tasks.len() == 1 || tasks.len() < parallel::pieces(work);
+        let threads = if alone { Threads::All } else { Threads::One };
+        let memory = || (vec![], vec![]);
+        parallel::map_init(
+            work,
+            tasks,
+            memory,
+            |(columns, product), (x, band, parts): (&[f32], Band, Vec<&mut [f32]>)| {
+                let n = x.len() / self.picture() * band.pixels;
+                product.resize(output * n, 0.0);
+                Product::of(weight, self.columns(x, band, columns)).on(threads).write(product, n, Before::Replace);
+                for (i, part) in parts.into_iter().enumerate() {
+                    let (picture, channel) = (i / output, i % output);
+                    let bias = bias.map_or(0.0, |bias| bias[channel]);
+                    let product = &product[channel * n + picture * band.pixels..];
+                    part.iter_mut().zip(product).for_each(|(y, x)| *y = x + bias);
+                }
+            },
+        );
+        y
+    }
+
+    /// The derivatives with respect to x, weight and bias, those that are `wanted`, of what the result has the derivative
+    /// `dy` of.
+    pub fn backward(&self, x: &[f32], weight: &[f32], dy: &[f32], wanted: [bool; 3]) -> [Option<Vec<f32>>; 3] {
+        let Self { output, pixels, taps, .. } = *self;
+        let picture = self.picture();
+        let batch = x.len() / picture;
+        let work = batch * output * pixels;
+        let mut dx = vec![0.0; if wanted[0] { x.len() } else { 0 }];
+        let mut rest = dx.as_mut_slice();
+        // A thread takes a run of pictures, and sums their share of the weights' derivative on its own.
+        let tasks = parallel::runs(work, batch).into_iter().map(|(first, count)| {
+            let (dx, after) = std::mem::take(&mut rest).split_at_mut(if wanted[0] { count * picture } else { 0 });
+            rest = after;
+            (&x[first * picture..][..count * picture], &dy[first * output * pixels..], dx)
+        });
+        let dweight = parallel::map(work, tasks.collect(), |(x, dy, dx)| {
+            let group = self.group(batch);
+            let mut dx = dx.chunks_mut(group * picture);
+            let mut dweight = vec![0.0; if wanted[1] { taps * output } else { 0 }]; // [taps, out]
+            let (mut columns, mut dcolumns, mut side_by_side) = (vec![], vec![], vec![]);
+            for (x, dy) in x.chunks(group * picture).zip(dy.chunks(group * output * pixels)) {
+                let count = x.len() / picture;
+                let mut dx = dx.next();
+                for band in self.bands(count) {
+                    let n = count * band.pixels;
+                    let dy = join(dy, count, output, pixels, band, &mut side_by_side);
+                    if wanted[1] {
+                        let columns = self.columns(x, band, &mut columns);
+                        Product::of(columns, dy.transpose()).write(&mut dweight, output, Before::Add);
+                    }
+                    if let Some(dx) = &mut dx {
+                        let weight = Matrix::new(weight, [output, taps]).transpose();
+                        dcolumns.resize(taps * n, 0.0);
+                        Product::of(weight, dy).write(&mut dcolumns, n, Before::Replace);
+                        self.add_columns(&dcolumns, band, dx);
+                    }
+                }
+            }
+            dweight
+        });
+        let dweight = wanted[1].then(|| {
+            let sum = add_up(dweight);
+            (0..output * taps).map(|i| sum[i % taps * output + i / taps]).collect()
+        });
+        let dbias = wanted[2].then(|| {
+            let mut dbias = vec![0.0; output];
+            for (i, dy) in dy.chunks_exact(pixels).enumerate() {
+                dbias[i % output] += sum(dy, |dy| dy) as f32;
+            }
+            dbias
+        });
+        [wanted[0].then_some(dx), dweight, dbias]
     }
 
     /// Numbers in an input picture.
@@ -158,9 +164,9 @@ impl Sizes {
         (CACHE / self.taps).clamp(128, 1024)
     }
 
-    /// How many pictures share a product.
-    fn group(&self) -> usize {
-        (self.columns_at_once() / self.pixels).clamp(1, self.batch)
+    /// How many pictures of a batch share a product.
+    fn group(&self, batch: usize) -> usize {
+        (self.columns_at_once() / self.pixels).clamp(1, batch)
     }
 
     /// What of `count` pictures each product takes.
@@ -185,7 +191,7 @@ impl Sizes {
             to[inside.end..].fill(0.0);
             copy_every(self.stride, line, &mut to[inside]);
         });
-        Matrix::new(buffer, self.taps, n)
+        Matrix::new(buffer, [self.taps, n])
     }
 
     /// Adds columns to the pixels that [`columns`](Self::columns) takes them from.
@@ -254,7 +260,7 @@ fn join<'a>(
     buffer: &'a mut Vec<f32>,
 ) -> Matrix<'a> {
     if count == 1 {
-        return Matrix::strided(&x[band.start..], channels, band.pixels, pixels);
+        return Matrix::strided(&x[band.start..], [channels, band.pixels], [pixels, 1]);
     }
     buffer.clear();
     for channel in 0..channels {
@@ -263,7 +269,7 @@ fn join<'a>(
             buffer.extend_from_slice(&x[start..][..band.pixels]);
         }
     }
-    Matrix::new(buffer, channels, count * band.pixels)
+    Matrix::new(buffer, [channels, count * band.pixels])
 }
 
 #[inline(always)]
