@@ -8,6 +8,30 @@ pub mod verify;
 
 use std::path::PathBuf;
 
+use kosmosg::engine::burn::BurnDevice;
+
+/// What computes, as the command line calls it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum DeviceName {
+    Cpu,
+    Wgpu,
+    Cuda,
+}
+
+impl DeviceName {
+    /// The burn engine's device of that name.
+    fn of_burn(self) -> anyhow::Result<BurnDevice> {
+        match self {
+            Self::Cpu => Ok(BurnDevice::cpu()),
+            Self::Wgpu => Ok(pollster::block_on(BurnDevice::webgpu())?),
+            #[cfg(feature = "cuda")]
+            Self::Cuda => Ok(BurnDevice::cuda()),
+            #[cfg(not(feature = "cuda"))]
+            Self::Cuda => anyhow::bail!("this build has no CUDA; build it with --features cuda"),
+        }
+    }
+}
+
 /// The built-in bundle, from the project's own folder or from where the command was built.
 fn default_bundle() -> PathBuf {
     let here = PathBuf::from("models/tiny");

@@ -106,7 +106,7 @@ fn gradients(files: &Files, cases: &mut Cases) -> anyhow::Result<()> {
             .collect(),
     );
     let (encoder, decoder) = fixture.networks::<Burn>(&store, &device)?;
-    let (mse, rec) = align_losses(cases, &encoder, &decoder, fixture.config.special.pad, &device)?;
+    let (mse, rec) = align_losses(cases, &encoder, &decoder, &fixture.config, &device)?;
     let mut gradients = backward(&(mse + rec));
     for name in names {
         let Some(Parameter::Device(flat, shape)) = store.0.get(&name) else {

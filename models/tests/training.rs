@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use kosmosg::bundle::{Defaults, Folder, Manifest};
+use kosmosg::config::PerLevel;
 use kosmosg::engine::burn::{Burn, BurnDevice};
 use kosmosg::picture::Picture;
 use kosmosg::pipeline::{Pipeline, Request};
@@ -124,6 +125,8 @@ fn a_stage_goes_on_only_with_what_it_began_with(run_dir: &Path, config: &TrainCo
         assert!(error.contains(what), "{error}");
     };
     refused(&|config| config.decoder.training.seed = 9, Stage::Decoder, "another `seed`");
+    let typing_error = |config: &mut TrainConfig| config.instruct.trained.push("alinger.".into());
+    refused(&typing_error, Stage::Instruct, "[\"alinger.\"]");
     refused(
         &|config| config.networks.unet.norm_num_groups = 8,
         Stage::Decoder,
@@ -132,10 +135,12 @@ fn a_stage_goes_on_only_with_what_it_began_with(run_dir: &Path, config: &TrainCo
     // Its own networks are the same, so the autoencoder may go on; then its followers may not.
     let mut longer = config.clone();
     longer.vae.training.steps += 1;
-    longer.networks.unet.layers_per_block = 2;
+    longer.networks.unet.layers_per_block = PerLevel::All(2);
     run(Stage::Vae, run_dir, &longer).unwrap();
     refused(&|_| {}, Stage::Decoder, "another `stages.vae`");
     refused(&|_| {}, Stage::Instruct, "another `stages.vae`");
+    let error = train::export(run_dir, config, &run_dir.join("mixed")).unwrap_err().to_string();
+    assert!(error.contains("stage decoder does not belong") && error.contains("`stages.vae`"), "{error}");
 }
 
 #[test]

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use kosmosg::denoise::{DenoiseError, DenoiseSettings, DenoiseState};
-use kosmosg::picture::{Filter, Picture};
-use kosmosg::prompt::{PromptDocument, PromptError};
-use kosmosg::protocol::{JobRequest, PictureFile};
+use kosmosg::picture::{Filter, Picture, PictureError};
+use kosmosg::prompt::PromptDocument;
+use kosmosg::protocol::{JobRequest, MAX_PICTURES, PictureFile};
 
 use crate::bundles::{Bundle, Bundles};
 use crate::error::Error;
 use crate::work::{Goal, Work};
 
-/// Most pictures of a prompt.
-pub const MAX_PICTURES: usize = 32;
+/// Most pixels of a request's pictures together: twenty photographs of 12 megapixels, which take some seconds to decode.
+pub const MAX_PIXELS: u64 = 4 * Picture::MAX_PIXELS;
 /// Largest guidance scale.
 pub const MAX_GUIDANCE: f64 = 100.0;
 /// Largest picture, in multiples of the number of pixels that the bundle makes by default.
@@ -26,9 +26,18 @@ pub fn admit(body: &[u8], bundles: &Bundles) -> Result<Work, Error> {
     let request = serde_json::from_slice(body)
         .map_err(|error| Error::invalid(format!("the request is not a job that this server understands: {error}")))?;
     match request {
-        JobRequest::Denoise { bundle, condition, state } => {
+        JobRequest::Denoise { bundle, unet, condition, state } => {
             let bundle = Arc::clone(bundles.get(&bundle)?);
-            condition.validate(bundle.manifest().condition_shape()).map_err(Error::invalid)?;
+            let manifest = bundle.manifest();
+            if unet != manifest.part("unet").map_err(Error::internal)?.sha256() {
+                let message = "the page and the server have different versions of model";
+                return Err(Error::invalid(format!("{message} {}; reload the page", bundle.id())));
+            }
+            if *state.schedule() != manifest.scheduler {
+                let message = "the state was begun under another noise schedule than that of model";
+                return Err(Error::invalid(format!("{message} {}; start the picture again", bundle.id())));
+            }
+            condition.validate(manifest.condition_shape()).map_err(Error::invalid)?;
             check(state.settings(), &bundle)?;
             Ok(Work { bundle, goal: Goal::Condition(condition), state })
         }
@@ -39,8 +48,7 @@ pub fn admit(body: &[u8], bundles: &Bundles) -> Result<Work, Error> {
             let state = DenoiseState::new(settings, bundle.schedule()).map_err(Error::invalid)?;
             check_prompt(&prompt, pictures.len(), &negative, &bundle)?;
             let size = bundle.manifest().networks.kosmosg.vision.image_size as u32;
-            let pictures = pictures.iter().enumerate().map(|(index, file)| read_picture(index, file, size));
-            let goal = Goal::Prompt { prompt, pictures: pictures.collect::<Result<_, _>>()?, negative };
+            let goal = Goal::Prompt { prompt, pictures: read_pictures(&pictures, size, MAX_PIXELS)?, negative };
             Ok(Work { bundle, goal, state })
         }
     }
@@ -70,9 +78,7 @@ fn check_prompt(prompt: &PromptDocument, pictures: usize, negative: &str, bundle
         return Err(Error::invalid(format!("{pictures} pictures; at most {MAX_PICTURES} are allowed")));
     }
     prompt.check_pictures(pictures).map_err(Error::invalid)?;
-    if !(0..pictures).all(|picture| prompt.images().any(|place| place.picture == picture)) {
-        return Err(Error::invalid(PromptError::PictureCount { pictures, places: prompt.images().count() }));
-    }
+    prompt.check_all_shown(pictures).map_err(Error::invalid)?;
     let config = &bundle.manifest().networks.kosmosg;
     for text in [prompt, &PromptDocument::from_words(negative)] {
         let sequence = bundle.tokenizer().sequence(text, config.connector.latent_queries, config.max_tokens());
@@ -81,9 +87,38 @@ fn check_prompt(prompt: &PromptDocument, pictures: usize, negative: &str, bundle
     Ok(())
 }
 
-/// The picture as the encoder will see it. Resizing it there once more changes nothing.
-fn read_picture(index: usize, file: &PictureFile, size: u32) -> Result<Picture, Error> {
-    let picture = Picture::decode(&file.0);
-    let picture = picture.map_err(|error| Error::invalid(format!("picture number {}: {error}", index + 1)))?;
-    Ok(picture.square(size, Filter::Bicubic))
+/// The pictures as the encoder will see them, if they have no more than `budget` pixels together. Resizing them there once
+/// more changes nothing.
+fn read_pictures(files: &[PictureFile], size: u32, budget: u64) -> Result<Vec<Picture>, Error> {
+    let mut left = budget;
+    let read = |(index, file): (usize, &PictureFile)| {
+        let picture = Picture::decode_within(&file.0, left.min(Picture::MAX_PIXELS)).map_err(|error| match error {
+            PictureError::TooLarge { .. } if left < Picture::MAX_PIXELS => Error::invalid(format!(
+                "the pictures up to number {} have more than {budget} pixels together; make them smaller first",
+                index + 1
+            )),
+            error => Error::invalid(format!("picture number {}: {error}", index + 1)),
+        })?;
+        left -= u64::from(picture.width()) * u64::from(picture.height());
+        Ok(picture.square(size, Filter::Bicubic))
+    };
+    files.iter().enumerate().map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::response::IntoResponse;
+
+    use super::*;
+
+    #[test]
+    fn pictures_share_one_budget() {
+        let picture = Picture::new(10, 10, vec![7; 300]).unwrap();
+        let files = vec![PictureFile(picture.to_png(None)); 3];
+        assert_eq!(read_pictures(&files, 4, 300).unwrap(), vec![picture.square(4, Filter::Bicubic); 3]);
+        let error = read_pictures(&files, 4, 299).unwrap_err().into_response();
+        let body = pollster::block_on(axum::body::to_bytes(error.into_body(), 1000)).unwrap();
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        assert!(text.contains("the pictures up to number 3 have more than 299 pixels together"), "{text}");
+    }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{DefaultBodyLimit, FromRequestParts, OriginalUri, Path, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, OriginalUri, Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -21,6 +21,7 @@ use kosmosg::denoise::DenoiseState;
 use kosmosg::protocol::{BundleEntry, Health, JobCreated, JobEvent, JobStatus, MAX_REQUEST_BYTES};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::timeout;
 use tower_http::trace::TraceLayer;
 
 use crate::admission::admit;
@@ -31,6 +32,12 @@ use crate::page;
 
 /// Bodies that are checked at the same time: each may need the memory of a large photograph.
 const CHECKS_AT_ONCE: usize = 2;
+/// Bodies that arrive or wait for their check at the same time, each of up to [`MAX_REQUEST_BYTES`].
+const ARRIVALS_AT_ONCE: usize = 8;
+/// When to come again while so many arrive.
+const RETRY_SECS: u64 = 2;
+/// How long a body may take to arrive: the largest over 20 Mbit/s. Who sends a byte now and then would keep others out.
+pub const BODY_TIME: Duration = Duration::from_secs(30);
 /// How long open connections may take to end when the server stops.
 pub const GRACE: Duration = Duration::from_secs(5);
 
@@ -47,6 +54,8 @@ pub struct App {
     pub page: Option<PathBuf>,
     /// Origins whose pages may use this server besides its own.
     pub allowed_origins: Vec<HeaderValue>,
+    /// How long a request's body may take to arrive; mostly [`BODY_TIME`].
+    pub body_time: Duration,
 }
 
 /// Who computes.
@@ -61,6 +70,7 @@ pub struct EngineName {
 #[derive(Debug, Clone)]
 struct Shared {
     app: Arc<App>,
+    arrivals: Arc<Semaphore>,
     checks: Arc<Semaphore>,
 }
 
@@ -92,7 +102,11 @@ pub fn router(app: App) -> Router {
         .layer(cors)
         .layer(middleware::from_fn(page::secure))
         .layer(TraceLayer::new_for_http())
-        .with_state(Shared { app: Arc::new(app), checks: Arc::new(Semaphore::new(CHECKS_AT_ONCE)) })
+        .with_state(Shared {
+            app: Arc::new(app),
+            arrivals: Arc::new(Semaphore::new(ARRIVALS_AT_ONCE)),
+            checks: Arc::new(Semaphore::new(CHECKS_AT_ONCE)),
+        })
 }
 
 /// Serves until `shutdown`; then jobs and whoever follows them end, and connections have [`GRACE`] to do so.
@@ -147,19 +161,25 @@ async fn bundle_file(
 }
 
 async fn create_job(
-    State(Shared { app, checks }): State<Shared>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    State(Shared { app, arrivals, checks }): State<Shared>,
+    request: Request,
 ) -> Result<(StatusCode, Json<JobCreated>), Error> {
-    if !is_json(&headers) {
+    // All that the headers and the queue can refuse is refused before a byte of the body is read.
+    if !is_json(request.headers()) {
         return Err(Error::not_json());
+    }
+    if content_length(request.headers()).is_some_and(|bytes| bytes > MAX_REQUEST_BYTES as u64) {
+        return Err(Error::too_large());
     }
     let refuse = |refusal| match refusal {
         Refusal::Full { retry_after_secs } => Error::busy(app.jobs.capacity(), retry_after_secs),
         Refusal::Closed => Error::stopping(),
     };
     app.jobs.admits().map_err(refuse)?;
-    let body = body.map_err(|error| match error.status() {
+    let _arrival = arrivals.try_acquire().map_err(|_| Error::crowded(RETRY_SECS))?;
+    let body =
+        timeout(app.body_time, Bytes::from_request(request, &())).await.map_err(|_| Error::slow(app.body_time))?;
+    let body = body.map_err(|error: BytesRejection| match error.status() {
         StatusCode::PAYLOAD_TOO_LARGE => Error::too_large(),
         _ => Error::invalid(format!("the body did not arrive: {}", error.body_text())),
     })?;
@@ -204,8 +224,9 @@ async fn job_result(Found(job): Found) -> Result<Response, Error> {
     }
 }
 
-async fn job_state(Found(job): Found) -> Json<DenoiseState> {
-    Json(job.state())
+async fn job_state(Found(job): Found) -> Result<Json<DenoiseState>, Error> {
+    let state = job.state().ok_or_else(|| Error::not_found("the job has ended, and its state is kept no longer"))?;
+    Ok(Json(state))
 }
 
 async fn cancel_job(State(Shared { app, .. }): State<Shared>, Found(job): Found) -> StatusCode {
@@ -232,6 +253,10 @@ impl FromRequestParts<Shared> for Found {
         let job = id.and_then(|id| app.jobs.get(JobId::from_str(&id).ok()?));
         job.map(Self).ok_or_else(|| Error::not_found("there is no such job; it may have been forgotten since it ended"))
     }
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

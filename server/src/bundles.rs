@@ -52,6 +52,19 @@ pub enum BundlesError {
     },
 }
 
+/// Why a folder that looks like a bundle is left out.
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    /// Its name cannot be part of an address.
+    #[error(
+        "the folder's name is the model's name in addresses, and may have only the letters A-Z and a-z, digits, `-`, `_` \
+         and, but not first, `.`; rename the folder"
+    )]
+    Name,
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+}
+
 impl Bundles {
     /// Opens `dir`: a bundle, or a folder of bundles. One that cannot be used is logged and left out.
     ///
@@ -101,16 +114,14 @@ impl Bundles {
 }
 
 impl Bundle {
-    fn open(dir: &Path) -> Result<Self, BundleError> {
-        let malformed = |detail: String| BundleError::Manifest { detail };
-        let id = dir.file_name().and_then(|name| name.to_str()).filter(|name| is_plain(name));
-        let id = id.ok_or_else(|| malformed("its folder's name has other characters than a-z 0-9 . - _".into()))?;
+    fn open(dir: &Path) -> Result<Self, OpenError> {
+        let id = dir.file_name().and_then(|name| name.to_str()).filter(|name| is_plain(name)).ok_or(OpenError::Name)?;
         let folder = Folder::open(dir)?;
         let manifest = folder.manifest();
         let schedule = manifest.schedule()?;
         let mllm = &manifest.networks.kosmosg;
         let tokenizer = Tokenizer::from_json(&folder.tokenizer()?, mllm.mllm.vocab_size, &mllm.special)
-            .map_err(|error| malformed(error.to_string()))?;
+            .map_err(BundleError::Tokenizer)?;
         Ok(Self { id: id.to_owned(), dir: dir.to_owned(), schedule, tokenizer, folder })
     }
 

@@ -1,5 +1,7 @@
 //! What goes wrong while answering a request. What is internal is logged and not shown.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -54,6 +56,19 @@ impl Error {
         let message = format!("{capacity} jobs are waiting, and no more may; try again in {retry_after_secs} s");
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::Busy, message);
         Self { retry_after_secs: Some(retry_after_secs), ..error }
+    }
+
+    /// 429: as many requests as may are just arriving.
+    pub fn crowded(retry_after_secs: u64) -> Self {
+        let message = format!("the server is reading other requests; try again in {retry_after_secs} s");
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::Busy, message);
+        Self { retry_after_secs: Some(retry_after_secs), ..error }
+    }
+
+    /// 408: the body did not arrive in time.
+    pub fn slow(time: Duration) -> Self {
+        let message = format!("the request did not arrive within {} s; send smaller pictures", time.as_secs_f64());
+        Self::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::TooLarge, message)
     }
 
     /// 503: the server is about to end.

@@ -6,10 +6,9 @@ use kosmosg::bundle::BundleError;
 use kosmosg::denoise::{DenoiseSettings, DenoiseState};
 use kosmosg::encoder::{EncodeError, Encoder, EncoderParts, PARTS};
 use kosmosg::engine::{Engine, EngineError};
-use kosmosg::picture::{Picture, Recipe, version};
+use kosmosg::picture::Recipe;
 use kosmosg::pipeline::{Decoder, Denoiser, StepError};
 use kosmosg::preview::PreviewFactors;
-use kosmosg::prompt::PromptDocument;
 use kosmosg::protocol::{ApiError, ErrorCode, JobEvent};
 
 use crate::bundles::Bundle;
@@ -90,7 +89,8 @@ impl<E: Engine> Inference<E> {
         go_on(job)?;
         let DenoiseSettings { channels, height, width, .. } = *state.settings();
         let picture = loaded.decoder()?.decode(state.latents().to_vec(), [channels, height, width]).await?;
-        let recipe = words.map(|words| recipe::<E>(words, &state, &picture, &bundle));
+        let size = [picture.width(), picture.height()];
+        let recipe = words.map(|words| Recipe::of(state.settings(), words, size, &bundle.manifest().name, E::NAME));
         Ok(picture.to_png(recipe.as_ref()))
     }
 
@@ -145,7 +145,7 @@ impl<E: Engine> Loaded<E> {
 impl RunError {
     /// What the client hears. What is its own doing, or may go away, it hears in full.
     pub fn shown(&self) -> ApiError {
-        let engine = match self {
+        match self {
             RunError::Encode(EncodeError::Prompt(error)) => {
                 return ApiError { code: ErrorCode::Invalid, message: error.to_string() };
             }
@@ -153,18 +153,25 @@ impl RunError {
                 let message = format!("the model's answer cannot be used: {error}");
                 return ApiError { code: ErrorCode::Internal, message };
             }
-            RunError::Encode(EncodeError::Engine(error))
-            | RunError::Step(StepError::Engine(error))
-            | RunError::Decode(error) => Some(error),
-            _ => None,
-        };
-        let message = match (self, engine) {
+            _ => {}
+        }
+        let message = match (self, self.engine()) {
             (_, Some(EngineError::OutOfMemory { .. })) => "the server has not enough memory for this picture",
             (_, Some(EngineError::DeviceLost { .. })) => "the server lost its device; restart it",
             (RunError::Bundle(_), _) => "the server cannot load this model; its log says why",
             _ => "the server failed; its log says why",
         };
         ApiError { code: ErrorCode::Internal, message: message.into() }
+    }
+
+    /// What the engine said, if it was the engine that failed.
+    pub fn engine(&self) -> Option<&EngineError> {
+        match self {
+            RunError::Encode(EncodeError::Engine(error))
+            | RunError::Step(StepError::Engine(error))
+            | RunError::Decode(error) => Some(error),
+            _ => None,
+        }
     }
 
     /// The whole story, for the log.
@@ -187,29 +194,6 @@ fn preview(state: &DenoiseState, foreseen: &[f32], factors: Option<&PreviewFacto
     let DenoiseSettings { channels, height, width, .. } = *state.settings();
     if let Some(picture) = factors.and_then(|factors| factors.picture(foreseen, [channels, height, width])) {
         job.report(JobEvent::Preview { step: state.step(), png: picture.to_png(None) });
-    }
-}
-
-fn recipe<E: Engine>(
-    (prompt, negative): (PromptDocument, String),
-    state: &DenoiseState,
-    picture: &Picture,
-    bundle: &Bundle,
-) -> Recipe {
-    let settings = state.settings();
-    Recipe {
-        prompt,
-        negative,
-        seed: settings.seed,
-        picture: settings.picture,
-        sampler: settings.sampler,
-        steps: settings.steps,
-        guidance: settings.guidance,
-        width: picture.width(),
-        height: picture.height(),
-        model: bundle.manifest().name.clone(),
-        engine: E::NAME.to_owned(),
-        version: version(),
     }
 }
 

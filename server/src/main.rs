@@ -7,14 +7,15 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use axum::http::{HeaderValue, Uri};
+use axum::http::HeaderValue;
 use clap::Parser;
 use kosmosg::engine::Engine;
 use kosmosg::engine::candle::{Candle, CandleDevice};
-use kosmosg_server::app::{App, EngineName, GRACE, serve};
+use kosmosg_server::app::{App, BODY_TIME, EngineName, GRACE, serve};
 use kosmosg_server::bundles::Bundles;
 use kosmosg_server::inference::Inference;
 use kosmosg_server::jobs::{Jobs, Limits};
+use kosmosg_server::page::parse_origin;
 use kosmosg_server::worker::Worker;
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
@@ -106,7 +107,8 @@ async fn main() -> anyhow::Result<()> {
     tracing::info!("listening on http://{address}, computing on {}", arguments.device);
 
     let engine = EngineName { engine: Candle::NAME.to_owned(), device: arguments.device.to_string() };
-    let app = App { jobs, bundles, engine, page: arguments.page, allowed_origins: arguments.allowed_origins };
+    let Arguments { page, allowed_origins, .. } = arguments;
+    let app = App { jobs, bundles, engine, page, allowed_origins, body_time: BODY_TIME };
     serve(listener, app, interrupted()).await?;
     if !worker.ends_within(GRACE) {
         tracing::warn!("the step that is being computed takes long; leaving it");
@@ -168,15 +170,4 @@ impl std::fmt::Display for DeviceName {
             DeviceName::Cuda(index) => write!(f, "cuda:{index}"),
         }
     }
-}
-
-/// An origin as a browser sends it: scheme, host and port, nothing after them.
-fn parse_origin(text: &str) -> Result<HeaderValue, String> {
-    let explain = || format!("{text:?} is no origin; expected something like https://example.org");
-    let uri: Uri = text.parse().map_err(|_| explain())?;
-    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return Err(explain()) };
-    if !matches!(scheme, "http" | "https") || !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-        return Err(explain());
-    }
-    HeaderValue::from_str(&format!("{scheme}://{authority}")).map_err(|_| explain())
 }

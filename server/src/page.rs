@@ -4,7 +4,7 @@ use std::path::Path;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderName, HeaderValue, Method, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -55,6 +55,34 @@ pub fn allow_origins(origins: &[HeaderValue]) -> CorsLayer {
         .allow_private_network(true)
 }
 
+/// An origin as a browser sends it: scheme and host in lower case, and a port that is not the scheme's own.
+///
+/// # Errors
+/// What is expected, if it is none.
+pub fn parse_origin(text: &str) -> Result<HeaderValue, String> {
+    let explain = || format!("{text:?} is no origin; expected something like https://example.org");
+    let uri: Uri = text.parse().map_err(|_| explain())?;
+    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return Err(explain()) };
+    let usual_port = match scheme {
+        "http" => 80,
+        "https" => 443,
+        _ => return Err(explain()),
+    };
+    let host = authority.host().to_ascii_lowercase();
+    let rest = authority.as_str().get(host.len()..).filter(|_| !host.is_empty()).ok_or_else(explain)?;
+    // What stands before the host, as in `name@host`, has made the rest something else than a port.
+    let port = match rest.strip_prefix(':') {
+        None if rest.is_empty() => None,
+        None => return Err(explain()),
+        Some(port) => Some(port.parse::<u16>().map_err(|_| explain())?).filter(|&port| port != usual_port),
+    };
+    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+        return Err(explain());
+    }
+    let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+    HeaderValue::from_str(&format!("{scheme}://{host}{port}")).map_err(|_| explain())
+}
+
 /// A file whose name has the hash of its contents never changes; any other is asked for again each time, which costs a
 /// few bytes while it has not changed.
 async fn cache(request: Request, next: Next) -> Response {
@@ -78,7 +106,34 @@ fn is_hashed(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_hashed;
+    use super::{is_hashed, parse_origin};
+
+    #[test]
+    fn origins_are_written_as_browsers_send_them() {
+        for (text, origin) in [
+            ("https://example.org", "https://example.org"),
+            ("HTTPS://Example.ORG/", "https://example.org"),
+            ("https://example.org:443", "https://example.org"),
+            ("http://example.org:80", "http://example.org"),
+            ("http://example.org:443", "http://example.org:443"),
+            ("http://192.168.1.5:08000", "http://192.168.1.5:8000"),
+            ("http://[::1]:8080", "http://[::1]:8080"),
+        ] {
+            assert_eq!(parse_origin(text).unwrap(), origin, "{text}");
+        }
+        for text in [
+            "example.org",
+            "ftp://example.org",
+            "https://example.org/page",
+            "https://a@b",
+            "http://a:b",
+            "https://",
+            "*",
+        ] {
+            let error = parse_origin(text).unwrap_err();
+            assert!(error.contains("is no origin"), "{text}: {error}");
+        }
+    }
 
     #[test]
     fn hashes_are_told_from_words() {

@@ -20,7 +20,7 @@ pub trait Runner {
     /// [`RunError::Stopped`] when `job` should stop, asked before each step; otherwise what went wrong.
     fn run(&mut self, work: Work, job: &Job) -> Result<Vec<u8>, RunError>;
 
-    /// Gives back all memory: a job failed in a way that may have spoilt what is in it.
+    /// Gives back all memory: a bug or the engine failed a job, which may have spoilt what is in it.
     fn release(&mut self);
 }
 
@@ -61,22 +61,23 @@ impl Worker {
 }
 
 fn run(runner: &mut impl Runner, work: Work, job: &Job) -> Outcome {
-    let failure = match catch_unwind(AssertUnwindSafe(|| runner.run(work, job))) {
+    let (failure, is_spoilt) = match catch_unwind(AssertUnwindSafe(|| runner.run(work, job))) {
         Ok(Ok(png)) => return Outcome::Done(png),
         Ok(Err(RunError::Stopped)) => return Outcome::Stopped,
         Ok(Err(error)) => {
             tracing::error!(job = %job.id(), "failed: {}", error.chain());
-            error.shown()
+            (error.shown(), error.engine().is_some())
         }
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
             tracing::error!(job = %job.id(), "a bug: {}", text.unwrap_or("it panicked without a word"));
             let message = "the server failed in a way that it should not; its log says where".into();
-            ApiError { code: ErrorCode::Internal, message }
+            (ApiError { code: ErrorCode::Internal, message }, true)
         }
     };
-    // What is left over could be what the next job fails from. If even that fails, there is nothing left to give back.
-    if catch_unwind(AssertUnwindSafe(|| runner.release())).is_err() {
+    // What is left over could be what the next job fails from; but a client's own mistake shall not cost the next one the
+    // time to load the model. If even giving back fails, there is nothing left to give back.
+    if is_spoilt && catch_unwind(AssertUnwindSafe(|| runner.release())).is_err() {
         tracing::error!("the memory of a failed job could not be given back");
     }
     Outcome::Failed(failure)

@@ -5,25 +5,28 @@
 //! parts that it runs and leave the rest.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use crate::config::{ClipTextConfig, KosmosGConfig, UNetConfig, VaeConfig};
+use crate::config::{ClipTextConfig, ConfigError, KosmosGConfig, UNetConfig, VaeConfig};
 use crate::denoise::DenoiseSettings;
+use crate::digest::sha256;
 use crate::preview::PreviewFactors;
 use crate::protocol::GenerateSettings;
 use crate::sampler::SamplerKind;
 use crate::schedule::{NoiseSchedule, SchedulerConfig};
+use crate::tokenizer::TokenizerError;
 use crate::weights::{HostTensor, WeightError, gguf};
+
+pub use folder::{Folder, write};
+
+mod folder;
 
 /// The version of the form that this program writes and reads.
 pub const FORMAT: u32 = 1;
 /// Name of the manifest's file.
 pub const MANIFEST: &str = "bundle.json";
-/// Files of a part are split at this size, so that a page can fetch them one by one.
-const MAX_FILE_BYTES: usize = 256 << 20;
 
 /// Weights by name.
 pub type Tensors = BTreeMap<String, HostTensor>;
@@ -133,6 +136,9 @@ pub enum BundleError {
         /// What is wrong.
         detail: String,
     },
+    /// The tokenizer's file cannot be used.
+    #[error(transparent)]
+    Tokenizer(TokenizerError),
     /// The bundle lacks a part.
     #[error("the bundle has no part `{part}`; it has {}", has.join(", "))]
     NoPart {
@@ -163,7 +169,8 @@ impl Manifest {
     /// Reads a manifest.
     ///
     /// # Errors
-    /// [`BundleError::Manifest`] if it is not one, is of another version, or names files outside its folder.
+    /// [`BundleError::Manifest`] if it is not one, is of another version, names files outside its folder, or says sizes that
+    /// no networks have.
     pub fn from_json(json: &[u8]) -> Result<Self, BundleError> {
         let malformed = |detail: String| BundleError::Manifest { detail };
         #[derive(Deserialize)]
@@ -182,6 +189,13 @@ impl Manifest {
                 return Err(malformed(format!("file name {name:?} is not a plain name")));
             }
         }
+        manifest.networks.validate().map_err(|error| malformed(error.within("networks").to_string()))?;
+        let (side, downscale) = (manifest.picture_size, manifest.networks.vae.downscale());
+        if side == 0 || !side.is_multiple_of(downscale) {
+            return Err(malformed(format!("picture_size is {side}, expected a multiple of {downscale} pixels")));
+        }
+        let usual = manifest.denoise_settings(&GenerateSettings::default(), 0);
+        usual.validate().map_err(|error| malformed(format!("picture_size or defaults: {error}")))?;
         Ok(manifest)
     }
 
@@ -203,8 +217,14 @@ impl Manifest {
         let mut tensors = Tensors::new();
         for (file, bytes) in self.part(name)?.files.iter().zip(contents) {
             file.check(&bytes)?;
-            let part = gguf::read(&file.name, bytes);
-            tensors.extend(part.map_err(|source| BundleError::Weights { part: name.to_owned(), source })?);
+            let in_part = |source| BundleError::Weights { part: name.to_owned(), source };
+            for (tensor, numbers) in gguf::read(&file.name, bytes).map_err(in_part)? {
+                if tensors.contains_key(&tensor) {
+                    let detail = format!("tensor `{tensor}` is in an earlier file too");
+                    return Err(in_part(WeightError::Malformed { what: file.name.clone(), detail }));
+                }
+                tensors.insert(tensor, numbers);
+            }
         }
         Ok(tensors)
     }
@@ -252,6 +272,42 @@ impl Manifest {
     }
 }
 
+impl Networks {
+    /// Whether there can be networks of these sizes, and each can take what the one before it gives.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first setting that cannot be.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let Self { kosmosg, unet, vae, text } = self;
+        kosmosg.validate().map_err(|error| error.within("kosmosg"))?;
+        unet.validate().map_err(|error| error.within("unet"))?;
+        vae.validate().map_err(|error| error.within("vae"))?;
+        if let Some(text) = text {
+            text.validate().map_err(|error| error.within("text"))?;
+        }
+        for (setting, found, like, expected) in [
+            ("unet.cross_attention_dim", unet.cross_attention_dim, "kosmosg.aligner.dim", kosmosg.aligner.dim),
+            ("unet.in_channels", unet.in_channels, "vae.latent_channels", vae.latent_channels),
+            ("unet.out_channels", unet.out_channels, "vae.latent_channels", vae.latent_channels),
+        ] {
+            if found != expected {
+                return Err(ConfigError::new(setting, found, format_args!("{expected}, as {like} is")));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Part {
+    /// The part's version: its file's SHA-256, or the SHA-256 of its files' SHA-256s in order if there are several.
+    pub fn sha256(&self) -> String {
+        match self.files.as_slice() {
+            [file] => file.sha256.clone(),
+            files => sha256(files.iter().map(|file| file.sha256.as_str()).collect::<String>().as_bytes()),
+        }
+    }
+}
+
 impl PartFile {
     /// The entry of a file with these contents.
     pub fn new(name: &str, contents: &[u8]) -> Self {
@@ -275,114 +331,79 @@ impl PartFile {
     }
 }
 
-/// A bundle in a folder of this machine.
-#[derive(Debug, Clone)]
-pub struct Folder {
-    dir: PathBuf,
-    manifest: Manifest,
-}
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
 
-impl Folder {
-    /// Opens a bundle; weights are read when asked for.
-    ///
-    /// # Errors
-    /// [`BundleError::Io`] or [`BundleError::Manifest`].
-    pub fn open(dir: impl Into<PathBuf>) -> Result<Self, BundleError> {
-        let dir = dir.into();
-        let manifest = Manifest::from_json(&read_file(&dir.join(MANIFEST))?)?;
-        Ok(Self { dir, manifest })
-    }
+    use super::*;
 
-    /// The manifest.
-    pub fn manifest(&self) -> &Manifest {
-        &self.manifest
-    }
-
-    /// The tensors of the part called `name`.
-    ///
-    /// # Errors
-    /// Any [`BundleError`].
-    pub fn part(&self, name: &str) -> Result<Tensors, BundleError> {
-        let files = &self.manifest.part(name)?.files;
-        let contents = files.iter().map(|file| read_file(&self.dir.join(&file.name)));
-        self.manifest.read_part(name, contents.collect::<Result<_, _>>()?)
-    }
-
-    /// The tokenizer's JSON.
-    ///
-    /// # Errors
-    /// [`BundleError::Io`] or [`BundleError::Corrupt`].
-    pub fn tokenizer(&self) -> Result<Vec<u8>, BundleError> {
-        let file = &self.manifest.tokenizer;
-        let contents = read_file(&self.dir.join(&file.name))?;
-        file.check(&contents)?;
-        Ok(contents)
-    }
-}
-
-/// Writes a bundle into the folder `dir`, which it makes, and returns its manifest. `draft` says everything but files.
-///
-/// # Errors
-/// [`BundleError::Io`].
-pub fn write(
-    dir: &Path,
-    draft: Manifest,
-    tokenizer: &[u8],
-    parts: &BTreeMap<String, Tensors>,
-) -> Result<Manifest, BundleError> {
-    std::fs::create_dir_all(dir).map_err(|source| BundleError::Io { path: dir.to_owned(), source })?;
-    let mut manifest =
-        Manifest { tokenizer: PartFile::new("tokenizer.json", tokenizer), parts: BTreeMap::new(), ..draft };
-    write_file(&dir.join("tokenizer.json"), tokenizer)?;
-    for (name, tensors) in parts {
-        let shards = split(tensors);
-        let mut files = Vec::with_capacity(shards.len());
-        for (i, shard) in shards.iter().enumerate() {
-            let file_name = match shards.len() {
-                1 => format!("{name}.gguf"),
-                n => format!("{name}-{:05}-of-{n:05}.gguf", i + 1),
-            };
-            let contents = gguf::write(shard);
-            write_file(&dir.join(&file_name), &contents)?;
-            files.push(PartFile::new(&file_name, &contents));
+    fn manifest(changes: &[(&str, Value)]) -> Result<Manifest, BundleError> {
+        let mut json = json!({
+            "format": 1, "name": "test", "family": "kosmos-g", "picture_size": 64,
+            "networks": {
+                "kosmosg": KosmosGConfig::published(),
+                "unet": {
+                    "block_out_channels": [32], "layers_per_block": 1, "down_block_types": ["DownBlock2D"],
+                    "up_block_types": ["UpBlock2D"], "cross_attention_dim": 768,
+                },
+                "vae": { "block_out_channels": [32, 32], "layers_per_block": 1 },
+            },
+            "scheduler": SchedulerConfig::stable_diffusion(),
+            "defaults": { "sampler": "dpmpp-2m", "steps": 10, "guidance": 3.0 },
+            "tokenizer": PartFile::new("tokenizer.json", b""),
+            "licence": "", "origin": "",
+            "parts": { "unet": { "files": [], "bytes": 0, "memory_bytes": 0, "largest_tensor_bytes": 0 } },
+        });
+        for (pointer, value) in changes {
+            *json.pointer_mut(pointer).unwrap() = value.clone();
         }
-        let loaded = |tensor: &HostTensor| tensor.shape().iter().product::<usize>() as u64 * 4;
-        let part = Part {
-            bytes: files.iter().map(|file| file.bytes).sum(),
-            memory_bytes: tensors.values().map(loaded).sum(),
-            largest_tensor_bytes: tensors.values().map(loaded).max().unwrap_or(0),
-            files,
+        Manifest::from_json(&serde_json::to_vec(&json).unwrap())
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_are_named() {
+        assert!(manifest(&[]).is_ok());
+        for (pointer, value, complaint) in [
+            (
+                "/networks/kosmosg/vision/patch_size",
+                json!(0),
+                "networks.kosmosg.vision.patch_size is 0, expected a divisor",
+            ),
+            ("/networks/unet/block_out_channels", json!([]), "networks.unet.block_out_channels has 0 entries"),
+            (
+                "/networks/unet/cross_attention_dim",
+                json!(8),
+                "cross_attention_dim is 8, expected 768, as kosmosg.aligner.dim is",
+            ),
+            ("/networks/vae/block_out_channels", json!(vec![32; 99]), "expected 1 to 16"),
+            ("/picture_size", json!(0), "picture_size is 0, expected a multiple of 2 pixels"),
+            ("/picture_size", json!(63), "picture_size is 63"),
+            ("/picture_size", json!(1 << 20), "picture_size or defaults: latents of 4 × 524288"),
+        ] {
+            let error = manifest(&[(pointer, value)]).unwrap_err().to_string();
+            assert!(error.starts_with("bundle.json: ") && error.contains(complaint), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_tensor_in_two_files_is_an_error() {
+        let tensors = Tensors::from([("x".to_owned(), HostTensor::from_f32(vec![1], &[1.0]))]);
+        let file = gguf::write(&tensors);
+        let files = [PartFile::new("a.gguf", &file), PartFile::new("b.gguf", &file)];
+        let manifest = manifest(&[("/parts/unet/files", json!(files))]).unwrap();
+        assert_eq!(manifest.read_part("unet", vec![file.clone()]).unwrap().len(), 1);
+        let error = manifest.read_part("unet", vec![file.clone(), file]).unwrap_err().to_string();
+        assert_eq!(error, "part `unet`: b.gguf: tensor `x` is in an earlier file too");
+    }
+
+    #[test]
+    fn a_part_has_one_version() {
+        let [a, b] = ["a", "b"].map(|name| PartFile::new(name, name.as_bytes()));
+        let version = |files: &[&PartFile]| {
+            let files = files.iter().map(|&file| file.clone()).collect();
+            Part { files, bytes: 0, memory_bytes: 0, largest_tensor_bytes: 0 }.sha256()
         };
-        manifest.parts.insert(name.clone(), part);
+        assert_eq!(version(&[&a]), a.sha256);
+        assert_ne!(version(&[&a, &b]), version(&[&b, &a]));
     }
-    let json = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
-    write_file(&dir.join(MANIFEST), &json)?;
-    Ok(manifest)
-}
-
-/// Tensors in groups of at most [`MAX_FILE_BYTES`], a larger tensor alone.
-fn split(tensors: &Tensors) -> Vec<Tensors> {
-    let mut shards = vec![Tensors::new()];
-    let mut bytes = 0;
-    for (name, tensor) in tensors {
-        if bytes > 0 && bytes + tensor.bytes().len() > MAX_FILE_BYTES {
-            shards.push(Tensors::new());
-            bytes = 0;
-        }
-        bytes += tensor.bytes().len();
-        shards.last_mut().expect("there is a first shard").insert(name.clone(), tensor.clone());
-    }
-    shards
-}
-
-fn sha256(contents: &[u8]) -> String {
-    Sha256::digest(contents).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn read_file(path: &Path) -> Result<Vec<u8>, BundleError> {
-    std::fs::read(path).map_err(|source| BundleError::Io { path: path.to_owned(), source })
-}
-
-fn write_file(path: &Path, contents: &[u8]) -> Result<(), BundleError> {
-    std::fs::write(path, contents).map_err(|source| BundleError::Io { path: path.to_owned(), source })
 }

@@ -2,6 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use check::ConfigError;
+use check::{divides, heads_of, size, within};
+pub use diffusion::{DownBlockType, PerLevel, UNetConfig, UpBlockType, VaeConfig};
+pub use fixed::Fixed;
+
+mod check;
+mod diffusion;
+mod fixed;
+
+/// Largest side of the encoder's picture, in pixels.
+const MAX_IMAGE_SIZE: usize = 4096;
+
 /// Sizes of everything before the decoder: vision tower, resampler, language model and AlignerNet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KosmosGConfig {
@@ -94,6 +106,48 @@ pub struct SpecialTokens {
 }
 
 impl KosmosGConfig {
+    /// Whether there can be networks of these sizes.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first setting that cannot be.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let Self { mllm, vision, connector, aligner, special } = self;
+        for (setting, value) in [
+            ("mllm.vocab_size", mllm.vocab_size),
+            ("mllm.layers", mllm.layers),
+            ("mllm.ffn_dim", mllm.ffn_dim),
+            ("vision.layers", vision.layers),
+            ("vision.mlp_ratio", vision.mlp_ratio),
+            ("connector.latent_queries", connector.latent_queries),
+            ("aligner.layers", aligner.layers),
+            ("aligner.ffn_dim", aligner.ffn_dim),
+            ("aligner.queries", aligner.queries),
+        ] {
+            size(setting, value)?;
+        }
+        heads_of(("mllm.dim", mllm.dim), ("mllm.heads", mllm.heads))?;
+        if let Some(heads) = connector.heads {
+            heads_of(("mllm.dim", mllm.dim), ("connector.heads", heads))?;
+        }
+        heads_of(("vision.width", vision.width), ("vision.heads", vision.heads))?;
+        heads_of(("aligner.dim", aligner.dim), ("aligner.heads", aligner.heads))?;
+        within("vision.image_size", vision.image_size, 1..=MAX_IMAGE_SIZE)?;
+        divides(("vision.patch_size", vision.patch_size), ("vision.image_size", vision.image_size))?;
+        // Two rows are never used, and a sequence has a first token.
+        within("aligner.max_positions", aligner.max_positions, 3..=check::MOST)?;
+        for (setting, id) in [
+            ("special.bos", special.bos),
+            ("special.pad", special.pad),
+            ("special.eos", special.eos),
+            ("special.unk", special.unk),
+            ("special.boi", special.boi),
+            ("special.eoi", special.eoi),
+        ] {
+            within(setting, id as usize, 0..=mllm.vocab_size - 1)?;
+        }
+        Ok(())
+    }
+
     /// Longest sequence: the rows of AlignerNet's position table that are used.
     pub fn max_tokens(&self) -> usize {
         self.aligner.max_positions.saturating_sub(2)
@@ -142,6 +196,23 @@ pub struct ClipTextConfig {
     /// Id that ends a text; Stable Diffusion's tokenizer also pads with it.
     #[serde(default = "clip_eos")]
     pub eos_token_id: u32,
+    /// What a file may also say; see [`Fixed`].
+    #[serde(flatten, deserialize_with = "fixed::clip_text", skip_serializing)]
+    pub fixed: Fixed,
+}
+
+impl ClipTextConfig {
+    /// Whether there can be a network of these sizes.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first setting that cannot be.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        size("vocab_size", self.vocab_size)?;
+        size("intermediate_size", self.intermediate_size)?;
+        size("num_hidden_layers", self.num_hidden_layers)?;
+        size("max_position_embeddings", self.max_position_embeddings)?;
+        heads_of(("hidden_size", self.hidden_size), ("num_attention_heads", self.num_attention_heads))
+    }
 }
 
 fn clip_bos() -> u32 {
@@ -163,145 +234,52 @@ pub enum ClipActivation {
     Gelu,
 }
 
-/// `UNet2DConditionModel` with the block types of Stable Diffusion 1.5, in diffusers' own spelling of its `config.json`.
-/// A ControlNet's configuration has the same fields for its half of the network.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct UNetConfig {
-    /// Channels of the latents.
-    #[serde(default = "latent_channels")]
-    pub in_channels: usize,
-    /// Channels of the prediction.
-    #[serde(default = "latent_channels")]
-    pub out_channels: usize,
-    /// Width of each level, from the finest.
-    pub block_out_channels: Vec<usize>,
-    /// Residual blocks a level (one more on the way up).
-    pub layers_per_block: usize,
-    /// Which levels attend to the condition, from the finest.
-    pub down_block_types: Vec<DownBlockType>,
-    /// The same on the way up, from the coarsest. A ControlNet has none.
-    #[serde(default)]
-    pub up_block_types: Vec<UpBlockType>,
-    /// Width of the condition.
-    pub cross_attention_dim: usize,
-    /// **Number** of attention heads (diffusers kept the misleading name), the same at each level or one for each.
-    #[serde(default = "eight_heads")]
-    pub attention_head_dim: PerLevel,
-    /// Groups of the group normalisations.
-    #[serde(default = "groups")]
-    pub norm_num_groups: usize,
-    /// eps of the residual blocks' group normalisations.
-    #[serde(default = "norm_eps")]
-    pub norm_eps: f32,
-    /// Whether the time embedding is `[cos, sin]` (true in Stable Diffusion) or `[sin, cos]`.
-    #[serde(default = "yes")]
-    pub flip_sin_to_cos: bool,
-    /// Shift of the time embedding's frequencies.
-    #[serde(default)]
-    pub freq_shift: f64,
-    /// Whether the transformers' projections are linear maps rather than 1 × 1 convolutions.
-    #[serde(default)]
-    pub use_linear_projection: bool,
-    /// Side of the latents it was trained on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sample_size: Option<usize>,
-    /// A ControlNet's widths from its picture to its first level.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub conditioning_embedding_out_channels: Option<Vec<usize>>,
-    /// Channels of a ControlNet's picture.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub conditioning_channels: Option<usize>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// One number for all levels of a U-Net or one for each.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum PerLevel {
-    /// The same at every level.
-    All(usize),
-    /// From the finest level.
-    Each(Vec<usize>),
-}
-
-impl PerLevel {
-    /// The number at `level`, counted from the finest.
-    pub fn at(&self, level: usize) -> usize {
-        match self {
-            PerLevel::All(n) => *n,
-            PerLevel::Each(each) => each[level],
-        }
+    #[test]
+    fn sizes_that_no_network_has_are_named() {
+        assert_eq!(KosmosGConfig::published().validate(), Ok(()));
+        let refused = |change: &dyn Fn(&mut KosmosGConfig)| {
+            let mut config = KosmosGConfig::published();
+            change(&mut config);
+            config.validate().unwrap_err().to_string()
+        };
+        assert_eq!(
+            refused(&|c| c.vision.patch_size = 0),
+            "vision.patch_size is 0, expected a divisor of vision.image_size, 224"
+        );
+        assert_eq!(
+            refused(&|c| c.vision.patch_size = 15),
+            "vision.patch_size is 15, expected a divisor of vision.image_size, 224"
+        );
+        assert_eq!(refused(&|c| c.mllm.heads = 0), "mllm.heads is 0, expected a divisor of mllm.dim, 2048");
+        assert_eq!(
+            refused(&|c| c.connector.heads = Some(3)),
+            "connector.heads is 3, expected a divisor of mllm.dim, 2048"
+        );
+        assert_eq!(
+            refused(&|c| c.aligner.dim = usize::MAX),
+            format!("aligner.dim is {}, expected 1 to 1048576", usize::MAX)
+        );
+        assert_eq!(refused(&|c| c.aligner.max_positions = 2), "aligner.max_positions is 2, expected 3 to 1048576");
+        assert_eq!(refused(&|c| c.special.eoi = 64_007), "special.eoi is 64007, expected 0 to 64006");
     }
-}
 
-/// A level on the way down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum DownBlockType {
-    /// Residual blocks, each followed by a transformer.
-    CrossAttnDownBlock2D,
-    /// Residual blocks only.
-    DownBlock2D,
-}
-
-/// A level on the way up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum UpBlockType {
-    /// Residual blocks, each followed by a transformer.
-    CrossAttnUpBlock2D,
-    /// Residual blocks only.
-    UpBlock2D,
-}
-
-/// `AutoencoderKL`, in diffusers' own spelling of its `config.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct VaeConfig {
-    /// Width of each level, from the finest; each but the last halves the picture.
-    pub block_out_channels: Vec<usize>,
-    /// Residual blocks a level (one more in the decoder).
-    pub layers_per_block: usize,
-    /// Channels of the latents.
-    #[serde(default = "latent_channels")]
-    pub latent_channels: usize,
-    /// Groups of the group normalisations.
-    #[serde(default = "groups")]
-    pub norm_num_groups: usize,
-    /// What the encoder's latents are multiplied with before the U-Net sees them.
-    #[serde(default = "scaling_factor")]
-    pub scaling_factor: f64,
-    /// Whether the coarsest level has an attention.
-    #[serde(default = "yes")]
-    pub mid_block_add_attention: bool,
-    /// Side of the pictures it was trained on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sample_size: Option<usize>,
-}
-
-impl VaeConfig {
-    /// Pixels per latent along each side.
-    pub fn downscale(&self) -> usize {
-        1 << (self.block_out_channels.len() - 1)
+    #[test]
+    fn clips_eps_is_known() {
+        let json = |more: &str| {
+            format!(
+                r#"{{"vocab_size": 9, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+                    "num_attention_heads": 2, "max_position_embeddings": 7, "model_type": "clip_text_model"{more}}}"#
+            )
+        };
+        let config: ClipTextConfig = serde_json::from_str(&json(r#", "layer_norm_eps": 1e-5"#)).unwrap();
+        assert_eq!(config.validate(), Ok(()));
+        assert_eq!(serde_json::from_str::<ClipTextConfig>(&serde_json::to_string(&config).unwrap()).unwrap(), config);
+        let error =
+            serde_json::from_str::<ClipTextConfig>(&json(r#", "layer_norm_eps": 1e-12"#)).unwrap_err().to_string();
+        assert!(error.contains("layer_norm_eps is 1e-12, and only 0.00001 is supported"), "{error}");
     }
-}
-
-fn latent_channels() -> usize {
-    4
-}
-
-fn groups() -> usize {
-    32
-}
-
-fn eight_heads() -> PerLevel {
-    PerLevel::All(8)
-}
-
-fn norm_eps() -> f32 {
-    1e-5
-}
-
-fn scaling_factor() -> f64 {
-    0.18215
-}
-
-fn yes() -> bool {
-    true
 }

@@ -9,6 +9,8 @@ use crate::weights::{Bias, Conv2d, WeightError, Weights};
 
 /// Widths between picture and first level when the configuration does not say: diffusers' default.
 const EMBEDDING_CHANNELS: [usize; 4] = [16, 32, 96, 256];
+/// Channels of the picture when the configuration does not say: red, green and blue.
+pub(crate) const HINT_CHANNELS: usize = 3;
 
 /// A ControlNet.
 #[derive(Debug, Clone)]
@@ -30,7 +32,7 @@ impl<E: Engine> ControlNet<E> {
         let mut skips = vec![channels[0]];
         for (level, &width) in channels.iter().enumerate() {
             let downsampled = usize::from(level + 1 < channels.len());
-            skips.extend(vec![width; config.layers_per_block + downsampled]);
+            skips.extend(vec![width; config.layers_per_block.at(level) + downsampled]);
         }
         let zero_conv =
             |(i, &width): (usize, &usize)| weights.conv1x1(&format!("controlnet_down_blocks.{i}"), [width, width]);
@@ -43,8 +45,14 @@ impl<E: Engine> ControlNet<E> {
         })
     }
 
+    /// Pixels of the picture per latent along each side.
+    pub fn hint_scale(&self) -> usize {
+        // Two convolutions at the ends, and pairs between them of which one halves the picture.
+        1 << ((self.controlnet_cond_embedding.len() - 2) / 2)
+    }
+
     /// What to add inside the U-Net for the same `sample` `[B, C, H, W]`, `timesteps` and `condition` `[B, T, D]`, given a
-    /// picture `hint` `[B, 3, 8H, 8W]` in 0…1. `scale` is the conditioning scale, 1 for full strength.
+    /// picture `hint` `[B, 3, sH, sW]` in 0…1, `s` its [`ControlNet::hint_scale`]. `scale` is the conditioning scale, 1 for full strength.
     pub fn forward(
         &self,
         sample: Tensor<E, 4>,
@@ -69,7 +77,8 @@ impl<E: Engine> ControlNet<E> {
 /// `conv_in`, pairs of a convolution that keeps the size and one that halves it, `conv_out`.
 fn embedding<E: Engine>(weights: &Weights<'_, E>, config: &UNetConfig) -> Result<Vec<Conv2d<E>>, WeightError> {
     let channels = config.conditioning_embedding_out_channels.as_deref().unwrap_or(&EMBEDDING_CHANNELS);
-    let mut convs = vec![weights.conv3x3("conv_in", [config.conditioning_channels.unwrap_or(3), channels[0]])?];
+    let mut convs =
+        vec![weights.conv3x3("conv_in", [config.conditioning_channels.unwrap_or(HINT_CHANNELS), channels[0]])?];
     for (i, pair) in channels.windows(2).enumerate() {
         let halve = ConvOptions { stride: 2, padding: 1 };
         convs.push(weights.conv3x3(&format!("blocks.{}", 2 * i), [pair[0], pair[0]])?);

@@ -111,6 +111,11 @@ impl DenoiseState {
         &self.settings
     }
 
+    /// The noise schedule that it was begun under.
+    pub fn schedule(&self) -> &SchedulerConfig {
+        &self.schedule
+    }
+
     /// Evaluations done.
     pub fn step(&self) -> usize {
         self.step

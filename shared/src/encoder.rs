@@ -9,7 +9,7 @@ use crate::mllm::{Mllm, TokenBatch};
 use crate::picture::Picture;
 use crate::prompt::{PromptDocument, PromptError, PromptSequence};
 use crate::resampler::{Resampler, ResamplerSizes};
-use crate::tokenizer::{Tokenizer, TokenizerError};
+use crate::tokenizer::Tokenizer;
 use crate::vision::VisionTower;
 use crate::weights::{WeightError, Weights, load_except};
 
@@ -120,8 +120,8 @@ impl<E: Engine> Encoder<E> {
         device: &E::Device,
     ) -> Result<Self, BundleError> {
         let config = &manifest.networks.kosmosg;
-        let tokenizer = Tokenizer::from_json(tokenizer, config.mllm.vocab_size, &config.special)
-            .map_err(|error: TokenizerError| BundleError::Manifest { detail: error.to_string() })?;
+        let tokenizer =
+            Tokenizer::from_json(tokenizer, config.mllm.vocab_size, &config.special).map_err(BundleError::Tokenizer)?;
         let EncoderParts { vision, mllm, aligner } = &parts;
         let vision = load_except(vision, device, is_redundant, |weights| {
             VisionTower::new(&weights.at("img_model.visual"), &config.vision)

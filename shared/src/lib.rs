@@ -12,6 +12,7 @@ pub mod condition;
 pub mod config;
 pub mod controlnet;
 pub mod denoise;
+pub mod digest;
 pub mod encoder;
 pub mod engine;
 pub mod loss;

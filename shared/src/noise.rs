@@ -6,7 +6,8 @@
 //! Normal values come from Box–Muller in f64 on `libm`, since platforms disagree about the last bits of `sin` and `ln`.
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+
+use crate::digest::sha256;
 
 /// A counter-based random generator, independent for each pair of seed and stream.
 ///
@@ -26,17 +27,6 @@ impl Rng {
     /// The generator of `seed` and `stream` at its first word.
     pub fn new(seed: u64, stream: u64) -> Self {
         Self { seed, stream, position: 0, block: None }
-    }
-
-    /// Number of 32-bit words drawn so far.
-    pub fn position(&self) -> u64 {
-        self.position
-    }
-
-    /// Goes to the word with the number `position`, forwards or back.
-    pub fn seek(&mut self, position: u64) {
-        self.position = position;
-        self.block = None;
     }
 
     /// The next 32 random bits.
@@ -60,11 +50,6 @@ impl Rng {
     /// A uniform value in `[0, 1)`, in steps of 2⁻⁵³.
     pub fn uniform(&mut self) -> f64 {
         unit(self.next_u64())
-    }
-
-    /// A uniform value in `low..high`.
-    pub fn uniform_in(&mut self, low: f64, high: f64) -> f64 {
-        low + (high - low) * self.uniform()
     }
 
     /// A whole number below `n`, each exactly equally likely (Lemire's multiplication with rejection).
@@ -132,11 +117,8 @@ pub fn gaussian(seed: u64, stream: u64, n: usize) -> Vec<f32> {
 
 /// SHA-256 of the values' little-endian bytes, in hex: equal exactly when all bits are.
 pub fn fingerprint(values: &[f32]) -> String {
-    let mut hash = Sha256::new();
-    for value in values {
-        hash.update(value.to_le_bytes());
-    }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    sha256(&bytes)
 }
 
 /// Words of a Philox block.
@@ -194,11 +176,10 @@ mod tests {
 
     #[test]
     fn a_generator_counts_blocks_of_its_stream() {
-        let mut rng = Rng::new(1, 2);
-        rng.seek(4 * 5);
+        let mut rng = Rng { position: 4 * 5, ..Rng::new(1, 2) };
         assert_eq!([(); 4].map(|()| rng.next_u32()), philox4x32_10([5, 0, 2, 0], [1, 0]));
         assert_eq!([(); 4].map(|()| rng.next_u32()), philox4x32_10([6, 0, 2, 0], [1, 0]));
-        assert_eq!(rng.position(), 28);
+        assert_eq!(rng.position, 28);
         assert_eq!(Rng::new(0, 0).next_u64(), 0xe169_c58d_6627_e8d5);
     }
 

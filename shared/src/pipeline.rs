@@ -6,7 +6,7 @@ use crate::condition::Condition;
 use crate::denoise::{DenoiseError, DenoiseSettings, DenoiseState, guide};
 use crate::encoder::{EncodeError, Encoder, EncoderParts, PARTS};
 use crate::engine::{Engine, EngineError, Tensor};
-use crate::picture::{Picture, Recipe, version};
+use crate::picture::{Picture, Recipe};
 use crate::prompt::PromptDocument;
 use crate::protocol::GenerateSettings;
 use crate::schedule::NoiseSchedule;
@@ -48,7 +48,12 @@ impl<E: Engine> Denoiser<E> {
     pub fn load(manifest: &Manifest, unet: &Tensors, device: &E::Device) -> Result<Self, BundleError> {
         let unet = load(unet, device, |weights| UNet::new(weights, &manifest.networks.unet))
             .map_err(|source| BundleError::Weights { part: "unet".into(), source })?;
-        Ok(Self { unet, device: device.clone() })
+        Ok(Self::from_unet(unet, device))
+    }
+
+    /// A denoiser with a U-Net that is built already.
+    pub fn from_unet(unet: UNet<E>, device: &E::Device) -> Self {
+        Self { unet, device: device.clone() }
     }
 
     /// Brings a condition to the device, once for all steps.
@@ -198,20 +203,8 @@ impl<E: Engine> Pipeline<E> {
     /// How a request's picture number `index` is made.
     pub fn recipe(&self, request: &Request, index: u64, picture: &Picture) -> Recipe {
         let settings = self.manifest.denoise_settings(&request.settings, index);
-        Recipe {
-            prompt: request.prompt.clone(),
-            negative: request.negative.clone(),
-            seed: settings.seed,
-            picture: index,
-            sampler: settings.sampler,
-            steps: settings.steps,
-            guidance: settings.guidance,
-            width: picture.width(),
-            height: picture.height(),
-            model: self.manifest.name.clone(),
-            engine: E::NAME.to_owned(),
-            version: version(),
-        }
+        let words = (request.prompt.clone(), request.negative.clone());
+        Recipe::of(&settings, words, [picture.width(), picture.height()], &self.manifest.name, E::NAME)
     }
 
     /// One picture from words to pixels; `on_step` hears of each state on the way, and

@@ -77,7 +77,7 @@ pub struct ModelSize {
 pub struct Device {
     /// Its GPU, if WebGPU has one.
     pub gpu: Option<Gpu>,
-    /// Memory that the processor may use for weights: an estimate.
+    /// Memory that the processor may use for weights: an estimate, 0 if its program did not start.
     pub cpu_memory_bytes: u64,
 }
 
@@ -103,7 +103,7 @@ pub struct Server {
     pub device: String,
 }
 
-/// What went wrong last, and is not tried again.
+/// What went wrong: that place is not tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// Where.
@@ -137,8 +137,8 @@ pub struct Situation {
     pub server: Option<Server>,
     /// The person's wish.
     pub wish: Wish,
-    /// The last failure, if there was one.
-    pub failure: Option<Failure>,
+    /// All that went wrong so far. A place that failed stays out, or a job could go back and forth for ever.
+    pub failures: Vec<Failure>,
 }
 
 /// Where everything runs.
@@ -194,8 +194,8 @@ pub enum PlacementError {
 /// # Errors
 /// A [`PlacementError`] if a stage fits nowhere that the person allows.
 pub fn place(situation: &Situation) -> Result<Placement, PlacementError> {
-    let has_failed = |place| situation.failure.is_some_and(|failure| failure.place == place);
-    let server = situation.server.as_ref().filter(|server| server.reachable && !has_failed(Place::Server));
+    let has_failed = situation.failure_at(Place::Server).is_some();
+    let server = situation.server.as_ref().filter(|server| server.reachable && !has_failed);
     if situation.wish == Wish::Server && server.is_none() {
         return Err(PlacementError::ServerUnreachable);
     }
@@ -212,6 +212,13 @@ pub fn place(situation: &Situation) -> Result<Placement, PlacementError> {
         _ => place_stage(situation, Stage::Decode, allowed)?,
     };
     Ok(Placement { encode, denoise, decode })
+}
+
+impl Situation {
+    /// How a place failed, if it did: the last time counts.
+    fn failure_at(&self, place: Place) -> Option<FailureKind> {
+        self.failures.iter().rev().find(|failure| failure.place == place).map(|failure| failure.kind)
+    }
 }
 
 impl ModelSize {
@@ -247,21 +254,18 @@ fn place_stage(situation: &Situation, stage: Stage, server: Option<&Server>) -> 
         let reason = format!("{stage} runs on this device's GPU: it needs {}, which fit.", megabytes(size.needed()));
         return Ok(Placed { place: Place::DeviceGpu, reason });
     };
-    let no_cpu = cpu_refusal(situation, size);
     let is_slow = size.memory_bytes > SLOW_ON_CPU_BYTES;
-    if let Some(server) = server
-        && (no_cpu.is_some() || is_slow || situation.failure.is_some())
-    {
-        return Ok(on_server(stage, server, &no_gpu));
-    }
-    match no_cpu {
-        None => {
+    match (cpu_refusal(situation, size), server) {
+        (Some(no_cpu), Some(server)) => Ok(on_server(stage, server, &format!("{no_gpu}, and {no_cpu}"))),
+        (None, Some(server)) if is_slow || !situation.failures.is_empty() => Ok(on_server(stage, server, &no_gpu)),
+        (None, _) => {
             let patience = if is_slow { "; this takes minutes" } else { "" };
             let reason = format!("{stage} runs on this device's processor: {no_gpu}{patience}.");
             Ok(Placed { place: Place::DeviceCpu, reason })
         }
-        Some(no_cpu) => {
-            let why = format!("{no_gpu}, and {no_cpu}");
+        (Some(no_cpu), None) => {
+            let no_server = situation.failure_at(Place::Server).map(|kind| format!(", and the server {kind}"));
+            let why = format!("{no_gpu}, and {no_cpu}{}", no_server.unwrap_or_default());
             Err(match situation.wish {
                 Wish::ThisDevice => PlacementError::NotOnDevice { stage, why },
                 Wish::Auto | Wish::Server => PlacementError::NoServer { stage, why },
@@ -277,12 +281,12 @@ fn on_server(stage: Stage, server: &Server, why: &str) -> Placed {
 
 /// Why not on this device's GPU.
 fn gpu_refusal(situation: &Situation, size: StageSize) -> Option<String> {
+    if let Some(kind) = situation.failure_at(Place::DeviceGpu) {
+        return Some(format!("this device's GPU {kind}"));
+    }
     let Some(gpu) = situation.device.gpu else {
         return Some("this browser offers no WebGPU".into());
     };
-    if let Some(failure) = situation.failure.filter(|failure| failure.place == Place::DeviceGpu) {
-        return Some(format!("this device's GPU {}", failure.kind));
-    }
     let buffer = gpu.max_buffer_size.min(gpu.max_storage_buffer_binding_size);
     if size.largest_tensor_bytes > buffer {
         let (tensor, buffer) = (megabytes(size.largest_tensor_bytes), megabytes(buffer));
@@ -297,8 +301,11 @@ fn gpu_refusal(situation: &Situation, size: StageSize) -> Option<String> {
 
 /// Why not on this device's processor.
 fn cpu_refusal(situation: &Situation, size: StageSize) -> Option<String> {
-    if let Some(failure) = situation.failure.filter(|failure| failure.place == Place::DeviceCpu) {
-        return Some(format!("this device's processor {}", failure.kind));
+    if let Some(kind) = situation.failure_at(Place::DeviceCpu) {
+        return Some(format!("this device's processor {kind}"));
+    }
+    if situation.device.cpu_memory_bytes == 0 {
+        return Some("the program for this device's processor did not start".into());
     }
     if size.needed() > situation.device.cpu_memory_bytes {
         let (needed, there) = (megabytes(size.needed()), megabytes(situation.device.cpu_memory_bytes));
@@ -345,111 +352,4 @@ fn megabytes(bytes: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::Place::{DeviceCpu, DeviceGpu, Server as OnServer};
-    use super::{
-        Device, Failure, FailureKind, Gpu, ModelSize, PlacementError, Server, Situation, StageSize, Wish, place,
-    };
-
-    const MB: u64 = 1_000_000;
-
-    /// A model whose encoder, U-Net and autoencoder have weights of this many MB.
-    fn model(megabytes: [u64; 3]) -> ModelSize {
-        let [encode, denoise, decode] = megabytes.map(|size| size * MB);
-        let stage = |memory_bytes| StageSize { memory_bytes, largest_tensor_bytes: memory_bytes / 10 };
-        ModelSize { encode: stage(encode), denoise: stage(denoise), decode: stage(decode) }
-    }
-
-    fn gpu(memory_mb: u64) -> Option<Gpu> {
-        let (max_buffer_size, max_storage_buffer_binding_size) = (256 * MB, 128 * MB);
-        Some(Gpu { max_buffer_size, max_storage_buffer_binding_size, memory_bytes: memory_mb * MB })
-    }
-
-    fn server(reachable: bool) -> Option<Server> {
-        Some(Server { reachable, engine: "candle".into(), device: "cuda:0".into() })
-    }
-
-    fn failure(place: super::Place, kind: FailureKind) -> Option<Failure> {
-        Some(Failure { place, kind })
-    }
-
-    const TINY: [u64; 3] = [20, 20, 5];
-    /// Stable Diffusion 1.5 behind a small encoder.
-    const LARGE: [u64; 3] = [200, 3400, 330];
-    /// The published model.
-    const PUBLISHED: [u64; 3] = [7600, 3400, 330];
-
-    #[test]
-    fn every_stage_has_its_place_and_its_reason() {
-        let up = server(true);
-        let down = server(false);
-        let lost = failure(DeviceGpu, FailureKind::Lost);
-        let fits = [DeviceGpu; 3];
-        let tells = [
-            // model, GPU, server, wish, failure → places, in the U-Net's reason
-            (TINY, gpu(1000), &None, Wish::Auto, None, fits, "this device's GPU: it needs 25 MB, which fit"),
-            (TINY, gpu(1000), &up, Wish::Auto, None, fits, "this device's GPU"),
-            (TINY, None, &None, Wish::Auto, None, [DeviceCpu; 3], "processor: this browser offers no WebGPU."),
-            (TINY, None, &up, Wish::Auto, None, [DeviceCpu; 3], "no WebGPU"),
-            (TINY, gpu(1000), &up, Wish::Server, None, [DeviceGpu, OnServer, OnServer], "cuda:0): you chose it."),
-            (TINY, None, &up, Wish::Server, None, [DeviceCpu, OnServer, OnServer], "you chose it"),
-            (TINY, gpu(1000), &up, Wish::ThisDevice, None, fits, "this device's GPU"),
-            (TINY, gpu(1000), &up, Wish::Auto, lost, [OnServer; 3], "it has the condition"),
-            (TINY, gpu(1000), &down, Wish::Auto, lost, [DeviceCpu; 3], "this device's GPU went away"),
-            (TINY, gpu(1000), &up, Wish::ThisDevice, lost, [DeviceCpu; 3], "this device's GPU went away"),
-            (
-                LARGE,
-                gpu(1000),
-                &up,
-                Wish::Auto,
-                None,
-                [DeviceGpu, OnServer, OnServer],
-                "a tensor of 340 MB does not fit",
-            ),
-            (LARGE, gpu(1000), &None, Wish::Auto, None, [DeviceGpu, DeviceCpu, DeviceGpu], "; this takes minutes."),
-            (LARGE, None, &up, Wish::Auto, None, [DeviceCpu, OnServer, OnServer], "no WebGPU"),
-            (PUBLISHED, gpu(8000), &up, Wish::Auto, None, [OnServer; 3], "it has the condition"),
-            (PUBLISHED, gpu(8000), &up, Wish::Server, None, [OnServer; 3], "it has the condition"),
-        ];
-        for (sizes, gpu, server, wish, failure, places, reason) in tells {
-            let device = Device { gpu, cpu_memory_bytes: 6000 * MB };
-            let situation = Situation { model: model(sizes), device, server: server.clone(), wish, failure };
-            let placement = place(&situation).unwrap_or_else(|error| panic!("{situation:?}: {error}"));
-            let found = [&placement.encode, &placement.denoise, &placement.decode].map(|placed| placed.place);
-            assert_eq!(found, places, "{situation:?}");
-            assert!(placement.denoise.reason.contains(reason), "{reason}: {}", placement.denoise.reason);
-        }
-    }
-
-    #[test]
-    fn what_fits_nowhere_says_what_to_do() {
-        let small = Device { gpu: gpu(1000), cpu_memory_bytes: 1000 * MB };
-        let refuse = |model, device: &Device, server, wish, failure| {
-            place(&Situation { model, device: device.clone(), server, wish, failure }).unwrap_err()
-        };
-        let error = refuse(model(LARGE), &small, None, Wish::Auto, None);
-        assert_eq!(
-            error.to_string(),
-            "Denoising can run nowhere: a tensor of 340 MB does not fit into this GPU's buffers of 128 MB, and it needs \
-             4.2 GB and this page has about 1.0 GB. Start kosmosg-server and open its page, or choose a smaller model."
-        );
-        let error = refuse(model(LARGE), &small, server(true), Wish::ThisDevice, None);
-        assert!(matches!(&error, PlacementError::NotOnDevice { .. }), "{error}");
-        assert!(error.to_string().ends_with("Choose Server, or a smaller model."), "{error}");
-        let error = refuse(model(TINY), &small, server(false), Wish::Server, None);
-        assert_eq!(error, PlacementError::ServerUnreachable);
-        let gone = failure(OnServer, FailureKind::Lost);
-        assert_eq!(refuse(model(TINY), &small, server(true), Wish::Server, gone), PlacementError::ServerUnreachable);
-        let cpu_only = Device { gpu: None, ..small };
-        let error = refuse(model(TINY), &cpu_only, None, Wish::Auto, failure(DeviceCpu, FailureKind::OutOfMemory));
-        assert!(error.to_string().contains("this device's processor ran out of memory"), "{error}");
-    }
-
-    #[test]
-    fn a_lost_server_leaves_the_device() {
-        let device = Device { gpu: gpu(1000), cpu_memory_bytes: 1000 * MB };
-        let failure = failure(OnServer, FailureKind::Lost);
-        let situation = Situation { model: model(TINY), device, server: server(true), wish: Wish::Auto, failure };
-        assert_eq!(place(&situation).unwrap().denoise.place, DeviceGpu);
-    }
-}
+mod tests;

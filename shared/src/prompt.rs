@@ -7,11 +7,20 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::wire::AtMost;
+
+/// Most bytes of a prompt's words together: more than any language model here takes in tokens.
+pub const MAX_TEXT_BYTES: usize = 64 << 10;
+/// Bytes of a picture's name that are kept.
+pub const MAX_NAME_BYTES: usize = 256;
+/// Most items of a prompt that is read from JSON.
+const MAX_ITEMS: usize = 4096;
+
 /// An interleaved prompt: texts and places for pictures, in order.
 ///
-/// Neighbouring texts are always joined and empty ones left out, also when it is read from JSON.
+/// Neighbouring texts are always joined, empty ones left out and long names cut, also when it is read from JSON.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Vec<PromptItem>", into = "Vec<PromptItem>")]
+#[serde(from = "AtMost<PromptItem, MAX_ITEMS>", into = "Vec<PromptItem>")]
 pub struct PromptDocument {
     items: Vec<PromptItem>,
 }
@@ -31,7 +40,7 @@ pub enum PromptItem {
 pub struct ImageRef {
     /// Its number among them, from 0. Two places may show the same picture.
     pub picture: usize,
-    /// What a person calls it, mostly its file's name; may be empty.
+    /// What a person calls it, mostly its file's name; may be empty. At most [`MAX_NAME_BYTES`].
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
 }
@@ -65,6 +74,18 @@ pub enum PromptError {
         /// Number of pictures.
         pictures: usize,
     },
+    /// A picture that no place shows.
+    #[error("picture number {} is nowhere in the prompt; give it a place or leave it out", picture + 1)]
+    Unused {
+        /// The picture's number, from 0.
+        picture: usize,
+    },
+    /// More words than are looked at.
+    #[error("the text has {bytes} bytes, and at most {MAX_TEXT_BYTES} are allowed: shorten it")]
+    TooMuchText {
+        /// Bytes of all words.
+        bytes: usize,
+    },
     /// The language model cannot take so many tokens.
     #[error("the prompt has {tokens} tokens, and at most {longest} are allowed: shorten it or use fewer pictures")]
     TooLong {
@@ -83,6 +104,10 @@ impl PromptDocument {
             match (document.items.last_mut(), item) {
                 (_, PromptItem::Text(text)) if text.is_empty() => {}
                 (Some(PromptItem::Text(before)), PromptItem::Text(text)) => before.push_str(&text),
+                (_, PromptItem::Image(ImageRef { picture, mut name })) => {
+                    name.truncate(name.floor_char_boundary(MAX_NAME_BYTES));
+                    document.items.push(PromptItem::Image(ImageRef { picture, name }));
+                }
                 (_, item) => document.items.push(item),
             }
         }
@@ -168,10 +193,34 @@ impl PromptDocument {
             None => Ok(()),
         }
     }
+
+    /// Checks that there is a place for each of the `pictures`. Two places may show one.
+    ///
+    /// # Errors
+    /// [`PromptError::Unused`] for the first that has none.
+    pub fn check_all_shown(&self, pictures: usize) -> Result<(), PromptError> {
+        let is_shown = |picture: usize| self.images().any(|place| place.picture == picture);
+        match (0..pictures).find(|&picture| !is_shown(picture)) {
+            Some(picture) => Err(PromptError::Unused { picture }),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks the length of all words together.
+    ///
+    /// # Errors
+    /// [`PromptError::TooMuchText`] if they have more than [`MAX_TEXT_BYTES`].
+    pub fn check_length(&self) -> Result<(), PromptError> {
+        let length = |item: &PromptItem| if let PromptItem::Text(text) = item { text.len() } else { 0 };
+        match self.items.iter().map(length).sum() {
+            bytes if bytes > MAX_TEXT_BYTES => Err(PromptError::TooMuchText { bytes }),
+            _ => Ok(()),
+        }
+    }
 }
 
-impl From<Vec<PromptItem>> for PromptDocument {
-    fn from(items: Vec<PromptItem>) -> Self {
+impl From<AtMost<PromptItem, MAX_ITEMS>> for PromptDocument {
+    fn from(AtMost(items): AtMost<PromptItem, MAX_ITEMS>) -> Self {
         Self::new(items)
     }
 }
@@ -264,6 +313,32 @@ mod tests {
         let error = document.check_pictures(2).unwrap_err();
         assert_eq!(error.to_string(), "the prompt shows picture number 3, but 2 pictures given");
         assert_eq!(document.images().map(|image| image.picture).collect::<Vec<_>>(), [0, 2]);
+    }
+
+    #[test]
+    fn every_picture_is_shown_somewhere() {
+        let twice = PromptDocument::new([image(0), image(0)]);
+        assert_eq!(twice.check_all_shown(1), Ok(()));
+        let error = twice.check_all_shown(2).unwrap_err().to_string();
+        assert_eq!(error, "picture number 2 is nowhere in the prompt; give it a place or leave it out");
+    }
+
+    #[test]
+    fn there_is_an_end_to_words_and_names() {
+        let mut items = vec![text(&"a".repeat(MAX_TEXT_BYTES - 1)), image(0), text("b")];
+        assert_eq!(PromptDocument::new(items.clone()).check_length(), Ok(()));
+        items.push(text("c"));
+        let bytes = MAX_TEXT_BYTES + 1;
+        assert_eq!(PromptDocument::new(items).check_length(), Err(PromptError::TooMuchText { bytes }));
+
+        let name = "é".repeat(MAX_NAME_BYTES);
+        let json = serde_json::json!([{ "image": { "picture": 0, "name": format!("x{name}") } }]);
+        let document: PromptDocument = serde_json::from_value(json).unwrap();
+        assert_eq!(document.images().next().unwrap().name, format!("x{}", &name[..MAX_NAME_BYTES - 2]));
+
+        let many = serde_json::to_string(&vec![image(0); MAX_ITEMS + 1]).unwrap();
+        let error = serde_json::from_str::<PromptDocument>(&many).unwrap_err().to_string();
+        assert!(error.contains("at most 4096 are"), "{error}");
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! | `GET /api/jobs/ID/events` | server-sent events, each a [`JobEvent`] |
 //! | `GET /api/jobs/ID` | [`JobStatus`] |
 //! | `GET /api/jobs/ID/result` | the picture, PNG |
-//! | `GET /api/jobs/ID/state` | the last [`DenoiseState`] |
+//! | `GET /api/jobs/ID/state` | the last [`DenoiseState`], until the job has ended |
 //! | `DELETE /api/jobs/ID` | 204; the job stops before its next step |
 //!
 //! Every failure is an [`ApiError`] with a fitting status.
@@ -20,19 +20,26 @@ use crate::condition::Condition;
 use crate::denoise::DenoiseState;
 use crate::prompt::PromptDocument;
 use crate::sampler::SamplerKind;
+use crate::wire;
 
 /// Largest body of a request: ten photographs and then some.
 pub const MAX_REQUEST_BYTES: usize = 64 << 20;
+/// Most pictures of a request.
+pub const MAX_PICTURES: usize = 32;
 
-/// Work for the server.
+/// Work for the server: `{"denoise": {…}}` or `{"generate": {…}}`. The kind comes first, so that what follows is read as
+/// what it is; a field beside the others would have all of them kept in a form many times larger until it is met.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 #[allow(clippy::large_enum_variant, reason = "there is one of these per request; in wasm it is not large")]
 pub enum JobRequest {
     /// Go on from a state: before the first step, or in the middle of a run that began elsewhere.
     Denoise {
         /// Name of the bundle whose U-Net the state belongs to.
         bundle: String,
+        /// Version of that U-Net: [`Part::sha256`](crate::bundle::Part::sha256) of the part `unet`. A page may be older than
+        /// its server's models, and another U-Net would make something else of the same state.
+        unet: String,
         /// What to denoise towards.
         condition: Condition,
         /// Where to go on.
@@ -45,7 +52,7 @@ pub enum JobRequest {
         /// Words and picture places.
         prompt: PromptDocument,
         /// The pictures in order: PNG, JPEG or WebP files in base64.
-        #[serde(default)]
+        #[serde(default, deserialize_with = "wire::list::<_, _, MAX_PICTURES>")]
         pictures: Vec<PictureFile>,
         /// What to steer away from; empty for nothing.
         #[serde(default)]
@@ -195,4 +202,24 @@ pub enum ErrorCode {
     NotReady,
     /// The server failed.
     Internal,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_begins_with_its_kind() {
+        let settings = GenerateSettings { seed: 1, ..GenerateSettings::default() };
+        let pictures = vec![PictureFile(vec![1, 2, 3])];
+        let (bundle, prompt, negative) = ("tiny".into(), PromptDocument::default(), String::new());
+        let request = JobRequest::Generate { bundle, prompt, pictures, negative, settings };
+        let json = serde_json::to_string(&request).unwrap();
+        let expected =
+            r#"{"generate":{"bundle":"tiny","prompt":[],"pictures":["AQID"],"negative":"","settings":{"seed":1}}}"#;
+        assert_eq!(json, expected);
+        assert!(
+            matches!(serde_json::from_str(&json), Ok(JobRequest::Generate { pictures, .. }) if pictures.len() == 1)
+        );
+    }
 }

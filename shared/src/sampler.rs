@@ -17,10 +17,12 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::schedule::{NoiseSchedule, PredictionType, TimestepSpacing};
-use crate::wire::Floats;
+use crate::wire::{self, Floats};
 
 /// Most steps that a run may have.
 pub const MAX_STEPS: usize = 1000;
+/// Most outputs that a sampler remembers: PNDM's.
+const MAX_OUTPUTS: usize = 3;
 
 /// The samplers, each as diffusers has it by default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -148,7 +150,7 @@ impl Sampler {
         let (outputs, sample) = match self.kind {
             SamplerKind::Ddim | SamplerKind::Euler => (0, false),
             SamplerKind::DpmppTwoM | SamplerKind::DpmppTwoMKarras => (index.min(1), false),
-            SamplerKind::Pndm => (if index < 2 { index } else { (index - 1).min(3) }, index == 1),
+            SamplerKind::Pndm => (if index < 2 { index } else { (index - 1).min(MAX_OUTPUTS) }, index == 1),
             SamplerKind::UniPc => (index.min(2), index > 0),
         };
         history.outputs.len() == outputs
@@ -190,7 +192,7 @@ impl Sampler {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
     /// What the network said before, the newest last: its outputs (PNDM) or the data in them (DPM-Solver++, UniPC).
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "wire::list::<_, _, MAX_OUTPUTS>")]
     outputs: Vec<Floats>,
     /// Latents that the next step starts from again (PNDM) or corrects (UniPC).
     #[serde(default, skip_serializing_if = "Option::is_none")]

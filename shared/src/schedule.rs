@@ -6,8 +6,12 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::wire;
+
 /// Most timesteps a schedule may have been trained with; published models have 1000.
 pub const MAX_TRAIN_TIMESTEPS: usize = 10_000;
+/// How much of an unknown class's name a message repeats: it may come from anyone.
+const SHOWN_CHARS: usize = 64;
 
 /// diffusers' `scheduler_config.json`, as far as it describes the noise. Fields that a file lacks have diffusers' defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,7 +32,11 @@ pub struct SchedulerConfig {
     #[serde(default)]
     pub beta_schedule: BetaSchedule,
     /// All `T` variances, in place of the three fields above.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "wire::optional_list::<_, _, MAX_TRAIN_TIMESTEPS>"
+    )]
     pub trained_betas: Option<Vec<f64>>,
     /// Added to each timestep of [`TimestepSpacing::Leading`].
     #[serde(default)]
@@ -157,7 +165,7 @@ impl NoiseSchedule {
     /// What diffusers cannot sample either, and what this project does not support: see [`ScheduleError`].
     pub fn from_config(config: &SchedulerConfig) -> Result<Self, ScheduleError> {
         if let Some(class) = config.class_name.as_deref().filter(|class| class_spacing(class).is_none()) {
-            return Err(ScheduleError::Class(class.into()));
+            return Err(ScheduleError::Class(class.chars().take(SHOWN_CHARS).collect()));
         }
         if config.rescale_betas_zero_snr {
             return Err(ScheduleError::Unsupported("rescale_betas_zero_snr"));
@@ -288,26 +296,40 @@ pub enum ScheduleError {
     Vanishes,
 }
 
-/// How the names of the classes begin whose schedule is made of betas, and their default `timestep_spacing`.
-const FAMILIES: [(&str, TimestepSpacing); 13] = [
-    ("DDIM", TimestepSpacing::Leading),
-    ("DDPM", TimestepSpacing::Leading),
-    ("DEIS", TimestepSpacing::Linspace),
-    ("DPMSolver", TimestepSpacing::Linspace),
-    ("Euler", TimestepSpacing::Linspace),
-    ("Heun", TimestepSpacing::Linspace),
-    ("KDPM2", TimestepSpacing::Linspace),
-    ("LCM", TimestepSpacing::Leading),
-    ("LMS", TimestepSpacing::Linspace),
-    ("PNDM", TimestepSpacing::Leading),
-    ("SASolver", TimestepSpacing::Linspace),
-    ("TCD", TimestepSpacing::Leading),
-    ("UniPC", TimestepSpacing::Linspace),
+/// The scheduler classes whose schedule is made of betas, by their default `timestep_spacing`.
+const LEADING: [&str; 8] = [
+    "DDIMInverseScheduler",
+    "DDIMParallelScheduler",
+    "DDIMScheduler",
+    "DDPMParallelScheduler",
+    "DDPMScheduler",
+    "LCMScheduler",
+    "PNDMScheduler",
+    "TCDScheduler",
+];
+const LINSPACE: [&str; 13] = [
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepInverseScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSDEScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "SASolverScheduler",
+    "UniPCMultistepScheduler",
 ];
 
 /// The default `timestep_spacing` of a scheduler class; none if its schedule is not made of betas.
 fn class_spacing(class: &str) -> Option<TimestepSpacing> {
-    FAMILIES.iter().find(|(family, _)| class.starts_with(family)).map(|&(_, spacing)| spacing)
+    if LEADING.contains(&class) {
+        Some(TimestepSpacing::Leading)
+    } else {
+        LINSPACE.contains(&class).then_some(TimestepSpacing::Linspace)
+    }
 }
 
 /// `n` values from `start` to `end`, rounded as torch does in f32: from both ends to the middle.
@@ -392,6 +414,8 @@ mod tests {
             (r#"{"timestep_spacing": "even"}"#, "unknown variant `even`"),
             ("[", "cannot be read"),
             (r#"{"_class_name": "FlowMatchEulerDiscreteScheduler"}"#, "FlowMatchEulerDiscreteScheduler has no noise"),
+            (r#"{"_class_name": "DDPMWuerstchenScheduler"}"#, "DDPMWuerstchenScheduler has no noise"),
+            (r#"{"_class_name": "PNDMScheduler and much more"}"#, "PNDMScheduler and much more has no noise"),
             (r#"{"rescale_betas_zero_snr": true}"#, "rescale_betas_zero_snr is not supported"),
             (r#"{"thresholding": true}"#, "thresholding is not supported"),
             (r#"{"num_train_timesteps": 0}"#, "num_train_timesteps is 0, expected 1 to 10000"),
@@ -405,5 +429,7 @@ mod tests {
             let error = result.expect_err(json).to_string();
             assert!(error.contains(complaint), "{json}: {error}");
         }
+        let long = SchedulerConfig { class_name: Some("PNDM".repeat(1000)), ..SchedulerConfig::stable_diffusion() };
+        assert!(NoiseSchedule::from_config(&long).unwrap_err().to_string().len() < 300);
     }
 }

@@ -124,13 +124,18 @@ impl Tokenizer {
     /// places for its embeddings and `</image>`. An empty document gives the null sequence, `[<s>]`.
     ///
     /// # Errors
-    /// [`PromptError::TooLong`] when it has more than `longest` tokens.
+    /// [`PromptError::TooLong`] when it has more than `longest` tokens, [`PromptError::TooMuchText`] before anything is cut.
     pub fn sequence(
         &self,
         document: &PromptDocument,
         latents: usize,
         longest: usize,
     ) -> Result<PromptSequence, PromptError> {
+        document.check_length()?;
+        let of_pictures = document.images().count().saturating_mul(latents + 2);
+        if of_pictures > longest {
+            return Err(PromptError::TooLong { tokens: of_pictures.saturating_add(1), longest });
+        }
         let mut sequence = PromptSequence { tokens: vec![self.special.bos], image_mask: vec![false] };
         for item in document.items() {
             match item {
@@ -216,6 +221,7 @@ const UNKNOWN_PENALTY: f32 = 10.0;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::prompt::MAX_TEXT_BYTES;
 
     const SPECIAL: SpecialTokens = SpecialTokens { bos: 0, pad: 1, eos: 2, unk: 3, boi: 4, eoi: 5 };
 
@@ -302,6 +308,11 @@ mod tests {
         let error = tokenizer.sequence(&document, 8, 13).unwrap_err();
         assert_eq!(error, PromptError::TooLong { tokens: 14, longest: 13 });
         assert!(error.to_string().contains("14 tokens") && error.to_string().contains("at most 13"));
+        let pictures = PromptDocument::from_text(&"<i>".repeat(1000), 1000).unwrap();
+        let error = tokenizer.sequence(&pictures, usize::MAX / 2, 13).unwrap_err();
+        assert_eq!(error, PromptError::TooLong { tokens: usize::MAX, longest: 13 });
+        let words = PromptDocument::from_words(&"a".repeat(MAX_TEXT_BYTES + 1));
+        assert!(matches!(tokenizer.sequence(&words, 8, usize::MAX), Err(PromptError::TooMuchText { .. })));
     }
 
     #[test]

@@ -39,9 +39,10 @@ impl<E: Engine> UNet<E> {
             let below = channels[(level + 1).min(levels - 1)];
             let skipped = channels[level.saturating_sub(1)];
             // Each block takes what comes from before it and one skip connection; the last skip is the finer level's.
-            let inputs = (0..=config.layers_per_block).map(|layer| {
+            let layers = config.layers_per_block.at(level);
+            let inputs = (0..=layers).map(|layer| {
                 let from_before = if layer == 0 { below } else { output };
-                from_before + if layer == config.layers_per_block { skipped } else { output }
+                from_before + if layer == layers { skipped } else { output }
             });
             let sizes = LevelSizes {
                 inputs: inputs.collect(),

@@ -3,9 +3,11 @@
 //! A *fixture* is a folder of a small network, inputs, and expected outputs, in one of four forms; see [`Form`]. The files
 //! come as bytes, so that the page can verify its own engine too.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bundle::Tensors;
+use crate::config::ConfigError;
 use crate::engine::{Engine, EngineError, Tensor};
 use crate::weights::{WeightError, safetensors};
 
@@ -64,7 +66,7 @@ impl Form {
 pub struct Row {
     /// The fixture's name for the tensor.
     pub tensor: String,
-    /// `‖ours − theirs‖ / ‖theirs‖`; infinite where the shapes differ.
+    /// `‖ours − theirs‖ / ‖theirs‖`; infinite where the shapes differ or nothing of ours is like it.
     pub error: f64,
     /// The largest error allowed.
     pub tolerance: f64,
@@ -105,6 +107,8 @@ pub struct Cases {
     floats: Tensors,
     integers: BTreeMap<String, safetensors::Integers>,
     rows: Vec<Row>,
+    /// Names of the floats that were an input or an expectation, or may be left out.
+    used: RefCell<BTreeSet<String>>,
 }
 
 impl Cases {
@@ -118,6 +122,7 @@ impl Cases {
             floats: safetensors::read("cases.safetensors", bytes.to_vec())?,
             integers: safetensors::read_integers("cases.safetensors", bytes)?,
             rows: Vec::new(),
+            used: RefCell::default(),
         })
     }
 
@@ -137,24 +142,34 @@ impl Cases {
     /// [`WeightError::Missing`].
     pub fn numbers(&self, name: &str) -> Result<(Vec<f32>, Vec<usize>), VerifyError> {
         let tensor = self.floats.get(name).ok_or_else(|| missing(name))?;
+        self.used.borrow_mut().insert(name.to_owned());
         Ok((tensor.to_f32(), tensor.shape().to_vec()))
     }
 
-    /// An input on the device.
+    /// An input on the device, of the shape that the network takes; `None` for a size that is the fixture's to choose.
     ///
     /// # Errors
-    /// [`WeightError::Missing`] or [`WeightError::Malformed`] if its rank is not `D`.
+    /// [`WeightError::Missing`], or [`WeightError::Malformed`] if its shape is another.
     pub fn tensor<E: Engine, const D: usize>(
         &self,
         name: &str,
+        shape: [Option<usize>; D],
         device: &E::Device,
     ) -> Result<Tensor<E, D>, VerifyError> {
-        let (numbers, shape) = self.numbers(name)?;
-        let shape = <[usize; D]>::try_from(shape).map_err(|shape| WeightError::Malformed {
-            what: name.to_owned(),
-            detail: format!("shape {shape:?}, expected {D} dimensions"),
-        })?;
-        Ok(Tensor::from_host(numbers, shape, device))
+        let (numbers, found) = self.numbers(name)?;
+        let fits = |sizes: &[usize; D]| {
+            sizes
+                .iter()
+                .zip(shape)
+                .all(|(&size, expected)| size > 0 && expected.is_none_or(|expected| size == expected))
+        };
+        match <[usize; D]>::try_from(found.as_slice()).ok().filter(fits) {
+            Some(sizes) => Ok(Tensor::from_host(numbers, sizes, device)),
+            None => {
+                let sizes = shape.map(|size| size.map_or_else(|| "any".to_owned(), |size| size.to_string()));
+                Err(malformed(name, format!("shape {found:?}, expected [{}]", sizes.join(", "))))
+            }
+        }
     }
 
     /// An input of whole numbers that are not negative, with its shape.
@@ -164,9 +179,33 @@ impl Cases {
     pub fn integers(&self, name: &str) -> Result<(Vec<u32>, Vec<usize>), VerifyError> {
         let (shape, numbers) = self.integers.get(name).ok_or_else(|| missing(name))?;
         let numbers = numbers.iter().map(|&x| u32::try_from(x)).collect::<Result<_, _>>();
-        let numbers =
-            numbers.map_err(|_| WeightError::Malformed { what: name.to_owned(), detail: "a number below 0".into() })?;
+        let numbers = numbers.map_err(|_| malformed(name, "a number below 0 or beyond 32 bits".into()))?;
         Ok((numbers, shape.clone()))
+    }
+
+    /// Token ids `[B, T]` below `vocabulary`, at most `longest` of them in a row.
+    ///
+    /// # Errors
+    /// [`WeightError::Missing`] or [`WeightError::Malformed`].
+    fn tokens(&self, name: &str, vocabulary: usize, longest: usize) -> Result<(Vec<u32>, [usize; 2]), VerifyError> {
+        let (tokens, shape) = self.integers(name)?;
+        let (batch, length) = match shape.as_slice() {
+            &[batch, length] if batch * length > 0 => (batch, length),
+            _ => return Err(malformed(name, format!("shape {shape:?}, expected rows of tokens"))),
+        };
+        if length > longest {
+            return Err(malformed(name, format!("{length} tokens in a row; the network takes at most {longest}")));
+        }
+        match tokens.iter().find(|&&token| token as usize >= vocabulary) {
+            Some(token) => Err(malformed(name, format!("token {token} is not below {vocabulary}"))),
+            None => Ok((tokens, [batch, length])),
+        }
+    }
+
+    /// Allows tensors to stay unused whose names begin with `prefix`: they are for another comparison.
+    fn leave(&mut self, prefix: &str) {
+        let names = self.floats.keys().filter(|name| name.starts_with(prefix)).cloned();
+        self.used.get_mut().extend(names);
     }
 
     /// Compares a tensor with the expected one of that name.
@@ -207,9 +246,13 @@ impl Cases {
         }
     }
 
-    /// All comparisons.
+    /// All comparisons. A tensor that nothing was compared with is a failed one: a fixture that expects more than is
+    /// known here does not pass.
     pub fn into_rows(self) -> Vec<Row> {
-        self.rows
+        let used = self.used.into_inner();
+        let unused = self.floats.into_keys().filter(|name| !used.contains(name));
+        let failed = unused.map(|tensor| Row { tensor, error: f64::INFINITY, tolerance: 0.0 });
+        self.rows.into_iter().chain(failed).collect()
     }
 }
 
@@ -227,8 +270,17 @@ fn file<'a>(files: &'a Files, name: &str) -> Result<&'a [u8], VerifyError> {
 }
 
 fn json<T: serde::de::DeserializeOwned>(files: &Files, name: &str) -> Result<T, VerifyError> {
-    let malformed = |error: serde_json::Error| VerifyError::Malformed { file: name.into(), detail: error.to_string() };
-    serde_json::from_slice(file(files, name)?).map_err(malformed)
+    serde_json::from_slice(file(files, name)?).map_err(|error| unusable(name, error))
+}
+
+/// For a file whose contents make no sense.
+fn unusable(file: &str, detail: impl ToString) -> VerifyError {
+    VerifyError::Malformed { file: file.to_owned(), detail: detail.to_string() }
+}
+
+/// For a configuration of impossible sizes.
+fn in_config(file: &'static str) -> impl Fn(ConfigError) -> VerifyError {
+    move |error| unusable(file, error)
 }
 
 fn tensors(files: &Files, name: &str) -> Result<Tensors, VerifyError> {
@@ -236,5 +288,12 @@ fn tensors(files: &Files, name: &str) -> Result<Tensors, VerifyError> {
 }
 
 fn missing(name: &str) -> VerifyError {
-    WeightError::Missing { name: name.to_owned(), expected: vec![] }.into()
+    WeightError::Missing { name: name.to_owned(), expected: None }.into()
 }
+
+fn malformed(name: &str, detail: String) -> VerifyError {
+    WeightError::Malformed { what: name.to_owned(), detail }.into()
+}
+
+#[cfg(test)]
+mod tests;

@@ -41,12 +41,12 @@ impl<E: Engine> Parameter<E> {
 #[non_exhaustive]
 pub enum WeightError {
     /// The network needs a tensor that is not there.
-    #[error("tensor `{name}` is missing (expected shape {expected:?})")]
+    #[error("tensor `{name}` is missing{}", expected.as_ref().map_or(String::new(), |s| format!(" (expected shape {s:?})")))]
     Missing {
         /// Full name.
         name: String,
-        /// The shape the network asks for.
-        expected: Vec<usize>,
+        /// The shape that is asked for, where one is known before.
+        expected: Option<Vec<usize>>,
     },
     /// A tensor has another shape than the network asks for.
     #[error("tensor `{name}` has shape {found:?}, expected {expected:?}")]
@@ -172,7 +172,7 @@ impl<'a, E: Engine> Weights<'a, E> {
     pub fn parameter(&self, name: &str, shape: &[usize]) -> Result<Parameter<E>, WeightError> {
         let name = self.path(name);
         let Some(parameter) = self.store.get(&name, shape) else {
-            return Err(WeightError::Missing { name, expected: shape.to_vec() });
+            return Err(WeightError::Missing { name, expected: Some(shape.to_vec()) });
         };
         if parameter.shape() != shape {
             let found = parameter.shape().to_vec();

@@ -1,5 +1,9 @@
 //! Bulk data on the wire: base64 in JSON, tensors as little-endian f32, so that they keep their bits and stay small.
 
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 /// A tensor's values, row-major, in JSON as base64 of little-endian f32.
@@ -36,7 +40,7 @@ pub mod f32s {
 pub mod bytes {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
-    use serde::de::{Deserialize, Deserializer, Error as _};
+    use serde::de::{Deserializer, Error, Visitor};
     use serde::ser::Serializer;
 
     /// Writes `bytes` as base64.
@@ -49,14 +53,80 @@ pub mod bytes {
     /// # Errors
     /// Not base64.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        STANDARD.decode(text).map_err(|error| D::Error::custom(format_args!("not base64: {error}")))
+        deserializer.deserialize_str(Base64)
     }
+
+    /// Decodes the text where it lies: a copy of a photograph's would take as much memory again.
+    struct Base64;
+
+    impl Visitor<'_> for Base64 {
+        type Value = Vec<u8>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a string of base64")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Vec<u8>, E> {
+            STANDARD.decode(text).map_err(|error| E::custom(format_args!("not base64: {error}")))
+        }
+    }
+}
+
+/// A list of at most `MOST` entries, refused at the first one more. In memory a list may be ten times as large as its text
+/// in JSON, so that a list from anyone needs a limit of its own besides that of the whole text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AtMost<T, const MOST: usize>(pub Vec<T>);
+
+impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for AtMost<T, MOST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Entries(PhantomData))
+    }
+}
+
+struct Entries<T, const MOST: usize>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Entries<T, MOST> {
+    type Value = AtMost<T, MOST>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list of at most {MOST} entries")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<AtMost<T, MOST>, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = list.next_element()? {
+            if entries.len() == MOST {
+                return Err(A::Error::custom(format_args!("a list has more entries than allowed; at most {MOST} are")));
+            }
+            entries.push(entry);
+        }
+        Ok(AtMost(entries))
+    }
+}
+
+/// For fields of type `Vec<T>`: `#[serde(deserialize_with = "wire::list::<_, _, MOST>")]`. See [`AtMost`].
+///
+/// # Errors
+/// No list, or too long a one.
+pub fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    AtMost::<T, MOST>::deserialize(deserializer).map(|list| list.0)
+}
+
+/// The same for fields of type `Option<Vec<T>>`.
+///
+/// # Errors
+/// No list, or too long a one.
+pub fn optional_list<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(
+    deserializer: D,
+) -> Result<Option<Vec<T>>, D::Error> {
+    Option::<AtMost<T, MOST>>::deserialize(deserializer).map(|list| list.map(|list| list.0))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Floats;
+    use super::{AtMost, Floats};
 
     #[test]
     fn keeps_every_bit() {
@@ -66,6 +136,15 @@ mod tests {
         let bits = |floats: &Floats| floats.0.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(&floats), bits(&back));
         assert_eq!(serde_json::to_string(&Floats(vec![1.0])).unwrap(), r#""AACAPw==""#);
+    }
+
+    #[test]
+    fn a_list_ends_at_its_limit() {
+        let read = serde_json::from_str::<AtMost<u8, 3>>;
+        assert_eq!(read("[1, 2, 3]").unwrap(), AtMost(vec![1, 2, 3]));
+        // What comes after one too many is not even looked at.
+        let error = read("[1, 2, 3, 4, and no JSON").unwrap_err().to_string();
+        assert!(error.contains("at most 3 are"), "{error}");
     }
 
     #[test]

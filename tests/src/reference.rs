@@ -259,6 +259,14 @@ impl Engine for Reference {
         }
     }
 
+    fn geglu<const D: usize>(x: Numbers<D>) -> Numbers<D> {
+        let half = x.shape[D - 1] / 2;
+        Numbers::build(with(x.shape, D - 1, half), |place| {
+            let gate = x.at(with(place, D - 1, half + place[D - 1]));
+            x.at(place) * gate * libm::erfc(-gate / 2f64.sqrt()) / 2.0
+        })
+    }
+
     fn attention(q: Numbers<3>, k: Numbers<3>, v: Numbers<3>, heads: usize, mask: &Mask<Self>) -> Numbers<3> {
         let [b, queries, channels] = q.shape;
         let keys = k.shape[1];

@@ -36,9 +36,13 @@ const LOAD: u64 = 0;
 pub struct App {
     places: Places,
     manifest: Option<Manifest>,
+    /// Why the manifest cannot be had.
+    no_manifest: Option<String>,
     base: String,
     workers: [WorkerState; 2],
     phase: Phase,
+    /// An order that came before the manifest.
+    early: Option<Order>,
     job: Option<Job>,
     requests: u64,
     /// The picture that is being stamped.
@@ -57,8 +61,15 @@ impl App {
                 (self.base, self.manifest) = (base, Some(*manifest));
                 self.start(Processor::Cpu);
                 self.start(self.places.processor());
+                if let Some(order) = self.early.take() {
+                    self.make(order);
+                }
             }
-            Event::NoManifest { why } => self.fail(texts::cannot_fetch("The model", &why), Vec::new()),
+            Event::NoManifest { why } => {
+                let message = texts::cannot_fetch("The model", &why);
+                (self.early, self.no_manifest) = (None, Some(message.clone()));
+                self.fail(message, Vec::new());
+            }
             Event::Device { adapter, cpu_memory_bytes } => {
                 (self.places.adapter, self.places.cpu_memory_bytes) = (adapter, cpu_memory_bytes);
                 self.start(self.places.processor());
@@ -83,7 +94,11 @@ impl App {
                 }
             }
             Event::RemotePicture { id, png } if self.follows(&id) => self.finish(Place::Server, png),
-            Event::ServerLost { id } if self.follows(&id) => self.server_failed(texts::SERVER_GONE.into()),
+            Event::ServerLost { id } if self.follows(&id) => {
+                // Perhaps only the line broke, and it still computes.
+                self.effects.push(Effect::Delete { id });
+                self.server_failed(texts::SERVER_GONE.into());
+            }
             // A job that was cancelled or goes on elsewhere.
             Event::Remote { .. }
             | Event::RemoteState { .. }
@@ -95,8 +110,13 @@ impl App {
 
     fn make(&mut self, order: Order) {
         self.abandon();
+        self.job = None;
         let Some(manifest) = &self.manifest else {
-            return self.fail(texts::STARTING.into(), Vec::new());
+            match self.no_manifest.clone() {
+                Some(message) => self.fail(message, Vec::new()),
+                None => (self.early, self.phase) = (Some(order), Phase::Running),
+            }
+            return;
         };
         let settings = manifest.denoise_settings(&order.settings, 0);
         let state = manifest
@@ -107,14 +127,17 @@ impl App {
             Ok(state) => state,
             Err(message) => return self.fail(message, Vec::new()),
         };
-        self.places.failure = None;
+        self.places.failures.clear();
         self.job = Some(Job {
             order,
             condition: None,
+            encoded_at: None,
+            start: state.clone(),
             state,
             doing: Doing::Waiting(Place::DeviceCpu),
             pace: Pace::default(),
             started_ms: self.now_ms,
+            failed_ms: None,
             moved: None,
             request: LOAD,
             remote: None,
@@ -130,7 +153,14 @@ impl App {
             Ok(Place::Server) => self.post(),
             Ok(Place::DeviceCpu) => self.compute(Processor::Cpu),
             Ok(Place::DeviceGpu) => self.compute(Processor::Gpu),
-            Err(message) => self.fail(message, self.remedies(None)),
+            Err(message) => {
+                // That its program could not be loaded says more than that nothing is left.
+                let broken = match &self.workers[Processor::Cpu as usize] {
+                    WorkerState::Broken(why) => Some(why.clone()),
+                    _ => None,
+                };
+                self.fail(broken.unwrap_or(message), self.remedies(None));
+            }
         }
     }
 
@@ -176,7 +206,7 @@ impl App {
 
     fn finish(&mut self, place: Place, png: Vec<u8>) {
         let Some(job) = &self.job else { return };
-        self.places.failure = None;
+        self.places.failures.clear();
         self.phase = Phase::Done { seconds: (self.now_ms - job.started_ms) / 1000.0, place };
         // The server knows no prompt, so the recipe is written here.
         let helper = [Processor::Cpu, Processor::Gpu]
@@ -205,6 +235,7 @@ impl App {
         if self.phase != Phase::Running {
             return;
         }
+        self.early = None;
         let Some(job) = self.job.take() else { return };
         match (job.remote, job.doing.place()) {
             (Some(id), _) => self.effects.push(Effect::Delete { id }),
@@ -221,17 +252,38 @@ impl App {
         if !matches!(self.phase, Phase::Failed { .. }) {
             return;
         }
-        self.places.choice = choice;
-        self.places.failure = None;
-        self.proceed();
+        match choice {
+            // It stands for trying again, wherever that was.
+            Choice::Auto => self.revive(),
+            _ => self.places.choice = choice,
+        }
+        self.places.failures.clear();
+        match &mut self.job {
+            Some(job) => {
+                // How long the person took to decide is not how long the picture took.
+                job.started_ms += job.failed_ms.take().map_or(0.0, |failed| self.now_ms - failed);
+                self.proceed();
+            }
+            None => {
+                self.phase = Phase::Idle;
+                self.start(self.places.processor());
+            }
+        }
     }
 
     fn fail(&mut self, message: String, remedies: Vec<Choice>) {
+        if let Some(job) = &mut self.job {
+            job.failed_ms = Some(self.now_ms);
+        }
         self.phase = Phase::Failed { message, remedies };
     }
 
-    /// Where a job that failed at a place can go on, that place last.
+    /// Where a job that failed at a place can go on, that place last. What could not be loaded may be tried again first.
     fn remedies(&self, failed: Option<Place>) -> Vec<Choice> {
+        let again = self.workers.iter().any(|worker| matches!(worker, WorkerState::Broken(_))).then_some(Choice::Auto);
+        if self.job.is_none() {
+            return again.into_iter().collect();
+        }
         let places =
             [(Choice::Server, Place::Server), (Choice::Gpu, Place::DeviceGpu), (Choice::Cpu, Place::DeviceCpu)];
         let is_good = |choice| match choice {
@@ -242,7 +294,7 @@ impl App {
         let offered = |&(choice, _): &(Choice, Place)| self.places.offers(choice) && is_good(choice);
         let mut places: Vec<_> = places.into_iter().filter(offered).collect();
         places.sort_by_key(|&(_, place)| Some(place) == failed);
-        places.into_iter().map(|(choice, _)| choice).collect()
+        again.into_iter().chain(places.into_iter().map(|(choice, _)| choice)).collect()
     }
 
     fn number(&mut self) -> u64 {

@@ -5,12 +5,15 @@
 pub struct Pace {
     steps: usize,
     step_seconds: f64,
+    fastest_step_seconds: Option<f64>,
     preview_seconds: f64,
     last_preview_seconds: f64,
 }
 
 /// Share of the time that previews may take of the time that steps take.
 const PREVIEW_SHARE: f64 = 0.15;
+/// Steps before a pace can be foretold: the first also makes the device ready.
+const STEPS_BEFORE_PACE: usize = 2;
 /// Steps before the first preview; what there is before is noise.
 const STEPS_BEFORE_PREVIEW: usize = 2;
 
@@ -18,6 +21,7 @@ impl Pace {
     /// A step took so long.
     pub fn step(&mut self, seconds: f64) {
         self.steps(1, seconds);
+        self.fastest_step_seconds = Some(self.fastest_step_seconds.map_or(seconds, |fastest| fastest.min(seconds)));
     }
 
     /// Several steps took so long together.
@@ -42,6 +46,11 @@ impl Pace {
     pub fn seconds_for(&self, steps: usize) -> Option<f64> {
         let spent = self.step_seconds + self.preview_seconds;
         (self.steps > 0).then(|| spent / self.steps as f64 * steps as f64)
+    }
+
+    /// Seconds that `steps` more will take if each is as fast as the fastest so far; none before that can be said.
+    pub fn at_best(&self, steps: usize) -> Option<f64> {
+        self.fastest_step_seconds.filter(|_| self.steps >= STEPS_BEFORE_PACE).map(|seconds| seconds * steps as f64)
     }
 }
 
@@ -69,7 +78,9 @@ mod tests {
         let mut pace = Pace::default();
         assert_eq!(pace.seconds_for(10), None);
         pace.step(1.0);
+        assert_eq!(pace.at_best(10), None);
         pace.step(3.0);
         assert_eq!(pace.seconds_for(10), Some(20.0));
+        assert_eq!(pace.at_best(10), Some(10.0));
     }
 }

@@ -69,6 +69,7 @@ texts! {
     SERVER_GONE = "The server does not answer any more. Your sentence and the steps so far are kept.";
     DEVICE_STOPPED = "This device stopped in the middle. Your sentence and the steps so far are kept.";
     WORKER_STOPPED = "The part of the page that computes has stopped.";
+    WORKER_NOT_LOADED = "The part of the page that computes could not be loaded. Check the connection.";
     GO_ON_SERVER = "Continue on the server";
     GO_ON_GPU = "Continue on the GPU";
     GO_ON_CPU = "Continue on this device";
@@ -86,10 +87,15 @@ pub const EXAMPLE_SENTENCES: &[&str] = &[
 
 /// A message of the program's depths as a sentence.
 pub fn sentence(message: &str) -> String {
-    let mut letters = message.chars();
-    let first = letters.next().map_or(String::new(), |first| first.to_uppercase().collect());
     let end = if message.ends_with(['.', '!', '?', ')', '…']) { "" } else { "." };
-    [&first, letters.as_str(), end].concat()
+    sentence_start(message) + end
+}
+
+/// Words with a capital letter, as a sentence begins.
+pub fn sentence_start(words: &str) -> String {
+    let mut letters = words.chars();
+    let first = letters.next().map_or(String::new(), |first| first.to_uppercase().collect());
+    first + letters.as_str()
 }
 
 /// What a picture shows, for those who do not see it: the sentence that it was made of.
@@ -124,8 +130,9 @@ pub fn done(seconds: f64, place: &str) -> String {
 }
 
 /// A run that changed its place.
-pub fn moved(step: usize, from: &str, to: &str) -> String {
-    format!("Stopped after step {step} {from}, continued {to}.")
+pub fn moved(step: usize, from: &str, why: Option<&str>, to: &str) -> String {
+    let why = why.map_or(String::new(), |why| format!(" (it {why})"));
+    format!("Stopped after step {step} {from}{why}, continued {to}.")
 }
 
 /// Name of a pasted or dropped picture that has none.
@@ -143,6 +150,15 @@ pub fn add_label(description: &str) -> String {
     format!("Put into the sentence: {description}")
 }
 
+/// A picture that was put into the sentence, for those who do not see it; `pictures` are now in it.
+pub fn inserted(name: &str, pictures: usize) -> String {
+    let name = sentence_start(name);
+    match pictures {
+        1 => format!("{name} is in the sentence."),
+        n => format!("{name} is in the sentence: it has {n} pictures."),
+    }
+}
+
 /// Files that are no pictures.
 pub fn not_a_picture(name: &str) -> String {
     format!("{name} is not a picture that can be read here. PNG, JPEG and WebP can.")
@@ -150,7 +166,7 @@ pub fn not_a_picture(name: &str) -> String {
 
 /// Something that could not be fetched.
 pub fn cannot_fetch(what: &str, why: &str) -> String {
-    format!("{what} could not be fetched ({why}). Check the connection and reload the page.")
+    format!("{what} could not be fetched ({why}). Check the connection, then try again or reload the page.")
 }
 
 /// The name of a saved picture.

@@ -31,8 +31,8 @@ mod region;
 mod server;
 mod stage;
 
-/// Time before a server that went away is asked again.
-const PATIENCE_MS: i32 = 500;
+/// Times before a server that went away is asked again, until it is given up.
+const PATIENCE_MS: [i32; 4] = [500, 1000, 2000, 4000];
 
 /// Starts the page; `assets` is the address of the folder of its programs.
 #[wasm_bindgen]
@@ -40,10 +40,11 @@ pub fn start(assets: String) {
     std::panic::set_hook(Box::new(|panic| js::log_error(&panic.to_string())));
     let page = Rc::new_cyclic(|page: &std::rc::Weak<Page>| {
         let of = |page: &std::rc::Weak<Page>| page.clone();
-        let (submit, refused, creature, chosen) = (of(page), of(page), of(page), of(page));
+        let (submit, refused, inserted, creature, chosen) = (of(page), of(page), of(page), of(page), of(page));
         let events = editor::Events {
             submit: Box::new(move || with(&submit, Page::make)),
             refused: Box::new(move |message| with(&refused, |page| page.notify(message))),
+            inserted: Box::new(move |message| with(&inserted, |page| page.tell(message))),
             creature: Box::new(move |number| with(&creature, |page| page.insert_creature(number))),
         };
         Page {
@@ -71,7 +72,8 @@ pub struct Page {
     controls: Controls,
     stage: Stage,
     links: RefCell<[Option<Link>; 2]>,
-    following: RefCell<Option<server::Events>>,
+    /// The server's job whose events are heard.
+    following: RefCell<Option<(String, server::Events)>>,
 }
 
 impl Page {
@@ -118,14 +120,14 @@ impl Page {
                 }
             }),
             Effect::FetchPicture { id } => spawn_local(async move {
-                let event = match server::picture(&id).await {
+                let event = match patiently(|| server::picture(&id)).await {
                     Ok(png) => Event::RemotePicture { id, png },
                     Err(_) => Event::ServerLost { id },
                 };
                 page.happened(event);
             }),
             Effect::Delete { id } => {
-                *self.following.borrow_mut() = None;
+                self.following.borrow_mut().take_if(|(followed, _)| *followed == id);
                 spawn_local(async move { server::delete(&id).await });
             }
             Effect::Preview(png) => self.stage.show_preview(&png),
@@ -158,7 +160,7 @@ impl Page {
         let (job, failed) = (id.clone(), id.clone());
         let lost = move || lost.ask_again(job.clone());
         match server::Events::follow(&id, heard, lost) {
-            Ok(events) => *self.following.borrow_mut() = Some(events),
+            Ok(events) => *self.following.borrow_mut() = Some((id, events)),
             Err(_) => self.later(Event::ServerLost { id: failed }),
         }
     }
@@ -167,8 +169,13 @@ impl Page {
     fn ask_again(self: &Rc<Self>, id: String) {
         let page = self.clone();
         spawn_local(async move {
-            js::sleep(PATIENCE_MS).await;
-            match server::get::<JobStatus>(&id, "").await {
+            js::sleep(PATIENCE_MS[0]).await;
+            let status = patiently(|| server::get::<JobStatus>(&id, "")).await;
+            // Another job may be followed by now.
+            if !page.app.borrow().follows(&id) {
+                return;
+            }
+            match status {
                 Ok(status) if status.last.is_last() => {
                     page.happened(Event::Remote { id, event: Box::new(status.last) });
                 }
@@ -248,7 +255,8 @@ impl Page {
         let page = self.clone();
         dom::on(&dom::window(), "keydown", move |event: web_sys::KeyboardEvent| match event.key().as_str() {
             "Enter" if (event.ctrl_key() || event.meta_key()) && !event.default_prevented() => page.make(),
-            "Escape" => page.happened(Event::Cancel),
+            // With an input method, it takes back what is being composed.
+            "Escape" if !event.is_composing() => page.happened(Event::Cancel),
             _ => {}
         });
         // Whoever goes on writing has read the notice.
@@ -306,12 +314,30 @@ impl Page {
         palette::insert(&self.palette, &self.editor, number);
     }
 
+    /// Tells those who do not see the page what happened to the sentence.
+    fn tell(&self, message: &str) {
+        dom::set_text(&dom::by_id::<HtmlElement>("told"), message);
+    }
+
     /// Tells the person something about the sentence; an empty message takes it back.
     fn notify(&self, message: &str) {
         let notice: HtmlElement = dom::by_id("notice");
         dom::set_flag(&notice, "hidden", message.is_empty());
         dom::set_text(&notice, message);
     }
+}
+
+/// Asks a server, and again after each time of [`PATIENCE_MS`] while it does not answer.
+async fn patiently<T, F: Future<Output = Result<T, String>>>(ask: impl Fn() -> F) -> Result<T, String> {
+    let mut answer = ask().await;
+    for pause in PATIENCE_MS {
+        if answer.is_ok() {
+            break;
+        }
+        js::sleep(pause).await;
+        answer = ask().await;
+    }
+    answer
 }
 
 fn with(page: &std::rc::Weak<Page>, call: impl FnOnce(&Rc<Page>)) {

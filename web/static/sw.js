@@ -1,13 +1,24 @@
-// Keeps the page for when there is no network. The build puts the version and the list of files in.
+// Keeps the page for when there is no network. The build puts the version and the list of the page's own files in; which
+// files the model has, its manifest says.
 const CACHE = "kosmos-__VERSION__";
 const FILES = __FILES__;
+const MODEL = "models/tiny/";
+/** What the page loads of a model. */
+const PARTS = ["vision", "mllm", "aligner", "unet", "vae"];
 /** A network that takes longer than this is none. */
 const PATIENCE_MS = 4000;
 
 addEventListener("install", (event) => {
   const keep = async () => {
     const cache = await caches.open(CACHE);
-    await cache.addAll(FILES.map((file) => new Request(file, isImmutable(file) ? {} : { cache: "no-cache" })));
+    const manifest = await fetch(`${MODEL}bundle.json`, { cache: "no-cache" });
+    if (!manifest.ok) throw new Error(`${manifest.url}: ${manifest.status}`);
+    // The very manifest that the list is made from.
+    await cache.put(`${MODEL}bundle.json`, manifest.clone());
+    const { tokenizer, parts } = await manifest.json();
+    const model = [tokenizer, ...PARTS.flatMap((part) => parts[part].files)];
+    const files = [...FILES, ...model.map(({ name, sha256 }) => `${MODEL}${name}?v=${sha256.slice(0, 16)}`)];
+    await cache.addAll(files.map((file) => new Request(file, isImmutable(file) ? {} : { cache: "no-cache" })));
   };
   event.waitUntil(keep());
 });
@@ -41,11 +52,20 @@ async function cacheFirst(request) {
 }
 
 async function networkFirst(request) {
+  const patience = new AbortController();
+  const timer = setTimeout(() => patience.abort(), PATIENCE_MS);
+  let response = Response.error();
   try {
-    return await fetch(request, { signal: AbortSignal.timeout(PATIENCE_MS) });
+    response = await fetch(request, { signal: patience.signal });
+    // Something before the server may answer in its place, that it is not there.
+    if (response.status < 500) return response;
   } catch {
-    return (await kept(request, { ignoreSearch: true })) ?? Response.error();
+    // No network.
+  } finally {
+    // An answer that has begun may take its time.
+    clearTimeout(timer);
   }
+  return (await kept(request, { ignoreSearch: true })) ?? response;
 }
 
 async function kept(request, options) {

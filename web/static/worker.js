@@ -1,10 +1,10 @@
-// Starts the model: the program for the CPU or the one for the GPU, by the address this worker was started with.
+// Starts the model: the program for the CPU or the one for the GPU, by the name this worker was started with.
 const died = (message) =>
   postMessage({ json: JSON.stringify({ request: 0, body: { died: { message: String(message) } } }), data: [] });
 addEventListener("unhandledrejection", (event) => died(event.reason));
 addEventListener("error", (event) => died(event.message));
 
-const engine = new URL(location.href).searchParams.get("engine") === "gpu" ? "gpu" : "cpu";
+const engine = self.name === "gpu" ? "gpu" : "cpu";
 const { default: init, start } = await import(`./worker-${engine}.js`);
 await init();
 start();

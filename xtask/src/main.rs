@@ -69,14 +69,25 @@ fn build() -> anyhow::Result<()> {
     for program in ["kosmosg", "kosmosg-server"] {
         let name = format!("{program}{}", std::env::consts::EXE_SUFFIX);
         let built = target_dir()?.join("release").join(&name);
-        std::fs::copy(&built, dist().join(&name)).with_context(|| built.display().to_string())?;
+        // A program that runs cannot be written to, but another can take its name.
+        let fresh = dist().join(format!("{name}.new"));
+        std::fs::copy(&built, &fresh).with_context(|| built.display().to_string())?;
+        std::fs::rename(&fresh, dist().join(&name)).with_context(|| fresh.display().to_string())?;
     }
-    let page = dist().join("page");
-    let creatures = page.join("creatures");
+    // A server may be serving the page that there is.
+    let (page, fresh, old) = (dist().join("page"), dist().join("page.new"), dist().join("page.old"));
+    page::remove(&fresh)?;
+    page::remove(&old)?;
+    let creatures = fresh.join("creatures");
     let palette =
         ["sprite", "--held-out", "--seed", "1", "--palette", CREATURES, "--output", &creatures.to_string_lossy()];
     run(dist().join(format!("kosmosg{}", std::env::consts::EXE_SUFFIX)), palette)?;
-    page::build(&page)
+    page::build(&fresh)?;
+    if page.exists() {
+        std::fs::rename(&page, &old).with_context(|| page.display().to_string())?;
+    }
+    std::fs::rename(&fresh, &page).with_context(|| fresh.display().to_string())?;
+    page::remove(&old)
 }
 
 fn test() -> anyhow::Result<()> {

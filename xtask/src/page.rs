@@ -31,11 +31,10 @@ const WITHOUT_GPU: &str = "KOSMOSG_WITHOUT_GPU";
 /// Files that are worth compressing.
 const TEXTUAL: [&str; 7] = ["css", "html", "js", "json", "svg", "wasm", "webmanifest"];
 
-/// Builds the page into the folder `out`, whose `creatures/` are there already.
+/// Builds the page into the folder `out`, which holds nothing but its `creatures/`.
 pub fn build(out: &Path) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
     let app = out.join("app");
-    remove(&app)?;
     let fresh = app.join("new");
     fs::create_dir_all(&fresh)?;
     for feature in MODULES {
@@ -128,7 +127,6 @@ fn escape(text: &str) -> String {
 }
 
 fn copy_bundle(from: &Path, to: &Path) -> Result<()> {
-    remove(to)?;
     fs::create_dir_all(to)?;
     ensure!(from.join("bundle.json").exists(), "{} holds no bundle", from.display());
     for file in files_below(from)? {
@@ -137,7 +135,8 @@ fn copy_bundle(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Lists everything that the page may ask for, so that it opens without a network.
+/// Lists the page's own files, so that it opens without a network. A model's files, which may be other ones on the server,
+/// are listed there from its manifest.
 fn write_service_worker(from: &Path, out: &Path) -> Result<()> {
     let mut addresses = vec!["./".to_owned()];
     let mut version = Sha256::new();
@@ -153,10 +152,7 @@ fn write_service_worker(from: &Path, out: &Path) -> Result<()> {
         match name.as_str() {
             // It is asked for as the folder.
             "index.html" => {}
-            // The page asks for a bundle's files with their hash, which caches may keep for ever.
-            name if name.starts_with("models/") && !name.ends_with("/bundle.json") => {
-                addresses.push(format!("{name}?v={}", &hash[..16]));
-            }
+            name if name.starts_with("models/") => {}
             name => addresses.push(name.to_owned()),
         }
     }
@@ -209,7 +205,8 @@ fn is_compressed(file: &Path) -> bool {
     file.extension().is_some_and(|extension| extension == "br" || extension == "gz")
 }
 
-fn remove(folder: &Path) -> Result<()> {
+/// Removes a folder, if it is there.
+pub fn remove(folder: &Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder).with_context(|| folder.display().to_string())?;
     }

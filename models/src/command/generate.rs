@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use kosmosg::bundle::Folder;
 use kosmosg::engine::Engine;
-use kosmosg::engine::burn::{Burn, BurnDevice};
+use kosmosg::engine::burn::Burn;
 use kosmosg::engine::candle::{Candle, CandleDevice};
 use kosmosg::picture::Picture;
 use kosmosg::pipeline::{Pipeline, Request};
@@ -14,6 +14,8 @@ use kosmosg::prompt::PromptDocument;
 use kosmosg::protocol::GenerateSettings;
 use kosmosg::sampler::SamplerKind;
 use kosmosg_models::verify::EngineName;
+
+use super::DeviceName;
 
 /// Makes a picture from a prompt of words and pictures.
 #[derive(Debug, clap::Args)]
@@ -65,27 +67,13 @@ pub struct Arguments {
     json: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum DeviceName {
-    Cpu,
-    Wgpu,
-    Cuda,
-}
-
 impl Arguments {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match (self.engine, self.device) {
-            (EngineName::Burn, DeviceName::Cpu) => self.run_on::<Burn>(BurnDevice::cpu()),
-            (EngineName::Burn, DeviceName::Wgpu) => self.run_on::<Burn>(pollster::block_on(BurnDevice::webgpu())?),
+            (EngineName::Burn, device) => self.run_on::<Burn>(device.of_burn()?),
             (EngineName::Candle, DeviceName::Cpu) => self.run_on::<Candle>(CandleDevice::cpu()),
             (EngineName::Candle, DeviceName::Cuda) => self.run_on::<Candle>(CandleDevice::cuda(0)?),
             (EngineName::Candle, DeviceName::Wgpu) => bail!("candle has no wgpu device; use --engine burn"),
-            #[cfg(feature = "cuda")]
-            (EngineName::Burn, DeviceName::Cuda) => self.run_on::<Burn>(BurnDevice::cuda()),
-            #[cfg(not(feature = "cuda"))]
-            (EngineName::Burn, DeviceName::Cuda) => {
-                bail!("this build has no CUDA; build it with --features cuda")
-            }
         }
     }
 

@@ -2,8 +2,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use kosmosg::engine::burn::BurnDevice;
 use kosmosg_models::train::{self, Stage, TrainConfig, TrainOptions};
+
+use super::DeviceName;
 
 /// Trains a model on the world of sprites: the paper's stages at the size that a configuration says.
 ///
@@ -21,6 +22,9 @@ pub struct Arguments {
     /// Folder of the run: checkpoints, logs, sample sheets [default: ~/.cache/kosmosg/train/NAME-OF-CONFIG].
     #[arg(long)]
     run: Option<PathBuf>,
+    /// Where it computes: cpu; wgpu; cuda (in builds with the feature `cuda`).
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: DeviceName,
     /// Folder that export writes the bundle into.
     #[arg(short, long, value_name = "DIR", required_if_eq("task", "export"))]
     output: Option<PathBuf>,
@@ -53,7 +57,7 @@ impl Arguments {
         };
         match self.task {
             Task::Train(stage) => {
-                train::run(stage, &TrainOptions { config, run, device: BurnDevice::cpu().training() })?;
+                train::run(stage, &TrainOptions { config, run, device: self.device.of_burn()?.training() })?;
             }
             Task::Export => {
                 let output = self.output.context("export needs -o DIR")?;

@@ -62,7 +62,7 @@ pub(super) fn article(next: &str) -> &'static str {
 
 impl Colour {
     /// Words for it, the usual one first.
-    pub(super) const fn words(self) -> &'static [&'static str] {
+    pub(crate) const fn words(self) -> &'static [&'static str] {
         match self {
             Colour::Red => &["red"],
             Colour::Orange => &["orange"],
@@ -80,7 +80,7 @@ impl Colour {
 
 impl Body {
     /// Nouns for it, the usual one first.
-    pub(super) const fn words(self) -> &'static [&'static str] {
+    pub(crate) const fn words(self) -> &'static [&'static str] {
         match self {
             Body::Ball => &["ball", "round creature"],
             Body::Ghost => &["ghost"],
@@ -98,7 +98,7 @@ impl Body {
 
 impl Pattern {
     /// What is said after the second colour; nothing for a plain coat.
-    pub(super) const fn words(self) -> &'static [&'static str] {
+    pub(crate) const fn words(self) -> &'static [&'static str] {
         match self {
             Pattern::Plain => &[],
             Pattern::Stripes => &["stripes"],
@@ -109,7 +109,7 @@ impl Pattern {
     }
 
     /// What is said before the noun, if there is such a word.
-    pub(super) const fn adjective(self) -> Option<&'static str> {
+    pub(crate) const fn adjective(self) -> Option<&'static str> {
         match self {
             Pattern::Plain | Pattern::Pants => None,
             Pattern::Stripes => Some("striped"),
@@ -121,7 +121,7 @@ impl Pattern {
 
 impl Topping {
     /// What is said after "with"; nothing for a bare head.
-    pub(super) const fn words(self) -> &'static [&'static str] {
+    pub(crate) const fn words(self) -> &'static [&'static str] {
         match self {
             Topping::Nothing => &[],
             Topping::Crown => &["a crown", "a golden crown"],
@@ -136,7 +136,7 @@ impl Topping {
 
 impl Eyes {
     /// What is said after "with".
-    pub(super) const fn words(self) -> &'static [&'static str] {
+    pub(crate) const fn words(self) -> &'static [&'static str] {
         match self {
             Eyes::Round => &["round eyes", "big round eyes", "two round eyes"],
             Eyes::One => &["one eye", "one big eye", "a single eye"],
@@ -148,7 +148,7 @@ impl Eyes {
 
 impl Stand {
     /// What is said after "on".
-    pub(super) const fn words(self) -> &'static [&'static str] {
+    pub(crate) const fn words(self) -> &'static [&'static str] {
         match self {
             Stand::Rock => &["a rock", "a stone"],
             Stand::Cake => &["a cake"],
@@ -160,7 +160,7 @@ impl Stand {
 
 impl Background {
     /// Where a scene is, with its preposition; the usual phrase first.
-    pub(super) const fn places(self) -> &'static [&'static str] {
+    pub(crate) const fn places(self) -> &'static [&'static str] {
         match self {
             Background::Beach => &["on the beach", "at the beach"],
             Background::Forest => &["in the forest", "in the woods"],
@@ -178,7 +178,7 @@ impl Background {
     }
 
     /// The place as a thing.
-    pub(super) const fn noun(self) -> &'static str {
+    pub(crate) const fn noun(self) -> &'static str {
         match self {
             Background::Beach => "the beach",
             Background::Forest => "the forest",

@@ -34,6 +34,19 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// That of the newest checkpoint in `dir`, if there is one.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn newest(dir: &Path) -> anyhow::Result<Option<Self>> {
+        all(dir)?.pop().map(|path| Self::read(&path)).transpose()
+    }
+
+    fn read(checkpoint: &Path) -> anyhow::Result<Self> {
+        let json = fs::read(checkpoint.join("progress.json")).with_context(|| in_dir("read", checkpoint))?;
+        serde_json::from_slice(&json).with_context(|| in_dir("read", checkpoint))
+    }
+
     /// Where what a stage would begin with `now` differs from what it began with.
     pub fn difference(&self, now: &Value) -> Option<String> {
         difference(now, &self.fingerprint)
@@ -56,9 +69,8 @@ impl Checkpoint {
     /// A file that cannot be read.
     pub fn newest(dir: &Path) -> anyhow::Result<Option<Self>> {
         let Some(path) = all(dir)?.pop() else { return Ok(None) };
-        let progress = fs::read(path.join("progress.json")).with_context(|| in_dir("read", &path))?;
         Ok(Some(Self {
-            progress: serde_json::from_slice(&progress).with_context(|| in_dir("read", &path))?,
+            progress: Progress::read(&path)?,
             weights: read_tensors(&path.join("weights.gguf"))?,
             optimizer: read_tensors(&path.join("optimizer.gguf"))?,
         }))

@@ -1,6 +1,6 @@
 //! From a run to a bundle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -20,14 +20,20 @@ use super::{Stage, TrainOptions, preview, result, result_path, vocabulary};
 /// Large matrices are stored as [`DType::Q8_0`], kernels and tables as [`DType::F16`], norms and biases as they are.
 ///
 /// # Errors
-/// A stage that is needed is not trained, the configuration is not the run's, or a file cannot be written.
+/// A stage that is needed is not trained or does not belong to the others, the configuration is not the run's, or a file
+/// cannot be written.
 pub fn export(run: &Path, config: &TrainConfig, out: &Path) -> anyhow::Result<Manifest> {
     let device = BurnDevice::cpu();
     let shared = Shared::new(&TrainOptions { config: config.clone(), run: run.to_owned(), device: device.clone() })?;
     let mut parts = BTreeMap::new();
+    let mut exported = BTreeSet::new();
     for part in PARTS {
-        parts.insert(part.0.to_owned(), collect(run, part)?);
+        let stage = latest(run, part.1);
+        exported.insert(stage);
+        parts.insert(part.0.to_owned(), collect(run, stage, part)?);
     }
+    // Then the configuration's networks, schedule and picture size are what the run was trained with.
+    exported.into_iter().try_for_each(|stage| shared.belongs(stage))?;
     let Networks { kosmosg, text, unet, .. } = config.networks.clone();
     let tokenizer = vocabulary().to_json();
     let draft = Manifest {
@@ -64,18 +70,22 @@ const PARTS: [Part; 6] = [
     ("text", &[Stage::Decoder], &["text."]),
 ];
 
-/// The tensors of a part from the latest stage that made it, packed.
-fn collect(run: &Path, (part, stages, beginnings): Part) -> anyhow::Result<Tensors> {
-    let [.., first] = stages else { anyhow::bail!("no stage makes part `{part}`") };
-    let latest = *stages.iter().find(|&&stage| result_path(run, stage).is_ok()).unwrap_or(first);
+/// The first of some stages that is trained; the last if none is.
+fn latest(run: &Path, stages: &[Stage]) -> Stage {
+    let is_trained = |stage: &&Stage| result_path(run, **stage).is_ok();
+    *stages.iter().find(is_trained).or(stages.last()).expect("each part is made by some stage")
+}
+
+/// The tensors of a part that a stage made, packed.
+fn collect(run: &Path, stage: Stage, (part, _, beginnings): Part) -> anyhow::Result<Tensors> {
     let mut tensors = Tensors::new();
-    for (name, tensor) in result(run, latest)? {
+    for (name, tensor) in result(run, stage)? {
         let Some(&beginning) = beginnings.iter().find(|&&beginning| name.starts_with(beginning)) else { continue };
         let name = if beginning.ends_with('.') { &name[beginning.len()..] } else { &name };
         tensors.insert(name.to_owned(), tensor.to_dtype(packed(name, tensor.shape()))?);
     }
     if tensors.is_empty() {
-        anyhow::bail!("stage {} of {} left nothing for part `{part}`", latest.name(), run.display());
+        anyhow::bail!("stage {} of {} left nothing for part `{part}`", stage.name(), run.display());
     }
     Ok(tensors)
 }

@@ -37,9 +37,13 @@ pub(super) trait Task {
     fn known(&self) -> BTreeMap<String, HostTensor> {
         BTreeMap::new()
     }
-    /// Whether a parameter is trained; all others stay as they are, bit by bit.
-    fn trains(&self, _name: &str) -> bool {
-        true
+    /// Beginnings of the names of what is trained, if it is not all; everything else stays as it is, bit by bit.
+    fn trained(&self) -> Option<&[String]> {
+        None
+    }
+    /// Whether a parameter is trained.
+    fn trains(&self, name: &str) -> bool {
+        self.trained().is_none_or(|trained| trained.iter().any(|beginning| name.starts_with(beginning.as_str())))
     }
     /// Builds the networks.
     fn networks(&self, weights: &Weights<'_, Burn>) -> Result<Self::Networks, WeightError>;
@@ -172,6 +176,11 @@ impl Trainer {
         fingerprint["seed"] = training.seed.into();
         fingerprint["batch"] = training.batch.into();
         let mut tensors = Parameters::create(training.seed, task.known(), device, |weights| task.networks(weights))?;
+        let is_idle = |beginning: &&String| !tensors.keys().any(|name| name.starts_with(beginning.as_str()));
+        let idle: Vec<_> = task.trained().unwrap_or_default().iter().filter(is_idle).collect();
+        if !idle.is_empty() {
+            anyhow::bail!("stage {name} is to train {idle:?}, but no parameter's name begins like that");
+        }
         let checkpoint = Checkpoint::newest(dir)?;
         if let Some(checkpoint) = &checkpoint {
             if let Some(what) = checkpoint.progress.difference(&fingerprint) {

@@ -13,7 +13,7 @@ use kosmosg::picture::Picture;
 use kosmosg::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
-use super::checkpoint::file_hash;
+use super::checkpoint::{Progress, file_hash};
 use super::config::{Networks, TrainConfig};
 use super::run::Job;
 use super::vocabulary::{tokenizer, world};
@@ -74,6 +74,20 @@ impl Shared {
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let training = self.config.training(stage).clone();
         Ok(Job { name: stage.name(), dir, training, basis, device: self.device.clone() })
+    }
+
+    /// Checks that a stage's result is what these settings and the earlier stages, as they are now, lead to.
+    ///
+    /// # Errors
+    /// What the stage began with is something else, or is not known.
+    pub fn belongs(&self, stage: Stage) -> anyhow::Result<()> {
+        let (name, dir) = (stage.name(), self.run.join(stage.name()));
+        let progress = Progress::newest(&dir)?;
+        let progress = progress.with_context(|| format!("stage {name} has no checkpoint in {}", dir.display()))?;
+        if let Some(what) = progress.difference(&self.basis(stage)?) {
+            anyhow::bail!("stage {name} does not belong to the others: it began with another `{what}`; train it anew");
+        }
+        Ok(())
     }
 
     /// What a stage begins with.
@@ -150,11 +164,6 @@ fn pictures(pixels: &Tensor<Burn, 4>) -> anyhow::Result<Vec<Picture>> {
         .chunks_exact(channels * height * width)
         .map(|picture| Picture::from_vae(picture, width as u32, height as u32))
         .collect())
-}
-
-/// Whether a name begins with one of these.
-fn below(name: &str, beginnings: &[String]) -> bool {
-    beginnings.iter().any(|beginning| name.starts_with(beginning.as_str()))
 }
 
 /// A number drawn with these shares.

@@ -124,6 +124,11 @@ mod tests {
     }
 
     #[test]
+    fn the_world_says_what_models_were_trained_on() {
+        assert_eq!(world(), "0ad4ee279a2c0b40060ef1a79d5d5dc3ef4c40a6dd3ab551a6df7b539ae99208");
+    }
+
+    #[test]
     fn every_word_and_mark_is_one_token() {
         let tokenizer = tokenizer(&TrainConfig::tiny().networks).unwrap();
         for (id, word) in (BEFORE.len() as u32..).zip(sprites::vocabulary()) {

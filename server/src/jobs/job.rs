@@ -32,7 +32,8 @@ struct Log {
     events: Vec<(u64, JobEvent)>,
     last_number: u64,
     started: Option<Instant>,
-    state: DenoiseState,
+    /// Where it is, until it has ended: finished jobs are many, and their states large.
+    state: Option<DenoiseState>,
     picture: Option<Bytes>,
 }
 
@@ -81,7 +82,7 @@ impl FromStr for JobId {
 impl Job {
     pub(super) fn new(id: JobId, position: usize, state: DenoiseState) -> Self {
         let events = vec![(1, JobEvent::Queued { position })];
-        let log = Log { events, last_number: 1, started: None, state, picture: None };
+        let log = Log { events, last_number: 1, started: None, state: Some(state), picture: None };
         Self { id, stop: AtomicBool::new(false), log: Mutex::new(log), news: watch::Sender::new(()) }
     }
 
@@ -104,6 +105,9 @@ impl Job {
             _ => |_| false,
         };
         log.events.retain(|(_, event)| !outdated(event));
+        if event.is_last() {
+            log.state = None;
+        }
         log.last_number += 1;
         let number = log.last_number;
         log.events.push((number, event));
@@ -113,7 +117,7 @@ impl Job {
 
     /// Writes down that a step is done, and keeps the state after it.
     pub fn report_step(&self, state: &DenoiseState) {
-        self.log().state = state.clone();
+        self.log().state = Some(state.clone());
         self.report(JobEvent::Step { step: state.step(), of: state.evaluations(), seconds: self.seconds() });
     }
 
@@ -153,8 +157,8 @@ impl Job {
         told.next().expect("a job begins with an event").clone()
     }
 
-    /// Where it is.
-    pub fn state(&self) -> DenoiseState {
+    /// Where it is; none once it has ended.
+    pub fn state(&self) -> Option<DenoiseState> {
         self.log().state.clone()
     }
 

@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Request, StatusCode, header};
+use kosmosg::bundle::{MANIFEST, PartFile};
 use kosmosg::protocol::{BundleEntry, ErrorCode};
 use kosmosg_server::bundles::Bundles;
 
@@ -30,6 +31,23 @@ async fn a_bundle_alone_is_found_too() {
     std::fs::write(empty.path().join("broken/bundle.json"), "{}").unwrap();
     let message = Bundles::open(empty.path()).unwrap_err().to_string();
     assert!(message.contains("missing field `format`"), "{message}");
+    let named = tempfile::tempdir().unwrap();
+    std::fs::create_dir(named.path().join("a name")).unwrap();
+    std::fs::write(named.path().join("a name/bundle.json"), "{}").unwrap();
+    let message = Bundles::open(named.path()).unwrap_err().to_string();
+    assert!(message.contains("a name: the folder's name is the model's name in addresses"), "{message}");
+    let tokenizer = server.models.path().join(BUNDLE).join("tokenizer.json");
+    let contents = std::fs::read(&tokenizer).unwrap();
+    let other = b"[]".to_vec();
+    std::fs::write(&tokenizer, &other).unwrap();
+    let manifest = server.models.path().join(BUNDLE).join(MANIFEST);
+    let [found, expected] = [&contents, &other].map(|contents| PartFile::new("tokenizer.json", contents));
+    let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&manifest).unwrap()).unwrap();
+    assert_eq!(json["tokenizer"]["sha256"], found.sha256);
+    json["tokenizer"] = serde_json::to_value(expected).unwrap();
+    std::fs::write(&manifest, json.to_string()).unwrap();
+    let message = Bundles::open(server.models.path()).unwrap_err().to_string();
+    assert!(message.contains("small: tokenizer.json cannot be read"), "{message}");
     let message = Bundles::open(&empty.path().join("nowhere")).unwrap_err().to_string();
     assert!(message.contains("nowhere"), "{message}");
 }

@@ -7,7 +7,8 @@ use kosmosg::picture::Picture;
 use kosmosg::protocol::{ErrorCode, Health, JobEvent, JobStatus};
 
 use crate::support::{
-    BUNDLE, CAPACITY, Command, KEPT, STEPS, Server, assert_error, bytes_of, denoise, generate, json_of, state,
+    CAPACITY, Command, KEPT, STEPS, Server, assert_error, bytes_of, condition, denoise, denoise_from, generate,
+    json_of, state,
 };
 
 #[tokio::test]
@@ -32,8 +33,8 @@ async fn a_job_goes_from_the_queue_to_its_picture() {
     assert_eq!(Picture::decode(&bytes_of(response).await).unwrap().rgb(), [1, 2, 3]);
     let status: JobStatus = json_of(server.get(&format!("/api/jobs/{}", job.id)).await).await;
     assert!(matches!(status.last, JobEvent::Done { .. }) && status.id == job.id);
-    let state: DenoiseState = json_of(server.get(&format!("/api/jobs/{}/state", job.id)).await).await;
-    assert!(state.is_done());
+    let state = server.get(&format!("/api/jobs/{}/state", job.id)).await;
+    assert_error(state, StatusCode::NOT_FOUND, ErrorCode::NotFound, "the job has ended").await;
 }
 
 #[tokio::test]
@@ -41,9 +42,7 @@ async fn a_state_goes_on_where_it_stood() {
     let server = Server::start();
     let mut state = state(5);
     state.advance(&[0.2; 64]).unwrap();
-    let condition = crate::support::condition();
-    let request = kosmosg::protocol::JobRequest::Denoise { bundle: BUNDLE.into(), condition, state: state.clone() };
-    let job = server.submit(&request).await;
+    let job = server.submit(&denoise_from(condition(), state.clone())).await;
     let path = format!("/api/jobs/{}/state", job.id);
     assert_eq!(json_of::<DenoiseState>(server.get(&path).await).await, state);
     server.steps(STEPS - 1);
@@ -156,7 +155,13 @@ async fn a_job_goes_on_without_its_client() {
 #[tokio::test]
 async fn after_a_panic_or_a_failure_the_next_job_works() {
     let server = Server::start();
-    for (command, shown) in [(Command::Panic, "its log says where"), (Command::Fail, "cannot load this model")] {
+    for (command, shown, released) in [
+        (Command::Panic, "its log says where", 1),
+        (Command::Fail, "cannot load this model", 1),
+        // A client's own mistake must not cost the next one the time to load the model again.
+        (Command::Nan, "the model's answer cannot be used", 1),
+        (Command::OutOfMemory, "not enough memory", 2),
+    ] {
         let job = server.submit(&denoise(0)).await;
         server.command(command);
         let events = server.events(&job.id).await;
@@ -165,6 +170,7 @@ async fn after_a_panic_or_a_failure_the_next_job_works() {
         assert!(error.message.contains(shown), "{error}");
         let result = server.get(&format!("/api/jobs/{}/result", job.id)).await;
         assert_error(result, StatusCode::NOT_FOUND, ErrorCode::NotFound, "the job has no picture").await;
+        assert_eq!(server.released(), released, "{shown}");
 
         let next = server.submit(&denoise(1)).await;
         server.steps(STEPS);

@@ -3,6 +3,8 @@
 
 mod files;
 mod jobs;
+#[cfg(feature = "candle")]
+mod model;
 mod refused;
 mod serving;
 mod support;

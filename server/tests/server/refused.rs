@@ -1,15 +1,22 @@
 //! What is refused, with a message that says why, and never reaches the queue.
 
-use axum::body::Body;
-use axum::http::{Request, StatusCode};
-use kosmosg::denoise::DenoiseSettings;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::{Request, StatusCode, header};
+use futures::stream;
+use kosmosg::denoise::{DenoiseSettings, DenoiseState};
 use kosmosg::picture::Picture;
 use kosmosg::prompt::PromptDocument;
 use kosmosg::protocol::{ErrorCode, GenerateSettings, Health, JobRequest, MAX_REQUEST_BYTES, PictureFile};
+use kosmosg::schedule::{NoiseSchedule, PredictionType, SchedulerConfig};
 use serde_json::Value;
+use tokio::time::timeout;
 
 use crate::support::{
-    BUNDLE, STEPS, Server, assert_error, bytes_of, condition, denoise, generate, json_of, settings, state, state_of,
+    BUNDLE, STEPS, Server, assert_error, bytes_of, condition, denoise, denoise_from, generate, json_of, settings,
+    state, state_of,
 };
 
 #[tokio::test]
@@ -41,13 +48,13 @@ async fn what_is_no_job() {
     for (body, complaint) in [
         ("", "EOF"),
         ("{", "EOF"),
-        ("[]", "`kind`"),
-        (r#"{"kind":"explode"}"#, "explode"),
-        (r#"{"kind":"denoise","bundle":"small"}"#, "missing field `condition`"),
-        (r#"{"kind":"generate","bundle":"small","prompt":[{"sound":"x"}],"settings":{"seed":1}}"#, "sound"),
-        (r#"{"kind":"generate","bundle":"small","prompt":[],"settings":{"seed":-1}}"#, "-1"),
-        (r#"{"kind":"generate","bundle":"small","prompt":[],"settings":{"seed":1,"sampler":"best"}}"#, "best"),
-        (r#"{"kind":"generate","bundle":"small","prompt":[],"pictures":["?"],"settings":{"seed":1}}"#, "base64"),
+        ("[]", "expected value"),
+        (r#"{"explode":{}}"#, "unknown variant `explode`, expected `denoise` or `generate`"),
+        (r#"{"denoise":{"bundle":"small"}}"#, "missing field `unet`"),
+        (r#"{"generate":{"bundle":"small","prompt":[{"sound":"x"}],"settings":{"seed":1}}}"#, "sound"),
+        (r#"{"generate":{"bundle":"small","prompt":[],"settings":{"seed":-1}}}"#, "-1"),
+        (r#"{"generate":{"bundle":"small","prompt":[],"settings":{"seed":1,"sampler":"best"}}}"#, "best"),
+        (r#"{"generate":{"bundle":"small","prompt":[],"pictures":["?"],"settings":{"seed":1}}}"#, "base64"),
     ] {
         assert_error(server.post(body).await, StatusCode::BAD_REQUEST, ErrorCode::Invalid, complaint).await;
     }
@@ -60,7 +67,8 @@ async fn what_is_no_job() {
 #[tokio::test]
 async fn an_unknown_bundle() {
     let server = Server::start();
-    let request = JobRequest::Denoise { bundle: "../small".into(), condition: condition(), state: state(0) };
+    let JobRequest::Denoise { unet, condition, state, .. } = denoise(0) else { unreachable!() };
+    let request = JobRequest::Denoise { bundle: "../small".into(), unet, condition, state };
     let response = server.post(serde_json::to_vec(&request).unwrap()).await;
     assert_error(response, StatusCode::NOT_FOUND, ErrorCode::NotFound, "there is small").await;
 }
@@ -70,16 +78,16 @@ async fn numbers_that_are_none() {
     let server = Server::start();
     let mut wrong = condition();
     wrong.uncond[7] = f32::NAN;
-    let request = JobRequest::Denoise { bundle: BUNDLE.into(), condition: wrong, state: state(0) };
+    let request = denoise_from(wrong, state(0));
     refused(&server, &request, "`uncond` has a number that is not finite at position 7").await;
 
     // A state cannot be made with such numbers, so the wire's are changed: 64 times infinity.
     let mut request = serde_json::to_value(denoise(0)).unwrap();
-    request["state"]["latents"] = "AACAfwAAgH8AAIB/".repeat(64 / 3).into();
+    request["denoise"]["state"]["latents"] = "AACAfwAAgH8AAIB/".repeat(64 / 3).into();
     refused_json(&server, &request, "63 values, expected 64").await;
-    request["state"]["latents"] = format!("{}AACAfw==", "AACAfwAAgH8AAIB/".repeat(64 / 3)).into();
+    request["denoise"]["state"]["latents"] = format!("{}AACAfw==", "AACAfwAAgH8AAIB/".repeat(64 / 3)).into();
     refused_json(&server, &request, "inf at position 0").await;
-    request["state"]["latents"] = "AACAfwA=".into();
+    request["denoise"]["state"]["latents"] = "AACAfwA=".into();
     refused_json(&server, &request, "not a whole number of f32").await;
     assert_still_works(&server).await;
 }
@@ -89,11 +97,11 @@ async fn tensors_of_another_size() {
     let server = Server::start();
     let mut wrong = condition();
     (wrong.tokens, wrong.width) = (8, 3);
-    let request = JobRequest::Denoise { bundle: BUNDLE.into(), condition: wrong, state: state(0) };
+    let request = denoise_from(wrong, state(0));
     refused(&server, &request, "takes [3, 8]").await;
     let mut short = condition();
     short.cond.pop();
-    let request = JobRequest::Denoise { bundle: BUNDLE.into(), condition: short, state: state(0) };
+    let request = denoise_from(short, state(0));
     refused(&server, &request, "`cond` has 23 numbers, expected 24").await;
 
     for (settings, complaint) in [
@@ -102,17 +110,15 @@ async fn tensors_of_another_size() {
         (DenoiseSettings { guidance: 1e9, ..settings(0) }, "choose 0 to 100"),
         (DenoiseSettings { guidance: -1.0, ..settings(0) }, "choose 0 to 100"),
     ] {
-        let state = state_of(settings);
-        refused(&server, &JobRequest::Denoise { bundle: BUNDLE.into(), condition: condition(), state }, complaint)
-            .await;
+        refused(&server, &denoise_from(condition(), state_of(settings)), complaint).await;
     }
     for (pointer, value, complaint) in [
-        ("/state/step", 4, "at step 4, but it has only 3"),
-        ("/state/settings/steps", 0, "0 steps; choose 1 to 1000"),
-        ("/state/settings/steps", 100_000, "choose 1 to 1000"),
-        ("/state/settings/height", 100_000, "at most 64 channels, 1024 on a side"),
-        ("/state/settings/width", 0, "none of them 0"),
-        ("/state/schedule/num_train_timesteps", 1u64 << 40, "1099511627776"),
+        ("/denoise/state/step", 4, "at step 4, but it has only 3"),
+        ("/denoise/state/settings/steps", 0, "0 steps; choose 1 to 1000"),
+        ("/denoise/state/settings/steps", 100_000, "choose 1 to 1000"),
+        ("/denoise/state/settings/height", 100_000, "at most 64 channels, 1024 on a side"),
+        ("/denoise/state/settings/width", 0, "none of them 0"),
+        ("/denoise/state/schedule/num_train_timesteps", 1u64 << 40, "1099511627776"),
     ] {
         let mut request = serde_json::to_value(denoise(0)).unwrap();
         *request.pointer_mut(pointer).unwrap() = value.into();
@@ -132,6 +138,7 @@ async fn prompts_and_pictures_that_do_not_fit() {
     let steps = GenerateSettings { steps: Some(0), ..settings.clone() };
     let guidance = GenerateSettings { guidance: Some(101.0), ..settings.clone() };
     let long = "a ".repeat(40);
+    let endless = "a".repeat(70_000);
     for (text, pictures, settings, complaint) in [
         (
             text,
@@ -147,8 +154,9 @@ async fn prompts_and_pictures_that_do_not_fit() {
             "picture number 1: the picture's format is GIF",
         ),
         (text, vec![picture.clone()], &settings, "picture number 2, but 1 picture given"),
-        (text, vec![picture.clone(); 3], &settings, "3 pictures given, but the prompt has 2 places"),
-        (text, vec![picture.clone(); 33], &settings, "at most 32"),
+        (text, vec![picture.clone(); 3], &settings, "picture number 3 is nowhere in the prompt"),
+        (text, vec![picture.clone(); 33], &settings, "at most 32 are"),
+        (&endless, vec![], &settings, "the text has 70000 bytes, and at most 65536 are allowed"),
         (&long, vec![], &settings, "41 tokens, and at most 32 are allowed"),
         ("a", vec![], &steps, "choose 1 to 1000"),
         ("a", vec![], &guidance, "guidance scale is 101"),
@@ -170,8 +178,51 @@ async fn prompts_and_pictures_that_do_not_fit() {
 }
 
 #[tokio::test]
+async fn another_version_of_the_model() {
+    let server = Server::start();
+    let message = "the page and the server have different versions of model small; reload the page";
+    let JobRequest::Denoise { bundle, unet, condition, state } = denoise(0) else { unreachable!() };
+    let other = format!("{}0", &unet[1..]);
+    let request = JobRequest::Denoise { bundle: bundle.clone(), unet: other, condition: condition.clone(), state };
+    refused(&server, &request, message).await;
+
+    let velocity =
+        SchedulerConfig { prediction_type: PredictionType::VPrediction, ..SchedulerConfig::stable_diffusion() };
+    let state = DenoiseState::new(settings(0), &NoiseSchedule::from_config(&velocity).unwrap()).unwrap();
+    let request = JobRequest::Denoise { bundle, unet, condition, state };
+    refused(&server, &request, "under another noise schedule than that of model small").await;
+    assert_still_works(&server).await;
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_arrive() {
+    let endless = || Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
+    let server = Server::with(|app| app.body_time = Duration::from_millis(50));
+    let response = server.post(endless()).await;
+    assert_error(response, StatusCode::REQUEST_TIMEOUT, ErrorCode::TooLarge, "did not arrive within 0.05 s").await;
+    assert_still_works(&server).await;
+
+    // As many as may only begin to send; whoever comes then is told so, and the next after they have gone is served.
+    let server = Server::start();
+    let mut arriving: Vec<_> = (0..8).map(|_| Box::pin(server.post(endless()))).collect();
+    for request in &mut arriving {
+        assert!(timeout(Duration::from_millis(1), request).await.is_err());
+    }
+    let crowded = server.post("{}").await;
+    assert_eq!(crowded.headers()[header::RETRY_AFTER], "2");
+    assert_error(crowded, StatusCode::TOO_MANY_REQUESTS, ErrorCode::Busy, "reading other requests").await;
+    drop(arriving);
+    assert_still_works(&server).await;
+}
+
+#[tokio::test]
 async fn a_body_that_is_too_large() {
     let server = Server::start();
+    let announced = Request::post("/api/jobs").header("content-type", "application/json");
+    let announced = announced.header("content-length", MAX_REQUEST_BYTES + 1);
+    let pending = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
+    let response = server.send(announced.body(pending).unwrap()).await;
+    assert_error(response, StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::TooLarge, "more than 64 MiB").await;
     let response = server.post(vec![b' '; MAX_REQUEST_BYTES + 1]).await;
     assert_error(response, StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::TooLarge, "more than 64 MiB").await;
     assert_still_works(&server).await;

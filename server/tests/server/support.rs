@@ -1,5 +1,6 @@
 //! A server to test: a bundle without weights, a runner that takes a step when it is told to, and a client.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
@@ -11,13 +12,15 @@ use kosmosg::bundle::{MANIFEST, Manifest, PartFile};
 use kosmosg::condition::Condition;
 use kosmosg::config::SpecialTokens;
 use kosmosg::denoise::{DenoiseSettings, DenoiseState};
+use kosmosg::engine::EngineError;
 use kosmosg::picture::Picture;
+use kosmosg::pipeline::StepError;
 use kosmosg::prompt::PromptDocument;
 use kosmosg::protocol::{ApiError, ErrorCode, GenerateSettings, JobCreated, JobEvent, JobRequest, PictureFile};
 use kosmosg::sampler::SamplerKind;
 use kosmosg::schedule::{NoiseSchedule, SchedulerConfig};
 use kosmosg::tokenizer::{Piece, PieceKind, Vocabulary};
-use kosmosg_server::app::{App, EngineName, router};
+use kosmosg_server::app::{App, BODY_TIME, EngineName, router};
 use kosmosg_server::bundles::Bundles;
 use kosmosg_server::inference::RunError;
 use kosmosg_server::jobs::{Job, Jobs, Limits};
@@ -45,6 +48,10 @@ pub enum Command {
     Panic,
     /// Fail as a bundle does whose file is damaged.
     Fail,
+    /// Answer with what is no number.
+    Nan,
+    /// Fail as a GPU does without memory.
+    OutOfMemory,
 }
 
 /// A server, its worker waiting for commands.
@@ -54,6 +61,8 @@ pub struct Server {
     pub worker: Worker,
     /// Seeds of the jobs in the order in which they ran.
     pub ran: Arc<Mutex<Vec<u64>>>,
+    /// How often the runner gave its memory back.
+    released: Arc<AtomicUsize>,
     commands: Sender<Command>,
     pub models: TempDir,
 }
@@ -67,16 +76,30 @@ impl Server {
     pub fn with(change: impl FnOnce(&mut App)) -> Self {
         let models = tempfile::tempdir().unwrap();
         write_bundle(models.path());
+        Self::made(models, change, |jobs, runner| Worker::start(jobs, move || runner).unwrap())
+    }
+
+    /// A server of other models, whose worker `start` starts.
+    pub fn of(models: TempDir, start: impl FnOnce(Arc<Jobs>) -> Worker) -> Self {
+        Self::made(models, |_| {}, |jobs, _| start(jobs))
+    }
+
+    fn made(models: TempDir, change: impl FnOnce(&mut App), start: impl FnOnce(Arc<Jobs>, Puppet) -> Worker) -> Self {
         let jobs = Arc::new(Jobs::new(Limits { waiting: CAPACITY, finished: KEPT }));
         let bundles = Arc::new(Bundles::open(models.path()).unwrap());
         let engine = EngineName { engine: "none".into(), device: "cpu".into() };
-        let mut app = App { jobs, bundles, engine, page: None, allowed_origins: Vec::new() };
+        let mut app = App { jobs, bundles, engine, page: None, allowed_origins: Vec::new(), body_time: BODY_TIME };
         change(&mut app);
         let (commands, receiver) = channel();
         let ran = Arc::<Mutex<Vec<u64>>>::default();
-        let runner = Puppet { commands: receiver, ran: Arc::clone(&ran) };
-        let worker = Worker::start(Arc::clone(&app.jobs), move || runner).unwrap();
-        Self { router: router(app.clone()), app, worker, ran, commands, models }
+        let released = Arc::<AtomicUsize>::default();
+        let runner = Puppet { commands: receiver, ran: Arc::clone(&ran), released: Arc::clone(&released) };
+        let worker = start(Arc::clone(&app.jobs), runner);
+        Self { router: router(app.clone()), app, worker, ran, released, commands, models }
+    }
+
+    pub fn released(&self) -> usize {
+        self.released.load(Ordering::SeqCst)
     }
 
     pub fn command(&self, command: Command) {
@@ -151,7 +174,12 @@ pub async fn assert_error(response: Response<Body>, status: StatusCode, code: Er
 
 /// A job that goes on from a new state.
 pub fn denoise(seed: u64) -> JobRequest {
-    JobRequest::Denoise { bundle: BUNDLE.into(), condition: condition(), state: state(seed) }
+    denoise_from(condition(), state(seed))
+}
+
+pub fn denoise_from(condition: Condition, state: DenoiseState) -> JobRequest {
+    let unet = PartFile::new("unet.gguf", &unet_file()).sha256;
+    JobRequest::Denoise { bundle: BUNDLE.into(), unet, condition, state }
 }
 
 /// A whole job, with a prompt of two places and two pictures.
@@ -193,6 +221,7 @@ pub fn unet_file() -> Vec<u8> {
 struct Puppet {
     commands: Receiver<Command>,
     ran: Arc<Mutex<Vec<u64>>>,
+    released: Arc<AtomicUsize>,
 }
 
 impl Runner for Puppet {
@@ -212,6 +241,14 @@ impl Runner for Puppet {
                 Ok(Command::Step) => {}
                 Ok(Command::Panic) => panic!("as told"),
                 Ok(Command::Fail) => Err(bundle.folder().part("unet").unwrap_err())?,
+                Ok(Command::Nan) => {
+                    let error = state.advance(&vec![f32::NAN; state.latents().len()]).unwrap_err();
+                    return Err(StepError::Denoise(error).into());
+                }
+                Ok(Command::OutOfMemory) => {
+                    let error = EngineError::OutOfMemory { engine: "none", detail: "as told".into() };
+                    return Err(StepError::Engine(error).into());
+                }
                 // The test is over.
                 Err(_) => return Err(RunError::Stopped),
             }
@@ -224,7 +261,9 @@ impl Runner for Puppet {
         Ok(Picture::new(1, 1, vec![1, 2, 3]).unwrap().to_png(None))
     }
 
-    fn release(&mut self) {}
+    fn release(&mut self) {
+        self.released.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 fn parse_events(chunk: &[u8]) -> Vec<(u64, JobEvent)> {
@@ -275,8 +314,9 @@ fn write_bundle(models: &std::path::Path) {
                 "down_block_types": ["DownBlock2D"],
                 "up_block_types": ["UpBlock2D"],
                 "cross_attention_dim": 8,
+                "norm_num_groups": 4,
             },
-            "vae": { "block_out_channels": [8, 8, 8, 8], "layers_per_block": 1 },
+            "vae": { "block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 4 },
         },
         "scheduler": SchedulerConfig::stable_diffusion(),
         "defaults": { "sampler": "dpmpp-2m", "steps": 20, "guidance": 5.0 },

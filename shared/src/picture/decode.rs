@@ -21,7 +21,10 @@ pub enum PictureError {
     #[error("the picture's format is {0}, and only PNG, JPEG and WebP can be read: convert it first")]
     Unsupported(&'static str),
     /// The file says that it holds more pixels than are allowed.
-    #[error("the {format} picture says that it is {width} x {height}, and at most {max_pixels} pixels are allowed")]
+    #[error(
+        "the {format} picture says that it is {width} x {height}, and at most {max_pixels} pixels are allowed: make it \
+         smaller first"
+    )]
     TooLarge {
         /// Name of the format.
         format: &'static str,
@@ -307,7 +310,8 @@ mod tests {
     #[test]
     fn a_bomb_is_refused_by_its_header() {
         let error = Picture::decode(&png_header(60_000, 60_000)).unwrap_err().to_string();
-        let expected = "the PNG picture says that it is 60000 x 60000, and at most 64000000 pixels are allowed";
+        let expected = "the PNG picture says that it is 60000 x 60000, and at most 64000000 pixels are allowed: make it \
+                        smaller first";
         assert_eq!(error, expected);
 
         let mut bytes = jpeg(&smooth(32, 32), None);

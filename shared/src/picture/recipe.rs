@@ -7,6 +7,7 @@ use std::io::Write;
 
 use serde::{Deserialize, Serialize};
 
+use crate::denoise::DenoiseSettings;
 use crate::prompt::PromptDocument;
 use crate::sampler::SamplerKind;
 
@@ -56,6 +57,20 @@ pub enum RecipeError {
 }
 
 impl Recipe {
+    /// The recipe of a picture of `[width, height]` pixels that `engine` made of prompt and negative prompt with the bundle
+    /// called `model`.
+    pub fn of(
+        settings: &DenoiseSettings,
+        (prompt, negative): (PromptDocument, String),
+        [width, height]: [u32; 2],
+        model: &str,
+        engine: &str,
+    ) -> Self {
+        let &DenoiseSettings { sampler, steps, guidance, seed, picture, .. } = settings;
+        let (model, engine, version) = (model.to_owned(), engine.to_owned(), version());
+        Self { prompt, negative, seed, picture, sampler, steps, guidance, width, height, model, engine, version }
+    }
+
     /// The recipe inside a PNG file, none where the file has none of ours.
     ///
     /// # Errors
@@ -136,6 +151,7 @@ fn quoted(value: &str) -> String {
 mod tests {
     use super::super::Picture;
     use super::*;
+    use crate::prompt::MAX_TEXT_BYTES;
 
     fn recipe() -> Recipe {
         Recipe {
@@ -189,6 +205,14 @@ mod tests {
             assert_eq!(Recipe::read(&png).unwrap(), Some(recipe), "{text:?}");
             assert_eq!(Picture::decode(&png).unwrap(), picture(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn the_longest_words_are_read_back() {
+        // A control character takes six bytes in JSON.
+        let words = "\u{1}".repeat(MAX_TEXT_BYTES);
+        let recipe = Recipe { prompt: PromptDocument::from_words(&words), negative: words, ..recipe() };
+        assert_eq!(Recipe::read(&picture().to_png(Some(&recipe))).unwrap(), Some(recipe));
     }
 
     #[test]

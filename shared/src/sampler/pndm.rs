@@ -1,7 +1,7 @@
 //! PNDM's linear multistep method (PLMS), arXiv 2202.09778, equations 9 and 12: DDIM's step with an output extrapolated
 //! from the last four.
 
-use super::{History, Sampler, Step, ddim, whole_timesteps};
+use super::{History, MAX_OUTPUTS, Sampler, Step, ddim, whole_timesteps};
 use crate::schedule::{NoiseSchedule, TimestepSpacing};
 use crate::wire::Floats;
 
@@ -51,7 +51,7 @@ pub(super) fn advance(sampler: &Sampler, index: usize, latents: &mut [f32], hist
         latents.copy_from_slice(&first.0);
     }
     ddim::advance(sampler, index, latents, &mixed);
-    if outputs.len() > 3 {
+    if outputs.len() > MAX_OUTPUTS {
         outputs.remove(0);
     }
 }

@@ -52,7 +52,9 @@ impl<E: Engine> UNetEncoder<E> {
             let output = channels[level];
             let above = channels[level.saturating_sub(1)];
             let sizes = LevelSizes {
-                inputs: (0..config.layers_per_block).map(|layer| if layer == 0 { above } else { output }).collect(),
+                inputs: (0..config.layers_per_block.at(level))
+                    .map(|layer| if layer == 0 { above } else { output })
+                    .collect(),
                 output,
                 heads: (*kind == DownBlockType::CrossAttnDownBlock2D).then(|| config.attention_head_dim.at(level)),
                 scale: if level + 1 < channels.len() { Scale::Down } else { Scale::Keep },
@@ -83,7 +85,8 @@ impl<E: Engine> UNetEncoder<E> {
         linear_2.forward(linear_1.forward(x).silu())
     }
 
-    /// From the first convolution's output `[B, C, H, W]` to the middle.
+    /// From the first convolution's output `x` `[B, C, H, W]`, a time embedding `time` `[B, 4·C]` and a condition
+    /// `[B, T, D]` to the middle `[B, C', H', W']`, each side halved between two levels, and the skip connections before it.
     ///
     /// # Panics
     /// If `time` has another batch size.

@@ -2,11 +2,11 @@
 
 use serde::Deserialize;
 
-use super::{Cases, Files, RUN, VerifyError, json, tensors};
+use super::{Cases, Files, RUN, VerifyError, in_config, json, malformed, tensors};
 use crate::aligner::AlignerDecoder;
 use crate::bundle::Tensors;
 use crate::clip_text::ClipText;
-use crate::config::{ClipTextConfig, KosmosGConfig};
+use crate::config::{ClipTextConfig, KosmosGConfig, SpecialTokens};
 use crate::encoder::{EncoderNetworks, is_redundant};
 use crate::engine::{Engine, Tensor};
 use crate::loss;
@@ -33,6 +33,7 @@ impl KosmosGFixture {
     /// [`VerifyError`] that names the file.
     pub fn read(files: &Files) -> Result<Self, VerifyError> {
         let ConfigFile { config } = json(files, "config.json")?;
+        config.validate().map_err(in_config("config.json"))?;
         Ok(Self { config, weights: tensors(files, "model.safetensors")? })
     }
 
@@ -61,18 +62,24 @@ impl KosmosGFixture {
 pub async fn kosmosg<E: Engine>(files: &Files, device: &E::Device, tolerance: f64) -> Result<Cases, VerifyError> {
     let fixture = KosmosGFixture::read(files)?;
     let (encoder, decoder) = fixture.networks::<E>(&fixture.weights, device)?;
-    let pad = fixture.config.special.pad;
+    let config = &fixture.config;
     let mut cases = Cases::read(files)?;
+    // Who can compute gradients compares them afterwards.
+    cases.leave("align.grad.");
     for case in cases.stems(".condition") {
         let tokens = format!("{case}.tokens");
         let batch = match case.as_str() {
-            "null" => TokenBatch { tokens: vec![fixture.config.special.bos], image_mask: vec![false], batch: 1, pad },
-            _ => token_batch(&cases, &tokens, pad)?,
+            "null" => {
+                let &SpecialTokens { bos, pad, .. } = &config.special;
+                TokenBatch { tokens: vec![bos], image_mask: vec![false], batch: 1, pad }
+            }
+            _ => token_batch(&cases, &tokens, config)?,
         };
         let pixels = format!("{case}.pixels");
+        check_places(&cases, &pixels, &batch, config)?;
         let images = match cases.has(&pixels) {
             true => {
-                let features = encoder.vision.forward(cases.tensor(&pixels, device)?);
+                let features = encoder.vision.forward(cases.tensor(&pixels, pixel_shape(config), device)?);
                 compare(&mut cases, format!("{case}.vision_features"), &features, tolerance).await?;
                 let images = encoder.resampler.forward(features);
                 compare(&mut cases, format!("{case}.image_embeddings"), &images, tolerance).await?;
@@ -89,12 +96,12 @@ pub async fn kosmosg<E: Engine>(files: &Files, device: &E::Device, tolerance: f6
         let condition = encoder.aligner.forward(hidden, &batch.padding());
         compare(&mut cases, format!("{case}.condition"), &condition, tolerance).await?;
     }
-    language_loss(&mut cases, &encoder, pad, device).await?;
+    language_loss(&mut cases, &encoder, config, device).await?;
     if files.contains_key("text_encoder/config.json") {
         clip_text::<E>(&mut cases, files, device, tolerance).await?;
     }
     if cases.has("align.mse_loss") {
-        let (mse, rec) = align_losses(&cases, &encoder, &decoder, pad, device)?;
+        let (mse, rec) = align_losses(&cases, &encoder, &decoder, config, device)?;
         cases.compare("align.mse_loss", &mse, RUN).await?;
         cases.compare("align.rec_loss", &rec, RUN).await?;
     }
@@ -109,14 +116,18 @@ pub fn align_losses<E: Engine>(
     cases: &Cases,
     encoder: &EncoderNetworks<E>,
     decoder: &AlignerDecoder<E>,
-    pad: u32,
+    config: &KosmosGConfig,
     device: &E::Device,
 ) -> Result<(Tensor<E, 1>, Tensor<E, 1>), VerifyError> {
-    let batch = token_batch(cases, "align.tokens", pad)?;
+    let batch = token_batch(cases, "align.tokens", config)?;
+    if batch.image_mask.contains(&true) {
+        return Err(malformed("align.image_mask", "places of pictures, expected words only".into()));
+    }
+    let shape = [Some(batch.batch), Some(config.aligner.queries), Some(config.aligner.dim)];
+    let clip = cases.tensor("align.clip_embeddings", shape, device)?;
     let hidden = encoder.mllm.forward(&batch, None);
     let condition = encoder.aligner.forward(hidden.clone(), &batch.padding());
     let reconstructed = decoder.forward(condition.clone(), batch.len());
-    let clip = cases.tensor("align.clip_embeddings", device)?;
     Ok(loss::align(condition, clip, reconstructed, hidden))
 }
 
@@ -124,24 +135,29 @@ pub fn align_losses<E: Engine>(
 async fn language_loss<E: Engine>(
     cases: &mut Cases,
     encoder: &EncoderNetworks<E>,
-    pad: u32,
+    config: &KosmosGConfig,
     device: &E::Device,
 ) -> Result<(), VerifyError> {
     if !cases.has("lm.loss") {
         return Ok(());
     }
-    let batch = token_batch(cases, "batch.tokens", pad)?;
-    let length = batch.len();
+    let batch = token_batch(cases, "batch.tokens", config)?;
+    let (rows, length) = (batch.batch, batch.len());
     let inputs = TokenBatch {
         tokens: batch.tokens.chunks(length).flat_map(|row| &row[..length - 1]).copied().collect(),
         image_mask: batch.image_mask.chunks(length).flat_map(|row| &row[..length - 1]).copied().collect(),
         ..batch
     };
+    check_places(cases, "batch.pixels", &inputs, config)?;
     let targets: Vec<u32> = batch.tokens.chunks(length).flat_map(|row| &row[1..]).copied().collect();
-    let (counted, _) = cases.integers("lm.loss_mask")?;
+    let (counted, shape) = cases.integers("lm.loss_mask")?;
     let counted: Vec<bool> = counted.iter().map(|&x| x != 0).collect();
+    if shape != [rows, length - 1] || !counted.contains(&true) {
+        let detail = format!("shape {shape:?}, expected [{rows}, {}] and something that counts", length - 1);
+        return Err(malformed("lm.loss_mask", detail));
+    }
     let images = match cases.has("batch.pixels") {
-        true => Some(encoder.embed_pictures(cases.tensor("batch.pixels", device)?)),
+        true => Some(encoder.embed_pictures(cases.tensor("batch.pixels", pixel_shape(config), device)?)),
         false => None,
     };
     let logits = encoder.mllm.logits(encoder.mllm.forward(&inputs, images));
@@ -155,20 +171,43 @@ async fn clip_text<E: Engine>(
     tolerance: f64,
 ) -> Result<(), VerifyError> {
     let config: ClipTextConfig = json(files, "text_encoder/config.json")?;
+    config.validate().map_err(in_config("text_encoder/config.json"))?;
     let weights = tensors(files, "text_encoder/model.safetensors")?;
     let text = load(&weights, device, |weights| ClipText::<E>::new(weights, &config))?;
-    let (tokens, shape) = cases.integers("align.clip_tokens")?;
-    cases.compare("align.clip_embeddings", &text.forward(&tokens, shape[0]), tolerance).await
+    let (tokens, [batch, _]) = cases.tokens("align.clip_tokens", config.vocab_size, config.max_position_embeddings)?;
+    cases.compare("align.clip_embeddings", &text.forward(&tokens, batch), tolerance).await
 }
 
-fn token_batch(cases: &Cases, name: &str, pad: u32) -> Result<TokenBatch, VerifyError> {
-    let (tokens, shape) = cases.integers(name)?;
+fn token_batch(cases: &Cases, name: &str, config: &KosmosGConfig) -> Result<TokenBatch, VerifyError> {
+    let (tokens, [batch, _]) = cases.tokens(name, config.mllm.vocab_size, config.max_tokens())?;
     let mask = name.replace(".tokens", ".image_mask");
-    let image_mask = match cases.integers(&mask) {
+    let image_mask: Vec<bool> = match cases.integers(&mask) {
         Ok((mask, _)) => mask.iter().map(|&x| x != 0).collect(),
         Err(_) => vec![false; tokens.len()],
     };
-    Ok(TokenBatch { tokens, image_mask, batch: shape[0], pad })
+    if image_mask.len() != tokens.len() {
+        return Err(malformed(&mask, format!("{} values for {} tokens", image_mask.len(), tokens.len())));
+    }
+    Ok(TokenBatch { tokens, image_mask, batch, pad: config.special.pad })
+}
+
+/// Pixels of any number of pictures.
+fn pixel_shape(config: &KosmosGConfig) -> [Option<usize>; 4] {
+    let side = Some(config.vision.image_size);
+    [None, Some(3), side, side]
+}
+
+/// Whether a batch has as many picture places as the tensor `pixels`, if there is one, has pictures for.
+fn check_places(cases: &Cases, pixels: &str, batch: &TokenBatch, config: &KosmosGConfig) -> Result<(), VerifyError> {
+    let pictures = match cases.has(pixels) {
+        true => cases.numbers(pixels)?.1.first().copied().unwrap_or(0),
+        false => 0,
+    };
+    let (places, latents) = (batch.image_mask.iter().filter(|&&image| image).count(), config.connector.latent_queries);
+    match places == pictures * latents {
+        true => Ok(()),
+        false => Err(malformed(pixels, format!("{pictures} pictures of {latents} embeddings for {places} places"))),
+    }
 }
 
 /// Compares if the fixture has that tensor: a batch, for one, comes with its end result only.

@@ -2,8 +2,11 @@
 
 use serde::Deserialize;
 
-use super::{Cases, Files, PIXELS, VerifyError, file, json};
+use super::{Cases, Files, PIXELS, VerifyError, file, json, unusable};
 use crate::picture::Picture;
+
+/// Largest side of the squares that pictures are made into, in pixels.
+const MAX_SIZE: u32 = 4096;
 
 #[derive(Deserialize)]
 struct Case {
@@ -19,8 +22,10 @@ pub fn preprocess(files: &Files) -> Result<Cases, VerifyError> {
     let mut cases = Cases::read(files)?;
     let list: Vec<Case> = json(files, "cases.json")?;
     for Case { file: name, size } in &list {
-        let picture = Picture::decode(file(files, name)?)
-            .map_err(|error| VerifyError::Malformed { file: name.clone(), detail: error.to_string() })?;
+        if !(1..=MAX_SIZE).contains(size) {
+            return Err(unusable("cases.json", format!("{name} has size {size}, expected 1 to {MAX_SIZE}")));
+        }
+        let picture = Picture::decode(file(files, name)?).map_err(|error| unusable(name, error))?;
         let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
         let values = [("encoder", picture.pixels_for_encoder(*size)), ("decoder", picture.pixels_for_vae(*size))];
         for (target, pixels) in values {

@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Cases, Files, RUN, Row, VerifyError, json, tensors};
+use super::{Cases, Files, RUN, Row, VerifyError, in_config, json, malformed, tensors, unusable};
 use crate::bundle::Tensors;
+use crate::condition::Condition;
 use crate::config::{UNetConfig, VaeConfig};
-use crate::controlnet::ControlNet;
-use crate::denoise::{DenoiseSettings, DenoiseState, guide};
+use crate::controlnet::{ControlNet, HINT_CHANNELS};
+use crate::denoise::{DenoiseError, DenoiseSettings, DenoiseState};
 use crate::engine::{Engine, Tensor};
+use crate::pipeline::{Denoiser, StepError};
 use crate::sampler::SamplerKind;
 use crate::schedule::{NoiseSchedule, SchedulerConfig};
-use crate::unet::UNet;
+use crate::unet::{Encoded, UNet};
 use crate::vae::{VaeDecoder, VaeEncoder};
 use crate::weights::{load, load_except, lora};
 
@@ -42,30 +44,26 @@ pub async fn stable_diffusion<E: Engine>(
 ) -> Result<Cases, VerifyError> {
     let mut cases = Cases::read(files)?;
     let config: UNetConfig = json(files, "unet/config.json")?;
+    config.validate().map_err(in_config("unet/config.json"))?;
     let weights = tensors(files, "unet/diffusion_pytorch_model.safetensors")?;
     let unet: UNet<E> = load(&weights, device, |weights| UNet::new(weights, &config))?;
     let (timesteps, _) = cases.integers("unet.timesteps")?;
     let timesteps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
-    let condition: Tensor<E, 3> = cases.tensor("unet.condition", device)?;
-    let sample: Tensor<E, 4> = cases.tensor("unet.sample", device)?;
+    let batch = Some(timesteps.len());
+    let condition: Tensor<E, 3> =
+        cases.tensor("unet.condition", [batch, None, Some(config.cross_attention_dim)], device)?;
+    let sample: Tensor<E, 4> = cases.tensor("unet.sample", [batch, Some(config.in_channels), None, None], device)?;
 
     let noise_pred = unet.forward(sample.clone(), &timesteps, &condition, None);
     cases.compare("unet.noise_pred", &noise_pred, tolerance).await?;
     if cases.has("unet_wide.sample") {
-        let wide: Tensor<E, 4> = cases.tensor("unet_wide.sample", device)?;
+        let shape = [Some(1), Some(config.in_channels), None, None];
+        let wide: Tensor<E, 4> = cases.tensor("unet_wide.sample", shape, device)?;
         let noise_pred = unet.forward(wide, &[WIDE_TIMESTEP], &condition.clone().narrow(0, 0, 1), None);
         cases.compare("unet_wide.noise_pred", &noise_pred, tolerance).await?;
     }
     if files.contains_key("controlnet/config.json") {
-        let config: UNetConfig = json(files, "controlnet/config.json")?;
-        let weights = tensors(files, "controlnet/diffusion_pytorch_model.safetensors")?;
-        let controlnet: ControlNet<E> = load(&weights, device, |weights| ControlNet::new(weights, &config))?;
-        let hint = cases.tensor("controlnet.hint", device)?;
-        let extra = controlnet.forward(sample.clone(), &timesteps, &condition, hint, CONDITIONING_SCALE);
-        for (i, skip) in extra.skips.iter().enumerate() {
-            cases.compare(&format!("controlnet.down.{i}"), skip, tolerance).await?;
-        }
-        cases.compare("controlnet.mid", &extra.middle, tolerance).await?;
+        let extra = controlnet(&mut cases, files, &config, &sample, &timesteps, &condition, tolerance).await?;
         let noise_pred = unet.forward(sample.clone(), &timesteps, &condition, Some(extra));
         cases.compare("controlnet.noise_pred", &noise_pred, tolerance).await?;
     }
@@ -78,12 +76,58 @@ pub async fn stable_diffusion<E: Engine>(
         }
     }
     let vae: VaeConfig = json(files, "vae/config.json")?;
+    vae.validate().map_err(in_config("vae/config.json"))?;
     let weights = tensors(files, "vae/diffusion_pytorch_model.safetensors")?;
     let vae_decoder = autoencoder::<E>(&mut cases, &vae, &weights, device, tolerance).await?;
     if runs {
-        sampling_runs(&mut cases, files, &unet, &vae_decoder, &vae, device).await?;
+        if [config.in_channels, config.out_channels] != [vae.latent_channels; 2] {
+            return Err(unusable(
+                "unet/config.json",
+                "in_channels and out_channels are not vae/config.json's latent_channels",
+            ));
+        }
+        let denoiser = Denoiser::from_unet(unet, device);
+        let shapes = RunShapes { channels: vae.latent_channels, width: config.cross_attention_dim };
+        sampling_runs(&mut cases, files, &denoiser, &vae_decoder, shapes, device).await?;
+    } else {
+        cases.leave("sample.");
     }
     Ok(cases)
+}
+
+/// What a ControlNet adds to a U-Net of the same sizes.
+async fn controlnet<E: Engine>(
+    cases: &mut Cases,
+    files: &Files,
+    unet: &UNetConfig,
+    sample: &Tensor<E, 4>,
+    timesteps: &[f32],
+    condition: &Tensor<E, 3>,
+    tolerance: f64,
+) -> Result<Encoded<E>, VerifyError> {
+    const FILE: &str = "controlnet/config.json";
+    let config: UNetConfig = json(files, FILE)?;
+    config.validate_controlnet().map_err(in_config(FILE))?;
+    let sizes = |config: &UNetConfig| {
+        let UNetConfig { block_out_channels, layers_per_block, in_channels, cross_attention_dim, .. } = config.clone();
+        (block_out_channels, layers_per_block, in_channels, cross_attention_dim)
+    };
+    if sizes(&config) != sizes(unet) {
+        return Err(unusable(FILE, "its sizes are not those of unet/config.json"));
+    }
+    let weights = tensors(files, "controlnet/diffusion_pytorch_model.safetensors")?;
+    let device = sample.device();
+    let controlnet: ControlNet<E> = load(&weights, &device, |weights| ControlNet::new(weights, &config))?;
+    let [b, _, h, w] = sample.shape();
+    let scale = controlnet.hint_scale();
+    let channels = config.conditioning_channels.unwrap_or(HINT_CHANNELS);
+    let hint = cases.tensor("controlnet.hint", [b, channels, h * scale, w * scale].map(Some), &device)?;
+    let extra = controlnet.forward(sample.clone(), timesteps, condition, hint, CONDITIONING_SCALE);
+    for (i, skip) in extra.skips.iter().enumerate() {
+        cases.compare(&format!("controlnet.down.{i}"), skip, tolerance).await?;
+    }
+    cases.compare("controlnet.mid", &extra.middle, tolerance).await?;
+    Ok(extra)
 }
 
 #[expect(clippy::too_many_arguments, reason = "a step of one function, split off for its length")]
@@ -126,52 +170,71 @@ async fn autoencoder<E: Engine>(
     let encoder: VaeEncoder<E> = load_except(weights, device, of_decoder, |weights| VaeEncoder::new(weights, config))?;
     let decoder: VaeDecoder<E> =
         load_except(weights, device, |name| !of_decoder(name), |weights| VaeDecoder::new(weights, config))?;
-    let distribution = encoder.forward(cases.tensor("vae.image", device)?);
+    let picture: Tensor<E, 4> = cases.tensor("vae.image", [None, Some(3), None, None], device)?;
+    let [_, _, height, width] = picture.shape();
+    if !height.is_multiple_of(config.downscale()) || !width.is_multiple_of(config.downscale()) {
+        let detail = format!("{height} × {width} pixels, expected multiples of {}", config.downscale());
+        return Err(malformed("vae.image", detail));
+    }
+    let distribution = encoder.forward(picture);
     cases.compare("vae.mean", &distribution.mean, tolerance).await?;
     cases.compare("vae.logvar", &distribution.logvar, tolerance).await?;
-    let latents: Tensor<E, 4> = cases.tensor("vae.latents", device)?;
+    let latents: Tensor<E, 4> =
+        cases.tensor("vae.latents", [None, Some(config.latent_channels), None, None], device)?;
     // The fixture decodes bare latents; the network takes them scaled.
     let decoded = decoder.forward(latents.affine(config.scaling_factor as f32, 0.0));
     cases.compare("vae.decoded", &decoded, tolerance).await?;
     Ok(decoder)
 }
 
+/// Sizes of a sampling run.
+#[derive(Debug, Clone, Copy)]
+struct RunShapes {
+    /// Channels of the latents.
+    channels: usize,
+    /// Width of the condition.
+    width: usize,
+}
+
 async fn sampling_runs<E: Engine>(
     cases: &mut Cases,
     files: &Files,
-    unet: &UNet<E>,
+    denoiser: &Denoiser<E>,
     vae_decoder: &VaeDecoder<E>,
-    vae: &VaeConfig,
+    shapes: RunShapes,
     device: &E::Device,
 ) -> Result<(), VerifyError> {
     let runs: Runs = json(files, "cases.json")?;
     let scheduler: SchedulerConfig = json(files, "scheduler/scheduler_config.json")?;
-    let malformed = |detail: String| VerifyError::Malformed { file: "cases.json".into(), detail };
-    let schedule = NoiseSchedule::from_config(&scheduler).map_err(|error| malformed(error.to_string()))?;
+    let unusable = |detail: String| unusable("cases.json", detail);
+    let schedule = NoiseSchedule::from_config(&scheduler).map_err(|error| unusable(error.to_string()))?;
     let (noise, shape) = cases.numbers("sample.noise")?;
-    let &[1, channels, height, width] = shape.as_slice() else {
-        return Err(malformed(format!("sample.noise has shape {shape:?}")));
+    let channels = shapes.channels;
+    let &[1, found, height, width] = shape.as_slice() else {
+        return Err(malformed("sample.noise", format!("shape {shape:?}, expected [1, {channels}, any, any]")));
     };
-    let uncond: Tensor<E, 3> = cases.tensor("sample.uncondition", device)?;
-    let condition = Tensor::cat(vec![uncond, cases.tensor("sample.condition", device)?], 0);
+    if found != channels {
+        return Err(malformed("sample.noise", format!("{found} channels, expected {channels}")));
+    }
+    let condition = run_condition(cases, shapes)?;
+    let condition = denoiser.prepare(&condition);
     let mut last_dpmpp = None;
     for (name, timesteps) in &runs.timesteps {
-        let bad_name = || malformed(format!("`{name}` is not SAMPLER.STEPS"));
+        let bad_name = || unusable(format!("`{name}` is not SAMPLER.STEPS"));
         let (kind, steps) = name.rsplit_once('.').ok_or_else(bad_name)?;
         let sampler: SamplerKind = kind.replace('_', "-").parse().map_err(|_| bad_name())?;
         let steps: usize = steps.parse().map_err(|_| bad_name())?;
         let settings =
             DenoiseSettings { sampler, steps, guidance: runs.guidance, seed: 0, picture: 0, channels, height, width };
-        let run_failed = |error: crate::denoise::DenoiseError| malformed(format!("{name}: {error}"));
+        let run_failed = |error: DenoiseError| unusable(format!("{name}: {error}"));
         let mut state = DenoiseState::from_noise(settings, &schedule, &noise).map_err(run_failed)?;
         let mut taken = Vec::new();
         while !state.is_done() {
             taken.push(state.timestep());
-            let sample = Tensor::from_host(state.model_input(), [1, channels, height, width], device);
-            let noise_pred = unet.forward(sample.repeat_batch(2), &[state.timestep(); 2], &condition, None);
-            let noise_pred = noise_pred.to_host().await?;
-            let (uncond, cond) = noise_pred.split_at(noise_pred.len() / 2);
-            state.advance(&guide(uncond, cond, runs.guidance)).map_err(run_failed)?;
+            denoiser.step(&mut state, &condition).await.map_err(|error| match error {
+                StepError::Engine(error) => VerifyError::Engine(error),
+                StepError::Denoise(error) => run_failed(error),
+            })?;
         }
         let expected: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
         let error =
@@ -186,8 +249,21 @@ async fn sampling_runs<E: Engine>(
         let latents = Tensor::from_host(latents, [1, channels, height, width], device);
         let picture = vae_decoder.forward(latents).affine(0.5, 0.5);
         let pixels: Vec<f32> = picture.to_host().await?.iter().map(|x| x.clamp(0.0, 1.0)).collect();
-        debug_assert_eq!(picture.shape()[2], height * vae.downscale());
         cases.compare_numbers("sample.image", &pixels, &picture.shape(), RUN)?;
     }
     Ok(())
+}
+
+fn run_condition(cases: &Cases, shapes: RunShapes) -> Result<Condition, VerifyError> {
+    let (cond, shape) = cases.numbers("sample.condition")?;
+    let (uncond, negative) = cases.numbers("sample.uncondition")?;
+    match shape.as_slice() {
+        &[1, tokens, width] if tokens > 0 && width == shapes.width && negative == shape => {
+            Ok(Condition { tokens, width, cond, uncond })
+        }
+        _ => {
+            let detail = format!("shape {shape:?} and {negative:?}, expected [1, any, {}] of both", shapes.width);
+            Err(malformed("sample.condition", detail))
+        }
+    }
 }

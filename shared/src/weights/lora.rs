@@ -50,7 +50,7 @@ pub fn merge(weights: &mut Tensors, lora: &Tensors, scale: f32) -> Result<usize,
             continue;
         };
         let up_name = format!("{stem}{up_suffix}");
-        let up = lora.get(&up_name).ok_or_else(|| WeightError::Missing { name: up_name.clone(), expected: vec![] })?;
+        let up = lora.get(&up_name).ok_or_else(|| WeightError::Missing { name: up_name.clone(), expected: None })?;
         let rank = down.shape().first().copied().unwrap_or(0).max(1) as f32;
         let alpha = lora.get(&format!("{stem}.alpha")).and_then(|alpha| alpha.to_f32().first().copied());
         let factor = scale * alpha.map_or(1.0, |alpha| alpha / rank);
@@ -73,10 +73,12 @@ fn add_product(
     down: &HostTensor,
     factor: f32,
 ) -> Result<HostTensor, WeightError> {
-    let outputs = weight.shape()[0];
-    let inputs: usize = weight.shape()[1..].iter().product();
+    let outputs = weight.shape().first().copied().unwrap_or(0);
+    let inputs: usize = weight.shape().iter().skip(1).product();
     let rank = down.shape().first().copied().unwrap_or(0);
-    let fits = up.shape().iter().product::<usize>() == outputs * rank
+    // An update of rank 0 is none, and a network has no weight without numbers.
+    let fits = rank * inputs * outputs > 0
+        && up.shape().iter().product::<usize>() == outputs * rank
         && up.shape().first() == Some(&outputs)
         && down.shape().iter().product::<usize>() == rank * inputs;
     if !fits {
@@ -134,6 +136,15 @@ mod tests {
             ("unet.mid.0.to_k.lora_A.weight", &[1, 3], &[1.0, 1.0, 1.0]),
             ("unet.mid.0.to_k.lora_B.weight", &[2, 1], &[1.0, 1.0]),
         ]);
+        let empty = tensors(&[
+            ("unet.mid.0.to_k.lora_A.weight", &[0, 2], &[]),
+            ("unet.mid.0.to_k.lora_B.weight", &[2, 0], &[]),
+        ]);
+        assert!(matches!(merge(&mut weights(), &empty, 1.0), Err(WeightError::Shape { .. })));
+        let error = merge(&mut weights(), &half, 1.0).unwrap_err().to_string();
+        assert_eq!(error, "tensor `unet.mid.0.to_k.lora_B.weight` is missing");
+        let mut scalar = tensors(&[("mid.0.to_k.weight", &[], &[1.0])]);
+        assert!(matches!(merge(&mut scalar, &misshapen, 1.0), Err(WeightError::Shape { .. })));
         assert!(matches!(merge(&mut weights(), &stray, 1.0), Err(WeightError::Unexpected { .. })));
         assert!(matches!(merge(&mut weights(), &half, 1.0), Err(WeightError::Missing { .. })));
         assert!(matches!(merge(&mut weights(), &misshapen, 1.0), Err(WeightError::Shape { .. })));

@@ -105,7 +105,8 @@ impl Page {
     pub async fn visit(&self, address: &str) {
         self.driver.goto(address).await.unwrap();
         let begin = Instant::now();
-        while self.state().await.is_empty() {
+        // The last thing that the program does when it starts.
+        while self.script("return 'kosmosg' in window", vec![]).await != json!(true) {
             assert!(begin.elapsed() < Duration::from_secs(60), "the page takes input");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -124,6 +125,11 @@ impl Page {
             assert!(begin.elapsed() < patience, "kept for when there is no network within {patience:?}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// Empties the browser's own cache of what it fetched; what the service worker keeps stays.
+    pub async fn clear_cache(&self) {
+        self.driver.cdp().send_raw("Network.clearBrowserCache", json!({})).await.unwrap();
     }
 
     /// Opens the page again and waits until the model is loaded.

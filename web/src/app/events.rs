@@ -141,7 +141,7 @@ impl Processor {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Cpu, Self::Gpu];
 
-    /// Its name in the worker's address.
+    /// The worker's name, by which its program knows what to load.
     pub fn name(self) -> &'static str {
         match self {
             Processor::Cpu => "cpu",

@@ -3,7 +3,7 @@
 use kosmosg::condition::Condition;
 use kosmosg::denoise::DenoiseState;
 use kosmosg::picture::Recipe;
-use kosmosg::placement::{Place, Stage};
+use kosmosg::placement::{FailureKind, Place, Stage};
 use kosmosg::prompt::PromptDocument;
 use kosmosg::protocol::{GenerateSettings, JobRequest, PictureFile};
 
@@ -29,20 +29,37 @@ pub struct Job {
     pub order: Order,
     /// The encoded prompt, once it is there.
     pub condition: Option<Condition>,
+    /// Where it was encoded.
+    pub encoded_at: Option<Place>,
+    /// The noise that it begins with.
+    pub start: DenoiseState,
     /// The last state that is known, at first the noise.
     pub state: DenoiseState,
     /// What is going on.
     pub doing: Doing,
     /// Speed at the present place.
     pub pace: Pace,
-    /// When it began, in milliseconds of the page's clock.
+    /// When it began, in milliseconds of the page's clock; later by the time that failures stood on the screen.
     pub started_ms: f64,
-    /// The last change of place: from where, after how many steps.
-    pub moved: Option<(Place, usize)>,
+    /// Since when a failure stands on the screen.
+    pub failed_ms: Option<f64>,
+    /// The last change of place.
+    pub moved: Option<Moved>,
     /// Number of the request that is being answered.
     pub request: u64,
     /// The server's name for it, while the server has it.
     pub remote: Option<String>,
+}
+
+/// That a place could not go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moved {
+    /// Which.
+    pub from: Place,
+    /// After how many steps.
+    pub step: usize,
+    /// What it did, if that is known.
+    pub why: Option<FailureKind>,
 }
 
 /// What is going on with a job.
@@ -94,11 +111,24 @@ impl Job {
         Doing::Denoising { place, step: self.state.step(), of: self.state.evaluations() }
     }
 
-    /// The rest of it for a server that calls the bundle `bundle`.
-    pub fn for_server(&self, bundle: &str) -> JobRequest {
+    /// Forgets what `place` computed, since some of it was wrong.
+    pub fn distrust(&mut self, place: Place) {
+        if self.encoded_at == Some(place) {
+            (self.condition, self.encoded_at) = (None, None);
+        }
+        self.state = self.start.clone();
+    }
+
+    /// The rest of it for a server that calls the bundle `bundle`; `unet` is the hash of the U-Net that it began with.
+    pub fn for_server(&self, bundle: &str, unet: &str) -> JobRequest {
         let bundle = bundle.to_owned();
         match &self.condition {
-            Some(condition) => JobRequest::Denoise { bundle, condition: condition.clone(), state: self.state.clone() },
+            Some(condition) => JobRequest::Denoise {
+                bundle,
+                unet: unet.to_owned(),
+                condition: condition.clone(),
+                state: self.state.clone(),
+            },
             None => JobRequest::Generate {
                 bundle,
                 prompt: self.order.prompt.clone(),
@@ -111,20 +141,7 @@ impl Job {
 
     /// What its picture's file says: `side` pixels, made by `engine` from the bundle called `model`.
     pub fn recipe(&self, model: &str, side: u32, engine: &str) -> Recipe {
-        let settings = self.state.settings();
-        Recipe {
-            prompt: self.order.prompt.clone(),
-            negative: self.order.negative.clone(),
-            seed: settings.seed,
-            picture: settings.picture,
-            sampler: settings.sampler,
-            steps: settings.steps,
-            guidance: settings.guidance,
-            width: side,
-            height: side,
-            model: model.to_owned(),
-            engine: engine.to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        }
+        let words = (self.order.prompt.clone(), self.order.negative.clone());
+        Recipe::of(self.state.settings(), words, [side, side], model, engine)
     }
 }

@@ -67,8 +67,8 @@ pub struct Places {
     pub cpu_memory_bytes: u64,
     /// The server, if there is one.
     pub server: Option<Health>,
-    /// What went wrong in this job.
-    pub failure: Option<Failure>,
+    /// What went wrong in this job, all of it: otherwise two places that fail would take turns for ever.
+    pub failures: Vec<Failure>,
 }
 
 impl Places {
@@ -92,11 +92,11 @@ impl Places {
             }),
             wish: match self.choice {
                 // A device that failed in the middle may hand over to the person's own server.
-                Choice::Gpu | Choice::Cpu if self.failure.is_none() => Wish::ThisDevice,
+                Choice::Gpu | Choice::Cpu if self.failures.is_empty() => Wish::ThisDevice,
                 Choice::Server => Wish::Server,
                 _ => Wish::Auto,
             },
-            failure: self.failure,
+            failures: self.failures.clone(),
         };
         let mut placement = place(&situation)?;
         if let Some(why) = withheld {

@@ -1,8 +1,10 @@
 //! How the page gets on with its server.
 
+use kosmosg::bundle::Part;
 use kosmosg::placement::Place;
 use kosmosg::protocol::{JobCreated, JobEvent};
 
+use super::job::Moved;
 use super::{App, BUNDLE, Doing, Effect, Phase};
 use crate::pace::Pace;
 
@@ -12,9 +14,10 @@ const STEPS_BETWEEN_STATES: usize = 4;
 impl App {
     pub(super) fn post(&mut self) {
         let request = self.number();
-        let Some(job) = &mut self.job else { return };
+        let (Some(job), Some(manifest)) = (&mut self.job, &self.manifest) else { return };
         (job.request, job.doing) = (request, Doing::Sending);
-        self.effects.push(Effect::Post { request, job: job.for_server(BUNDLE) });
+        let unet = manifest.part("unet").map_or(String::new(), Part::sha256);
+        self.effects.push(Effect::Post { request, job: job.for_server(BUNDLE, &unet) });
     }
 
     pub(super) fn posted(&mut self, request: u64, answer: Result<JobCreated, String>) {
@@ -33,7 +36,8 @@ impl App {
         }
     }
 
-    pub(super) fn follows(&self, id: &str) -> bool {
+    /// Whether the present job is the server's job of that name.
+    pub fn follows(&self, id: &str) -> bool {
         self.phase == Phase::Running && self.job.as_ref().is_some_and(|job| job.remote.as_deref() == Some(id))
     }
 
@@ -44,7 +48,7 @@ impl App {
             JobEvent::Encoding => job.doing = Doing::Encoding(Place::Server),
             JobEvent::Step { step, of, seconds } => {
                 job.pace = Pace::default();
-                let began_at = job.moved.map_or(0, |(_, step)| step);
+                let began_at = job.moved.map_or(0, |moved| moved.step);
                 job.pace.steps(step.saturating_sub(began_at), seconds);
                 job.doing = Doing::Denoising { place: Place::Server, step, of };
                 if step % STEPS_BETWEEN_STATES == 0 && step < of {
@@ -63,7 +67,7 @@ impl App {
 
     pub(super) fn server_failed(&mut self, message: String) {
         if let Some(job) = &mut self.job {
-            job.moved = Some((Place::Server, job.state.step()));
+            job.moved = Some(Moved { from: Place::Server, step: job.state.step(), why: None });
         }
         self.fail(message, self.remedies(Some(Place::Server)));
     }

@@ -21,7 +21,7 @@ fn manifest() -> Manifest {
             "kosmosg": kosmosg::config::KosmosGConfig::published(),
             "unet": {
                 "in_channels": 4, "out_channels": 4, "block_out_channels": [32], "layers_per_block": 1,
-                "down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "cross_attention_dim": 8,
+                "down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "cross_attention_dim": 768,
                 "attention_head_dim": 8
             },
             "vae": { "block_out_channels": [32, 32], "layers_per_block": 1 }
@@ -62,12 +62,13 @@ fn condition() -> Condition {
 struct Scene {
     app: App,
     effects: Vec<Effect>,
+    now_ms: f64,
 }
 
 impl Scene {
     /// A page with a server or none, whose processor's worker is ready.
     fn new(server: Option<Health>) -> Self {
-        let mut scene = Self { app: App::default(), effects: Vec::new() };
+        let mut scene = Self { app: App::default(), effects: Vec::new(), now_ms: NOW };
         scene.happens(Event::Device { adapter: None, cpu_memory_bytes: 1 << 30 });
         scene.happens(Event::Server(server));
         scene.happens(Event::Manifest { base: "http://here/".into(), manifest: Box::new(manifest()) });
@@ -88,13 +89,26 @@ impl Scene {
     }
 
     fn happens(&mut self, event: Event) {
-        self.effects = self.app.update(NOW, event);
+        self.effects = self.app.update(self.now_ms, event);
     }
 
     fn says(&mut self, request: u64, body: Reply) {
+        self.hears(Processor::Cpu, request, body);
+    }
+
+    fn hears(&mut self, processor: Processor, request: u64, body: Reply) {
         let message = Box::new(Envelope { request, body });
-        let data = vec![vec![9]];
-        self.happens(Event::Worker { processor: Processor::Cpu, message, data });
+        self.happens(Event::Worker { processor, message, data: vec![vec![9]] });
+    }
+
+    /// The GPU's worker is loaded.
+    fn load_gpu(&mut self) {
+        self.hears(Processor::Gpu, LOAD, Reply::Started);
+        self.hears(Processor::Gpu, LOAD, Reply::Ready { device: "WebGPU".into(), seconds: 1.0 });
+    }
+
+    fn waits(&mut self, seconds: f64) {
+        self.now_ms += seconds * 1000.0;
     }
 
     /// The worker answers the job's present request.
@@ -127,11 +141,13 @@ impl Scene {
 
     /// Does steps on the worker.
     fn steps(&mut self, steps: usize) {
-        for _ in 0..steps {
-            let mut state = self.job().state.clone();
-            state.advance(&vec![0.1; state.settings().latent_len()]).unwrap();
-            self.answers(Reply::Step { state, seconds: 0.5 });
-        }
+        (0..steps).for_each(|_| self.step(Processor::Cpu, 0.5));
+    }
+
+    fn step(&mut self, processor: Processor, seconds: f64) {
+        let mut state = self.job().state.clone();
+        state.advance(&vec![0.1; state.settings().latent_len()]).unwrap();
+        self.hears(processor, self.job().request, Reply::Step { state, seconds });
     }
 
     /// The server takes the job and says something.
@@ -205,7 +221,8 @@ fn the_server_goes_on_where_the_device_failed() {
     scene.fails(Fault::DeviceLost);
     let job = scene.server_takes();
     assert!(matches!(job, JobRequest::Denoise { state, .. } if state.step() == 6));
-    assert_eq!(scene.app.moved().unwrap(), "Stopped after step 6 on this device's processor, continued on the server.");
+    let moved = "Stopped after step 6 on this device's processor (it went away), continued on the server.";
+    assert_eq!(scene.app.moved().unwrap(), moved);
 }
 
 #[test]
@@ -220,6 +237,8 @@ fn this_device_goes_on_where_the_server_went_away() {
     state.advance(&vec![0.1; state.settings().latent_len()]).unwrap();
     scene.happens(Event::RemoteState { id: "x".into(), state: Box::new(state) });
     scene.happens(Event::ServerLost { id: "x".into() });
+    // It may still compute, and nobody would ever fetch the picture.
+    assert!(matches!(&scene.effects[..], [Effect::Delete { id }] if id == "x"));
     let Phase::Failed { message, remedies } = scene.app.phase() else { panic!("{:?}", scene.app.phase()) };
     assert_eq!((message.as_str(), &remedies[..]), (texts::SERVER_GONE, &[Choice::Cpu, Choice::Server][..]));
     scene.happens(Event::GoOn(Choice::Cpu));
@@ -287,23 +306,109 @@ fn a_full_queue_is_told_and_this_device_can_do_it() {
 }
 
 #[test]
-fn a_gpu_that_is_lost_is_not_used_again() {
+fn a_gpu_that_failed_is_not_used_again() {
     let mut scene = Scene::ready(None);
     scene.happens(Event::Device { adapter: Some(adapter()), cpu_memory_bytes: 1 << 30 });
     scene.happens(Event::Make(Box::new(order())));
     assert!(matches!(scene.effects[..], [Effect::Start(Processor::Gpu)]));
-    for body in [Reply::Started, Reply::Ready { device: "WebGPU".into(), seconds: 1.0 }] {
-        let message = Box::new(Envelope { request: LOAD, body });
-        scene.happens(Event::Worker { processor: Processor::Gpu, message, data: Vec::new() });
-    }
-    let body = Reply::Failed { fault: Fault::DeviceLost, message: "gone".into() };
-    let message = Box::new(Envelope { request: scene.job().request, body });
-    scene.happens(Event::Worker { processor: Processor::Gpu, message, data: Vec::new() });
+    scene.load_gpu();
+    // Whatever it was, the program that had it keeps failing with it.
+    let body = Reply::Failed { fault: Fault::OutOfMemory, message: "no memory".into() };
+    scene.hears(Processor::Gpu, scene.job().request, body);
     // The rest goes to the processor, whose worker is there; the GPU's program can only start anew.
     assert!(matches!(
         scene.effects[..],
         [Effect::Stop(Processor::Gpu), Effect::Send { processor: Processor::Cpu, .. }]
     ));
+    // Nor does the job go back there when the processor fails too.
+    scene.fails(Fault::DeviceLost);
+    assert_eq!((scene.app.state(), scene.effects.len()), ("failed", 0));
+}
+
+#[test]
+fn wrong_numbers_are_not_gone_on_with() {
+    let mut scene = Scene::ready(None);
+    scene.happens(Event::Device { adapter: Some(adapter()), cpu_memory_bytes: 1 << 30 });
+    scene.happens(Event::Make(Box::new(order())));
+    scene.load_gpu();
+    scene.hears(Processor::Gpu, scene.job().request, Reply::Encoded { condition: condition() });
+    scene.step(Processor::Gpu, 0.5);
+    let body = Reply::Failed { fault: Fault::WrongNumbers, message: "NaN".into() };
+    scene.hears(Processor::Gpu, scene.job().request, body);
+    assert!(matches!(scene.request(), Request::Encode { .. }));
+    assert_eq!(scene.job().state.step(), 0);
+}
+
+#[test]
+fn a_device_that_is_too_slow_hands_over_to_the_server() {
+    let slow = |server, choice| {
+        let mut scene = Scene::ready(server);
+        scene.happens(Event::Choose(choice));
+        scene.encode();
+        scene.step(Processor::Cpu, 60.0);
+        assert!(scene.effects.is_empty());
+        scene.step(Processor::Cpu, 40.0);
+        scene
+    };
+    let mut scene = slow(Some(health()), Choice::Auto);
+    let stopped = scene.effects.remove(0);
+    assert!(matches!(stopped, Effect::Send { message, .. } if message.body == Request::Cancel));
+    assert!(matches!(scene.server_takes(), JobRequest::Denoise { state, .. } if state.step() == 2));
+    let moved = "Stopped after step 2 on this device's processor (it was too slow), continued on the server.";
+    assert_eq!(scene.app.moved().unwrap(), moved);
+    assert!(slow(Some(health()), Choice::Cpu).effects.is_empty());
+    assert!(slow(None, Choice::Auto).effects.is_empty());
+}
+
+#[test]
+fn a_model_that_cannot_be_fetched_is_told_and_tried_again() {
+    let mut scene = Scene::new(None);
+    scene.says(LOAD, Reply::Started);
+    scene.says(LOAD, Reply::Failed { fault: Fault::Bundle, message: "unet.gguf could not be fetched".into() });
+    assert_eq!((scene.app.state(), scene.app.status().as_str()), ("failed", "Unet.gguf could not be fetched."));
+    let again =
+        |scene: &Scene| matches!(scene.app.phase(), Phase::Failed { remedies, .. } if *remedies == [Choice::Auto]);
+    assert!(again(&scene));
+    // An order says the same.
+    scene.happens(Event::Make(Box::new(order())));
+    assert_eq!(scene.app.status(), "Unet.gguf could not be fetched.");
+    assert!(again(&scene));
+    scene.waits(60.0);
+    scene.happens(Event::GoOn(Choice::Auto));
+    assert!(matches!(scene.effects[..], [Effect::Start(Processor::Cpu)]));
+    scene.load();
+    scene.answers(Reply::Encoded { condition: condition() });
+    scene.waits(5.0);
+    scene.answers(Reply::Picture);
+    assert_eq!(scene.app.status(), "Made in 5.0 s on this device's processor.");
+}
+
+#[test]
+fn an_order_before_the_manifest_is_there_waits_for_it() {
+    let early = || {
+        let mut scene = Scene { app: App::default(), effects: Vec::new(), now_ms: NOW };
+        scene.happens(Event::Device { adapter: None, cpu_memory_bytes: 1 << 30 });
+        scene.happens(Event::Make(Box::new(order())));
+        assert_eq!((scene.app.state(), scene.app.status().as_str()), ("running", texts::WAITING_FOR_MODEL));
+        scene
+    };
+    let there = || Event::Manifest { base: "http://here/".into(), manifest: Box::new(manifest()) };
+    let mut scene = early();
+    scene.happens(there());
+    scene.load();
+    assert!(matches!(scene.request(), Request::Encode { .. }));
+
+    let mut scene = early();
+    scene.happens(Event::Cancel);
+    scene.happens(there());
+    assert!(scene.app.job.is_none());
+
+    let mut scene = early();
+    scene.happens(Event::NoManifest { why: "404".into() });
+    let said = scene.app.status();
+    assert!(said.contains("404"), "{said}");
+    scene.happens(Event::Make(Box::new(order())));
+    assert_eq!(scene.app.status(), said);
 }
 
 #[test]

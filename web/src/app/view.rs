@@ -3,6 +3,7 @@
 use kosmosg::placement::Place;
 use kosmosg::prompt::PromptItem;
 
+use super::job::Moved;
 use super::{App, Choice, Doing, Phase, Places, Processor, WorkerState, places};
 use crate::texts;
 
@@ -77,12 +78,13 @@ impl App {
     /// That a running job changed its place.
     pub fn moved(&self) -> Option<String> {
         let job = self.job.as_ref().filter(|_| matches!(self.phase, Phase::Running | Phase::Done { .. }))?;
-        let (from, step) = job.moved?;
+        let Moved { from, step, why } = job.moved?;
         let to = match self.phase {
             Phase::Done { place, .. } => place,
             _ => job.doing.place(),
         };
-        (from != to).then(|| texts::moved(step, name(from), name(to)))
+        let why = why.map(|why| why.to_string());
+        (from != to).then(|| texts::moved(step, name(from), why.as_deref(), name(to)))
     }
 
     /// Where each stage runs and why, in sentences; or why nothing runs.
@@ -112,7 +114,7 @@ impl App {
     }
 
     fn doing(&self) -> String {
-        let Some(job) = &self.job else { return String::new() };
+        let Some(job) = &self.job else { return texts::WAITING_FOR_MODEL.into() };
         match job.doing {
             Doing::Waiting(place) => {
                 let processor = if place == Place::DeviceGpu { Processor::Gpu } else { Processor::Cpu };

@@ -2,9 +2,13 @@
 
 use kosmosg::placement::{Failure, FailureKind, Place, Stage};
 
-use super::{App, Doing, Effect, Job, LOAD, Phase, Processor, WorkerState};
+use super::job::Moved;
+use super::{App, Choice, Doing, Effect, Job, LOAD, Phase, Processor, WorkerState};
 use crate::messages::{Envelope, Fault, Reply, Request};
 use crate::texts;
+
+/// With more time left than this, a page that may choose gives the rest to its server.
+const MOST_SECONDS_LEFT: f64 = 180.0;
 
 impl App {
     pub(super) fn start(&mut self, processor: Processor) {
@@ -52,13 +56,14 @@ impl App {
         let Some(job) = &mut self.job else { return };
         match reply {
             Reply::Encoded { condition } => {
-                job.condition = Some(condition);
+                (job.condition, job.encoded_at) = (Some(condition), Some(processor.place()));
                 self.proceed();
             }
             Reply::Step { state, seconds } => {
                 job.state = state;
                 job.pace.step(seconds);
                 job.doing = job.denoising(processor.place());
+                self.hurry(processor);
             }
             Reply::Preview { seconds } => {
                 job.pace.preview(seconds);
@@ -82,19 +87,29 @@ impl App {
     }
 
     pub(super) fn break_worker(&mut self, processor: Processor, why: String) {
+        let is_wanted = self.places.processor() == processor;
         self.workers[processor as usize] = WorkerState::Broken(why.clone());
         self.effects.push(Effect::Stop(processor));
         match processor {
             Processor::Cpu => self.places.cpu_is_broken = true,
             Processor::Gpu => self.places.gpu_is_broken = true,
         }
-        if !self.waits_for(processor) {
-            return;
+        match &self.job {
+            Some(job) if self.waits_for(processor) => match self.place_of(job.next_stage()) {
+                Ok(place) if place != processor.place() => self.proceed(),
+                _ => self.fail(why, self.remedies(Some(processor.place()))),
+            },
+            None if is_wanted && self.phase == Phase::Idle => self.fail(why, self.remedies(None)),
+            _ => {}
         }
-        match self.place_of(Stage::Encode) {
-            Ok(place) if place != processor.place() => self.proceed(),
-            _ => self.fail(why, self.remedies(Some(processor.place()))),
+    }
+
+    /// Lets workers that could not be started try again.
+    pub(super) fn revive(&mut self) {
+        for worker in self.workers.iter_mut().filter(|worker| matches!(worker, WorkerState::Broken(_))) {
+            *worker = WorkerState::Off;
         }
+        (self.places.cpu_is_broken, self.places.gpu_is_broken) = (false, false);
     }
 
     pub(super) fn waits_for(&self, processor: Processor) -> bool {
@@ -109,18 +124,45 @@ impl App {
             Fault::WrongNumbers => FailureKind::WrongNumbers,
             _ => FailureKind::Lost,
         };
-        self.places.failure = Some(Failure { place, kind });
-        if (place, fault) == (Place::DeviceGpu, Fault::DeviceLost) {
-            // A lost GPU stays lost to the program that had it.
-            self.workers[Processor::Gpu as usize] = WorkerState::Off;
+        self.places.failures.push(Failure { place, kind });
+        let gpu = &mut self.workers[Processor::Gpu as usize];
+        if place == Place::DeviceGpu && *gpu != WorkerState::Off {
+            // A GPU's first failure stays with the program that had it.
+            *gpu = WorkerState::Off;
             self.effects.push(Effect::Stop(Processor::Gpu));
         }
         let Some(job) = &mut self.job else { return };
-        job.moved = Some((place, job.state.step()));
+        if kind == FailureKind::WrongNumbers {
+            job.distrust(place);
+        }
+        job.moved = Some(Moved { from: place, step: job.state.step(), why: Some(kind) });
         let stage = job.next_stage();
         match self.place_of(stage) {
             Ok(next) if next != place => self.proceed(),
             _ => self.fail(format!("{} ({message})", texts::DEVICE_STOPPED), self.remedies(Some(place))),
         }
+    }
+
+    /// Hands the rest of the job to the server, if there is one and this device would take too long.
+    fn hurry(&mut self, processor: Processor) {
+        let Some(job) = &self.job else { return };
+        let left = job.state.evaluations() - job.state.step();
+        let is_slow = job.pace.at_best(left).is_some_and(|seconds| seconds > MOST_SECONDS_LEFT);
+        if !is_slow || self.places.choice != Choice::Auto || self.places.server.is_none() {
+            return;
+        }
+        let (request, step, place) = (job.request, job.state.step(), processor.place());
+        self.places.failures.push(Failure { place, kind: FailureKind::TooSlow });
+        if self.place_of(Stage::Denoise) != Ok(Place::Server) {
+            // Slow is better than nowhere.
+            self.places.failures.pop();
+            return;
+        }
+        let message = Envelope { request, body: Request::Cancel };
+        self.effects.push(Effect::Send { processor, message, data: Vec::new() });
+        if let Some(job) = &mut self.job {
+            job.moved = Some(Moved { from: place, step, why: Some(FailureKind::TooSlow) });
+        }
+        self.proceed();
     }
 }

@@ -1,5 +1,7 @@
 //! Seed, steps, guidance, sampler, negative prompt and place.
 
+use std::cell::Cell;
+
 use kosmosg::bundle::Manifest;
 use kosmosg::protocol::GenerateSettings;
 use kosmosg::sampler::SamplerKind;
@@ -19,6 +21,8 @@ pub struct Controls {
     guidance: HtmlInputElement,
     sampler: HtmlSelectElement,
     negative: HtmlInputElement,
+    /// Whether they show the bundle's defaults or what the person made of them; before that they mean nothing.
+    have_defaults: Cell<bool>,
 }
 
 impl Controls {
@@ -31,6 +35,7 @@ impl Controls {
             guidance: dom::by_id("guidance"),
             sampler: dom::by_id("sampler"),
             negative: dom::by_id("negative"),
+            have_defaults: Cell::new(false),
         };
         controls.listen(chosen);
         controls.roll();
@@ -44,6 +49,9 @@ impl Controls {
 
     /// Seed, steps, guidance and sampler as they stand.
     pub fn settings(&self) -> GenerateSettings {
+        if !self.have_defaults.get() {
+            return GenerateSettings { seed: self.seed(), ..GenerateSettings::default() };
+        }
         GenerateSettings {
             seed: self.seed(),
             steps: self.steps.value().parse().ok(),
@@ -62,6 +70,7 @@ impl Controls {
     /// Takes over what the bundle does when nobody says otherwise.
     pub fn set_defaults(&self, manifest: &Manifest) {
         let defaults = manifest.defaults;
+        self.have_defaults.set(true);
         self.steps.set_value(&defaults.steps.to_string());
         self.guidance.set_value(&defaults.guidance.to_string());
         self.sampler.set_value(defaults.sampler.name());

@@ -16,7 +16,7 @@ use super::pictures::Pictures;
 use super::region;
 use crate::draft::Draft;
 use crate::history::{Change, History, Moment};
-use crate::js;
+use crate::{js, texts};
 
 mod transfer;
 
@@ -41,8 +41,10 @@ pub struct Editor {
 pub struct Events {
     /// The person wants the picture.
     pub submit: Box<dyn Fn()>,
-    /// A file is no picture: its name.
+    /// Something cannot be put in: why, for people.
     pub refused: Box<dyn Fn(&str)>,
+    /// A picture was put in: a sentence that says so.
+    pub inserted: Box<dyn Fn(&str)>,
     /// A creature was dropped: its number in the palette. The page inserts it.
     pub creature: Box<dyn Fn(usize)>,
 }
@@ -88,8 +90,15 @@ impl Editor {
     /// Puts a picture where the caret is, or was last, and the caret behind it.
     pub fn insert(&self, image: ImageRef) {
         let mut draft = self.draft();
+        let name = image.name.clone();
         let caret = draft.insert_spaced(self.last.borrow().clone(), Draft::picture(image));
+        (self.events.inserted)(&texts::inserted(&name, draft.images().len()));
         self.change(draft, caret);
+    }
+
+    /// Says why something cannot be put in.
+    pub fn refuse(&self, why: &str) {
+        (self.events.refused)(why);
     }
 
     /// Says what is being dragged from elsewhere in the page.

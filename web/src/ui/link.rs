@@ -1,18 +1,18 @@
 //! The page's end of its workers.
 
 use wasm_bindgen::prelude::*;
-use web_sys::{ErrorEvent, MessageEvent, Worker, WorkerOptions, WorkerType};
+use web_sys::{ErrorEvent, Event, MessageEvent, Worker, WorkerOptions, WorkerType};
 
 use crate::app::Processor;
-use crate::js;
 use crate::messages::{Envelope, Reply, Request};
+use crate::{js, texts};
 
 /// A running worker; it ends when this is dropped.
 pub struct Link {
     worker: Worker,
     /// The browser calls it as long as the worker lives.
     _listener: Closure<dyn FnMut(MessageEvent)>,
-    _errors: Closure<dyn FnMut(ErrorEvent)>,
+    _errors: Closure<dyn FnMut(Event)>,
 }
 
 impl Link {
@@ -29,8 +29,10 @@ impl Link {
     ) -> Result<Self, String> {
         let options = WorkerOptions::new();
         options.set_type(WorkerType::Module);
-        let address = format!("{assets}worker.js?engine={}", processor.name());
-        let worker = Worker::new_with_options(&address, &options).map_err(|error| js::text_of(&error))?;
+        // A query would say it as well, but is not in the address under which the file is kept for when there is no network.
+        options.set_name(processor.name());
+        let worker =
+            Worker::new_with_options(&format!("{assets}worker.js"), &options).map_err(|error| js::text_of(&error))?;
         let receive = Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
             let Some((json, data)) = js::unpack(&event.data()) else { return };
             match serde_json::from_str(&json) {
@@ -39,7 +41,11 @@ impl Link {
             }
         });
         worker.set_onmessage(Some(receive.as_ref().unchecked_ref()));
-        let errors = Closure::<dyn FnMut(ErrorEvent)>::new(move |event: ErrorEvent| died(event.message()));
+        let errors = Closure::<dyn FnMut(Event)>::new(move |event: Event| {
+            // A program that could not be fetched is an event without words.
+            let words = event.dyn_ref::<ErrorEvent>().map(ErrorEvent::message).filter(|words| !words.is_empty());
+            died(words.unwrap_or_else(|| texts::WORKER_NOT_LOADED.into()));
+        });
         worker.set_onerror(Some(errors.as_ref().unchecked_ref()));
         Ok(Self { worker, _listener: receive, _errors: errors })
     }

@@ -49,11 +49,17 @@ impl Palette {
         self.0.borrow().len()
     }
 
-    /// A creature as a picture of the sentence. `None` if it cannot be fetched.
+    /// A creature as a picture of the sentence. `None` if there is none of that number or it cannot be fetched, which the
+    /// person is told.
     pub async fn picture(&self, number: usize, editor: &Editor) -> Option<ImageRef> {
         let creature = self.0.borrow().get(number)?.clone();
-        let file = js::fetch(&format!("{FOLDER}{}", creature.file)).await.ok()?;
-        Some(editor.pictures.add(&creature.description, "image/png", file))
+        match js::fetch(&format!("{FOLDER}{}", creature.file)).await {
+            Ok(file) => Some(editor.pictures.add(&creature.description, "image/png", file)),
+            Err(why) => {
+                editor.refuse(&texts::cannot_fetch(&texts::sentence_start(&creature.description), &why));
+                None
+            }
+        }
     }
 
     fn image(&self, number: usize) -> HtmlImageElement {

@@ -1,6 +1,6 @@
 //! The stage: progress, preview, the picture, and what to do when there is none.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use web_sys::{HtmlAnchorElement, HtmlElement, HtmlImageElement, HtmlProgressElement};
 
@@ -25,6 +25,8 @@ pub struct Stage {
     file: RefCell<Option<(Vec<u8>, String)>>,
     /// Address of what is shown.
     shown: RefCell<Option<String>>,
+    /// Whether that is the preview of a picture to come.
+    is_preview: Cell<bool>,
 }
 
 impl Stage {
@@ -44,6 +46,7 @@ impl Stage {
             cancel: dom::by_id("cancel"),
             file: RefCell::new(None),
             shown: RefCell::new(None),
+            is_preview: Cell::new(false),
         }
     }
 
@@ -67,9 +70,11 @@ impl Stage {
             Some((step, of)) => self.progress.set_value(step as f64 / of as f64),
             None => dom::set_flag(&self.progress, "value", false),
         }
-        let is_done = matches!(app.phase(), Phase::Done { .. });
-        dom::set_flag(&self.keep, "hidden", !is_done);
-        dom::set_flag(&self.picture, "data-preview", !is_done);
+        if !is_running && self.is_preview.get() {
+            self.restore();
+        }
+        dom::set_flag(&self.keep, "hidden", is_running || self.file.borrow().is_none());
+        dom::set_flag(&self.picture, "data-preview", is_running);
     }
 
     /// Offers the places where a failed job can go on.
@@ -80,7 +85,13 @@ impl Stage {
             return;
         }
         dom::set_attribute(&self.remedies, "data-places", &names);
+        let had_focus = self.remedies.matches(":focus-within").unwrap_or(false);
         self.remedies.set_text_content(None);
+        if had_focus {
+            let next = if self.cancel.has_attribute("hidden") { &self.generate } else { &self.cancel };
+            // Focusing cannot fail on an element of the page.
+            let _ = next.focus();
+        }
         for &choice in remedies {
             let button = dom::button("quiet", remedy(choice));
             button.set_id(&format!("go-on-{}", choice.name()));
@@ -93,6 +104,7 @@ impl Stage {
     /// Shows a preview.
     pub fn show_preview(&self, png: &[u8]) {
         self.show_png(png);
+        self.is_preview.set(true);
     }
 
     /// Shows the picture; `description` is for those who do not see it.
@@ -117,9 +129,22 @@ impl Stage {
         self.file.borrow().as_ref().map(|(png, _)| png.clone())
     }
 
+    /// Puts the last finished picture, if there is one, in the place of a preview that nothing came of.
+    fn restore(&self) {
+        match self.file() {
+            Some(png) => self.show_png(&png),
+            None => {
+                self.is_preview.set(false);
+                dom::set_flag(&self.picture, "hidden", true);
+                dom::set_flag(&self.empty, "hidden", false);
+            }
+        }
+    }
+
     fn show_png(&self, png: &[u8]) {
         let address = dom::address_of(png, "image/png");
         self.picture.set_src(&address);
+        self.is_preview.set(false);
         dom::set_flag(&self.picture, "hidden", false);
         dom::set_flag(&self.empty, "hidden", true);
         if let Some(before) = self.shown.replace(Some(address)) {

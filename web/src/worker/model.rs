@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use kosmosg::bundle::{BundleError, Manifest, Tensors};
-use kosmosg::condition::Condition;
+use kosmosg::condition::{Condition, ConditionError};
 use kosmosg::denoise::DenoiseState;
 use kosmosg::encoder::{EncodeError, Encoder, EncoderParts};
 use kosmosg::engine::EngineError;
@@ -69,7 +69,10 @@ impl Model {
         negative: &str,
     ) -> Result<Condition, Failure> {
         let pictures: Vec<_> = files.iter().map(|file| picture(file)).collect::<Result<_, _>>()?;
-        Ok(self.encoder.encode(prompt, &pictures, negative).await?)
+        let condition = self.encoder.encode(prompt, &pictures, negative).await?;
+        let wrong = |error: ConditionError| Failure { fault: Fault::WrongNumbers, message: error.to_string() };
+        condition.validate(self.manifest.condition_shape()).map_err(wrong)?;
+        Ok(condition)
     }
 
     /// A run that goes on from a state, for tests only as far as `fail_at_step`.
@@ -177,7 +180,7 @@ impl<'a, R: Fn(u64, u64)> Fetch<'a, R> {
         Ok(self.manifest.read_part(name, contents)?)
     }
 
-    /// The hash in the address lets caches keep a file for ever.
+    /// With the hash in its address, what the service worker keeps under an address never changes.
     async fn file(&self, name: &str, sha256: &str) -> Result<Vec<u8>, Failure> {
         let address = format!("{}{name}?v={}", self.base, sha256.get(..16).unwrap_or(sha256));
         let contents = js::fetch(&address)

@@ -15,7 +15,7 @@ use kosmosg::weights::{HostTensor, WeightError, Weights};
 
 use super::lm::{illustrate, interleave};
 use super::sequences::{Item, Sequences, written};
-use super::{Autoencoder, Shared, below, choose, sampling};
+use super::{Autoencoder, Shared, choose, sampling};
 use crate::sprites::{
     self, Backdrop, Background, Caption, Creature, Detail, Edit, Scene, Setting, Shown, Split, Wording,
 };
@@ -70,8 +70,8 @@ impl Task for InstructTask {
         self.known.clone()
     }
 
-    fn trains(&self, name: &str) -> bool {
-        below(name, &self.shared.config.instruct.trained)
+    fn trained(&self) -> Option<&[String]> {
+        Some(&self.shared.config.instruct.trained)
     }
 
     fn networks(&self, weights: &Weights<'_, Burn>) -> Result<Self::Networks, WeightError> {

@@ -10,7 +10,7 @@ use kosmosg::vision::VisionTower;
 use kosmosg::weights::{WeightError, Weights};
 
 use super::sequences::{Item, Sequences};
-use super::{Shared, below, choose, strange};
+use super::{Shared, choose, strange};
 use crate::sprites::{self, Backdrop, Caption, Creature, Detail, Piece, Scene, Split, Wording};
 use crate::train::run::{Loss, Task};
 
@@ -37,8 +37,8 @@ impl Task for LmTask {
     type Networks = Networks;
     type Batch = Sequences;
 
-    fn trains(&self, name: &str) -> bool {
-        below(name, &self.shared.config.lm.trained)
+    fn trained(&self) -> Option<&[String]> {
+        Some(&self.shared.config.lm.trained)
     }
 
     fn networks(&self, weights: &Weights<'_, Burn>) -> Result<Networks, WeightError> {

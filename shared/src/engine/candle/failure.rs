@@ -38,7 +38,7 @@ impl Failure {
 pub fn no_device(device: String, error: &Error) -> EngineError {
     let detail = match error {
         Error::NotCompiledWithCudaSupport => {
-            "this build has no CUDA: build with the feature `candle-cuda`, or use the CPU".to_owned()
+            "this build has no CUDA: build with `--features cuda`, or use the CPU".to_owned()
         }
         error => error.to_string(),
     };

@@ -2,8 +2,9 @@
 
 use std::rc::Rc;
 
+use js_sys::{Function, Reflect};
 use serde::{Deserialize, Serialize};
-use wasm_bindgen::JsCast;
+use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{ClipboardEvent, DataTransfer, DragEvent, File, Node};
 
@@ -63,11 +64,11 @@ pub fn insert_files(editor: &Rc<Editor>, files: Vec<File>) {
         for file in files {
             let mime = file.type_();
             if !matches!(mime.as_str(), "image/png" | "image/jpeg" | "image/webp") {
-                (editor.events.refused)(&texts::not_a_picture(&file.name()));
+                editor.refuse(&texts::not_a_picture(&file.name()));
                 continue;
             }
             let Ok(buffer) = JsFuture::from(file.array_buffer()).await else {
-                (editor.events.refused)(&texts::not_a_picture(&file.name()));
+                editor.refuse(&texts::not_a_picture(&file.name()));
                 continue;
             };
             let number = editor.pictures.count() + 1;
@@ -157,9 +158,7 @@ fn copy(editor: &Rc<Editor>, event: &ClipboardEvent) -> Option<std::ops::Range<u
 
 /// Puts the caret where the pointer is, and returns its unit.
 fn put_caret(editor: &Rc<Editor>, event: &DragEvent) -> usize {
-    let (x, y) = (event.client_x() as f32, event.client_y() as f32);
-    let place = dom::document().caret_position_from_point(x, y);
-    let place = place.and_then(|place| Some((place.offset_node()?, place.offset())));
+    let place = place_at(event.client_x(), event.client_y());
     let unit = match place.filter(|(node, _)| editor.region.contains(Some(node))) {
         Some((node, offset)) => region::unit_at(&editor.region, &node, offset, &editor.pictures),
         None => editor.draft().len(),
@@ -168,6 +167,20 @@ fn put_caret(editor: &Rc<Editor>, event: &DragEvent) -> usize {
     let _ = editor.region.focus();
     editor.select(unit..unit);
     unit
+}
+
+/// The place in the document at a point of the window, if the browser tells.
+fn place_at(x: i32, y: i32) -> Option<(Node, u32)> {
+    // The standard's function, and an older one that some browsers have in its place.
+    const FUNCTIONS: [[&str; 3]; 2] =
+        [["caretPositionFromPoint", "offsetNode", "offset"], ["caretRangeFromPoint", "startContainer", "startOffset"]];
+    let document: JsValue = dom::document().into();
+    let get = |object: &JsValue, name: &str| Reflect::get(object, &name.into()).ok();
+    FUNCTIONS.into_iter().find_map(|[function, node, offset]| {
+        let function: Function = get(&document, function)?.dyn_into().ok()?;
+        let place = function.call2(&document, &x.into(), &y.into()).ok().filter(JsValue::is_object)?;
+        Some((get(&place, node)?.dyn_into().ok()?, get(&place, offset)?.as_f64()? as u32))
+    })
 }
 
 fn visit() -> f64 {
