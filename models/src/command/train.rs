@@ -9,8 +9,8 @@ use super::DeviceName;
 /// Trains a model on the world of sprites: the paper's stages at the size that a configuration says.
 ///
 /// Stages build on each other: vae, decoder (text to picture), lm (language model with eyes), align (AlignerNet),
-/// instruct (through the frozen decoder); judge reads attributes from pictures, to measure with. An interrupted stage goes on from its last checkpoint. At any time after align,
-/// export makes a bundle of what there is.
+/// instruct (through the frozen decoder). Judge needs none of them: it learns to read what is in a picture, to measure with.
+/// An interrupted stage goes on from its last checkpoint. At any time after align, export makes a bundle of what there is.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The stage, or export.
