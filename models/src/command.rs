@@ -1,5 +1,6 @@
 //! One file a subcommand: its arguments, and what it prints.
 
+pub mod adapters;
 pub mod generate;
 pub mod info;
 pub mod sprite;

@@ -1,7 +1,6 @@
 //! Training: the paper's path at any size, on the world of [`crate::sprites`].
 //!
-//! Before the paper's three stages come two that stand in for Stable Diffusion: an autoencoder, and a denoiser with its text
-//! encoder. Each [`Stage`] reads what earlier ones made and leaves `weights.gguf` in its folder of the run.
+//! Before the paper's three stages come those that stand in for Stable Diffusion: an autoencoder, a text encoder, and a denoiser. Each [`Stage`] reads what earlier ones made and leaves `weights.gguf` in its folder of the run.
 //!
 //! A run is a function of its configuration: sample `i` of a stage depends on seed and `i` alone, and so a run that was
 //! interrupted goes on as if it had not been. Source: *Kosmos-G*, section 2.
@@ -14,11 +13,11 @@ use kosmosg::engine::burn::BurnDevice;
 use kosmosg::weights::HostTensor;
 
 pub use config::TrainConfig;
-pub use export::export;
+pub use export::{export, import};
 pub use vocabulary::{tokenizer, vocabulary};
 
 use run::train;
-use stages::{AlignTask, DecoderTask, InstructTask, JudgeTask, LmTask, Shared, VaeTask};
+use stages::{AlignTask, DecoderTask, InstructTask, JudgeTask, LmTask, Shared, TextTask, VaeTask};
 
 mod checkpoint;
 pub mod config;
@@ -39,7 +38,9 @@ mod vocabulary;
 pub enum Stage {
     /// 0a: pictures to latents and back.
     Vae,
-    /// 0b: captions to latents.
+    /// 0b: what captions tell.
+    Text,
+    /// 0c: captions to latents.
     Decoder,
     /// 1: the language model, with eyes.
     Lm,
@@ -53,12 +54,14 @@ pub enum Stage {
 
 impl Stage {
     /// All of them, in order.
-    pub const ALL: [Self; 6] = [Self::Vae, Self::Decoder, Self::Lm, Self::Align, Self::Instruct, Self::Judge];
+    pub const ALL: [Self; 7] =
+        [Self::Vae, Self::Text, Self::Decoder, Self::Lm, Self::Align, Self::Instruct, Self::Judge];
 
     /// Its name on the command line and in the run's folder.
     pub fn name(self) -> &'static str {
         match self {
             Self::Vae => "vae",
+            Self::Text => "text",
             Self::Decoder => "decoder",
             Self::Lm => "lm",
             Self::Align => "align",
@@ -70,8 +73,8 @@ impl Stage {
     /// The stages whose results it builds on.
     fn needs(self) -> &'static [Self] {
         match self {
-            Self::Vae | Self::Lm | Self::Judge => &[],
-            Self::Decoder => &[Self::Vae],
+            Self::Vae | Self::Text | Self::Lm | Self::Judge => &[],
+            Self::Decoder => &[Self::Vae, Self::Text],
             Self::Align => &[Self::Decoder, Self::Lm],
             Self::Instruct => &[Self::Vae, Self::Decoder, Self::Lm, Self::Align],
         }
@@ -109,6 +112,7 @@ pub fn run(stage: Stage, options: &TrainOptions) -> anyhow::Result<()> {
     let job = shared.job(stage)?;
     match stage {
         Stage::Vae => train(&job, &VaeTask::new(&shared)),
+        Stage::Text => train(&job, &TextTask::new(&shared)),
         Stage::Decoder => train(&job, &DecoderTask::new(&shared)?),
         Stage::Lm => train(&job, &LmTask::new(&shared)),
         Stage::Align => train(&job, &AlignTask::new(&shared)?),

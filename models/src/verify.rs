@@ -3,13 +3,15 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use kosmosg::engine::Tensor;
 use kosmosg::engine::burn::train::{backward, track};
 use kosmosg::engine::burn::{Burn, BurnDevice};
 use kosmosg::engine::candle::{Candle, CandleDevice};
 use kosmosg::prompt::PromptDocument;
 use kosmosg::tokenizer::Tokenizer;
 use kosmosg::verify::{
-    self, Cases, Files, Form, KosmosGFixture, NETWORK, RUN, Row, align_losses, preprocess, stable_diffusion,
+    self, ALIGN_GRADIENTS, Cases, Files, Form, KosmosGFixture, LM_GRADIENTS, NETWORK, RUN, Row, align_losses, lm_loss,
+    preprocess, stable_diffusion,
 };
 use kosmosg::weights::{Parameter, Store};
 use serde::Deserialize;
@@ -44,12 +46,12 @@ pub fn folder(dir: &Path, engine: EngineName) -> anyhow::Result<(Form, Vec<Row>)
     let rows = match (form, engine) {
         (Form::KosmosG, EngineName::Burn) => {
             let mut cases = pollster::block_on(verify::kosmosg::<Burn>(&files, &burn, NETWORK))?;
-            gradients(&files, &mut cases)?;
-            [cases.into_rows(), token_ids(&files)?].concat()
+            [LM_GRADIENTS, ALIGN_GRADIENTS].into_iter().try_for_each(|prefix| gradients(&files, &mut cases, prefix))?;
+            [cases.into_rows(), prompts(&files)?].concat()
         }
         (Form::KosmosG, EngineName::Candle) => {
             let cases = pollster::block_on(verify::kosmosg::<Candle>(&files, &candle, NETWORK))?;
-            [cases.into_rows(), token_ids(&files)?].concat()
+            [cases.into_rows(), prompts(&files)?].concat()
         }
         (Form::StableDiffusion, EngineName::Burn) => {
             pollster::block_on(stable_diffusion::<Burn>(&files, &burn, NETWORK, true))?.into_rows()
@@ -85,11 +87,10 @@ pub fn read(dir: &Path) -> anyhow::Result<Files> {
     Ok(files)
 }
 
-/// Stage 2's gradients with respect to the weights that the fixture has them of.
-fn gradients(files: &Files, cases: &mut Cases) -> anyhow::Result<()> {
-    const PREFIX: &str = "align.grad.";
+/// Gradients of stage 1's or stage 2's loss, with respect to the weights that the fixture has them of.
+fn gradients(files: &Files, cases: &mut Cases, prefix: &str) -> anyhow::Result<()> {
     let names: Vec<String> =
-        cases.stems("").iter().filter_map(|name| name.strip_prefix(PREFIX)).map(str::to_owned).collect();
+        cases.stems("").iter().filter_map(|name| name.strip_prefix(prefix)).map(str::to_owned).collect();
     if names.is_empty() {
         return Ok(());
     }
@@ -106,16 +107,27 @@ fn gradients(files: &Files, cases: &mut Cases) -> anyhow::Result<()> {
             .collect(),
     );
     let (encoder, decoder) = fixture.networks::<Burn>(&store, &device)?;
-    let (mse, rec) = align_losses(cases, &encoder, &decoder, &fixture.config, &device)?;
-    let mut gradients = backward(&(mse + rec));
+    let loss = match prefix {
+        LM_GRADIENTS => lm_loss(cases, &encoder, &fixture.config, &device)?,
+        _ => {
+            let (mse, rec) = align_losses(cases, &encoder, &decoder, &fixture.config, &device)?;
+            mse + rec
+        }
+    };
+    let mut gradients = backward(&loss);
     for name in names {
-        let Some(Parameter::Device(flat, shape)) = store.0.get(&name) else {
-            bail!("the fixture has a gradient of `{name}`, but no such weight");
-        };
-        let gradient = gradients.take(&kosmosg::engine::Tensor(flat.clone()));
-        let gradient = gradient.with_context(|| format!("the losses do not depend on `{name}`"))?;
-        let gradient = pollster::block_on(gradient.to_host())?;
-        cases.compare_numbers(&format!("{PREFIX}{name}"), &gradient, shape, RUN)?;
+        let expected = format!("{prefix}{name}");
+        let found = store.0.get(&name).and_then(|parameter| match parameter {
+            Parameter::Device(flat, shape) => Some((gradients.take(&Tensor(flat.clone()))?, shape)),
+            Parameter::Host(_) => None,
+        });
+        match found {
+            Some((gradient, shape)) => {
+                cases.compare_numbers(&expected, &pollster::block_on(gradient.to_host())?, shape, RUN)?;
+            }
+            // There is no such weight, or the loss does not depend on it.
+            None => cases.fail(&expected),
+        }
     }
     Ok(())
 }
@@ -147,11 +159,15 @@ struct TokenCase {
     image_mask: Vec<u8>,
 }
 
+/// [`token_ids`], if there is something to compare them with.
+fn prompts(files: &Files) -> anyhow::Result<Vec<Row>> {
+    if files.contains_key("prompts.json") { token_ids(files) } else { Ok(vec![]) }
+}
+
 /// Token ids and image masks of prompts, exactly.
 fn token_ids(files: &Files) -> anyhow::Result<Vec<Row>> {
-    let (Some(model), Some(dictionary)) = (files.get("sentencepiece.bpe.model"), files.get("dict.txt")) else {
-        return Ok(vec![]);
-    };
+    let file = |name| files.get(name).with_context(|| format!("{name} is missing"));
+    let (model, dictionary) = (file("sentencepiece.bpe.model")?, file("dict.txt")?);
     let list = ["prompts.json", "cases.json"].into_iter().find_map(|name| files.get(name));
     let list: TokenCases = serde_json::from_slice(list.context("prompts.json or cases.json is missing")?)?;
     let converted = sentencepiece::convert(model, std::str::from_utf8(dictionary)?)?;

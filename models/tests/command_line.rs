@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use kosmosg::bundle::{self, Folder};
+use kosmosg::bundle::{self, Folder, Tensors};
 use kosmosg::picture::{Picture, Recipe};
 use kosmosg::weights::HostTensor;
+use safetensors::tensor::{Dtype, TensorView};
 
 fn kosmosg(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_kosmosg")).args(arguments).output().unwrap()
@@ -73,11 +74,28 @@ fn bad_pictures_are_named() {
     let bytes = std::fs::read(&good).unwrap();
     let truncated = dir.path().join("truncated.png");
     std::fs::write(&truncated, &bytes[..bytes.len() / 2]).unwrap();
-    let lying = dir.path().join("lying.png");
-    std::fs::write(&lying, b"this is no picture").unwrap();
-    for bad in [&truncated, &lying, &dir.path().join("absent.png")] {
+    let other = dir.path().join("other.png");
+    std::fs::write(&other, b"this is no picture").unwrap();
+    // Files that say what they are, and end.
+    let claims = |name: &str, side: u32| {
+        let path = dir.path().join(name);
+        let mut bytes = Vec::new();
+        let mut writer = png::Encoder::new(&mut bytes, side, side).write_header().unwrap();
+        writer.write_chunk(png::chunk::IDAT, &[0x78, 0x9c, 1, 1, 0, 0xfe, 0xff, 0]).unwrap();
+        drop(writer);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let (bomb, lying) = (claims("bomb.png", 60_000), claims("lying.png", 2000));
+    for (bad, complains) in [
+        (&truncated, "cut off"),
+        (&other, "not a picture file"),
+        (&bomb, "60000 x 60000"),
+        (&lying, "damaged"),
+        (&dir.path().join("absent.png"), "No such file"),
+    ] {
         let said = complaint(&["generate", "--prompt", "<i>", "--image", text(bad), "-o", "x.png"]);
-        assert!(said.contains(text(bad)), "{said}");
+        assert!(said.contains(text(bad)) && said.contains(complains), "{said}");
     }
 }
 
@@ -97,7 +115,7 @@ fn damaged_bundles_say_what_is_wrong() {
     let dir = tempfile::tempdir().unwrap();
     let say =
         |name: &str| complaint(&["generate", "--prompt", "x", "--bundle", text(&dir.path().join(name)), "-o", "x.png"]);
-    let write = |name: &str, change: &dyn Fn(&mut bundle::Tensors)| {
+    let write = |name: &str, change: &dyn Fn(&mut Tensors)| {
         let mut parts = parts.clone();
         change(parts.get_mut("unet").unwrap());
         bundle::write(&dir.path().join(name), manifest.clone(), &tokenizer, &parts).unwrap();
@@ -121,6 +139,170 @@ fn damaged_bundles_say_what_is_wrong() {
     std::fs::write(&file, []).unwrap();
     assert!(say("corrupt").contains("0 bytes"));
     assert!(say("absent").contains("bundle.json"));
+}
+
+/// Writes tensors in Hugging Face's form.
+fn write_safetensors(path: &Path, tensors: &Tensors) {
+    let bytes: Vec<_> = tensors
+        .iter()
+        .map(|(name, tensor)| {
+            let bytes: Vec<u8> = tensor.to_f32().iter().flat_map(|x| x.to_le_bytes()).collect();
+            (name, tensor.shape().to_vec(), bytes)
+        })
+        .collect();
+    let views =
+        bytes.iter().map(|(name, shape, bytes)| (*name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
+    std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+/// A picture of the built-in model in two steps, and its recipe, with more arguments.
+fn picture_with(dir: &Path, more: &[&str]) -> (Picture, Recipe) {
+    let out = dir.join("out.png");
+    let common = ["generate", "--prompt", "a red ball on the beach", "--steps", "2", "-o", text(&out)];
+    let made = kosmosg(&[&common, more].concat());
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let png = std::fs::read(&out).unwrap();
+    (Picture::decode(&png).unwrap(), Recipe::read(&png).unwrap().unwrap())
+}
+
+fn filled(shape: &[usize], value: f32) -> HostTensor {
+    HostTensor::from_f32(shape.to_vec(), &vec![value; shape.iter().product()])
+}
+
+#[test]
+fn a_lora_changes_the_picture_by_its_strength() {
+    let dir = tempfile::tempdir().unwrap();
+    let unet = Folder::open(tiny()).unwrap().part("unet").unwrap();
+    let module = "mid_block.attentions.0.transformer_blocks.0.attn2.to_v";
+    let &[output, input] = unet[&format!("{module}.weight")].shape() else { panic!("a matrix") };
+    let lora = dir.path().join("wool.safetensors");
+    let update = Tensors::from([
+        (format!("unet.{module}.lora_A.weight"), filled(&[1, input], 0.3)),
+        (format!("unet.{module}.lora_B.weight"), filled(&[output, 1], 0.3)),
+    ]);
+    write_safetensors(&lora, &update);
+    let (plain, recipe) = picture_with(dir.path(), &[]);
+    assert!(recipe.adapters.is_empty());
+    let (still, _) = picture_with(dir.path(), &["--lora", &format!("{}:0", text(&lora))]);
+    assert_eq!(still, plain);
+    let (changed, recipe) = picture_with(dir.path(), &["--lora", &format!("{}:2", text(&lora))]);
+    assert_ne!(changed, plain);
+    assert_eq!(recipe.adapters, ["lora wool.safetensors × 2"]);
+
+    let update = Tensors::from([("unet.elsewhere.lora_A.weight".to_owned(), filled(&[1, 3], 1.0))]);
+    write_safetensors(&lora, &update);
+    let said = complaint(&["generate", "--prompt", "x", "--lora", text(&lora), "-o", "x.png"]);
+    assert!(said.contains("wool.safetensors") && said.contains("unet.elsewhere"), "{said}");
+    write_safetensors(&lora, &Tensors::new());
+    let said = complaint(&["generate", "--prompt", "x", "--lora", text(&lora), "-o", "x.png"]);
+    assert!(said.contains("changes nothing"), "{said}");
+}
+
+#[test]
+fn a_controlnet_follows_its_picture() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = Folder::open(tiny()).unwrap();
+    let sizes = folder.manifest().networks.unet.clone();
+    // A copy of the way down, reading the picture by convolutions of one value, into outputs of one value.
+    let write = |value: f32| {
+        let of_encoder = ["conv_in.", "time_embedding.", "down_blocks.", "mid_block."];
+        let is_of_encoder = |name: &String| of_encoder.iter().any(|part| name.starts_with(part));
+        let mut tensors: Tensors =
+            folder.part("unet").unwrap().into_iter().filter(|(name, _)| is_of_encoder(name)).collect();
+        let mut conv = |name: String, shape: [usize; 4], value: f32| {
+            tensors.insert(format!("{name}.weight"), filled(&shape, value));
+            tensors.insert(format!("{name}.bias"), filled(&shape[..1], 0.0));
+        };
+        let embedding = |name: &str| format!("controlnet_cond_embedding.{name}");
+        conv(embedding("conv_in"), [8, 3, 3, 3], 0.2);
+        (0..4).for_each(|i| conv(embedding(&format!("blocks.{i}")), [8, 8, 3, 3], 0.05));
+        conv(embedding("conv_out"), [sizes.block_out_channels[0], 8, 3, 3], 0.2);
+        let levels = sizes.block_out_channels.len();
+        let mut skips = vec![sizes.block_out_channels[0]];
+        for (level, &width) in sizes.block_out_channels.iter().enumerate() {
+            skips.extend(vec![width; sizes.layers_per_block.at(level) + usize::from(level + 1 < levels)]);
+        }
+        let middle = sizes.block_out_channels[levels - 1];
+        for (i, &width) in skips.iter().enumerate() {
+            conv(format!("controlnet_down_blocks.{i}"), [width, width, 1, 1], value);
+        }
+        conv("controlnet_mid_block".into(), [middle, middle, 1, 1], value);
+        let mut config = serde_json::to_value(&sizes).unwrap();
+        config["conditioning_embedding_out_channels"] = serde_json::json!([8, 8, 8]);
+        std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+        write_safetensors(&dir.path().join("diffusion_pytorch_model.safetensors"), &tensors);
+    };
+    let pictures = [7, 8].map(|seed| {
+        let path = dir.path().join(format!("{seed}.png"));
+        assert!(kosmosg(&["sprite", "--seed", &seed.to_string(), "-o", text(&path)]).status.success());
+        path
+    });
+    let controlled = |picture: &Path, scale: &str| {
+        let more = ["--controlnet", text(dir.path()), "--control", text(picture), "--control-scale", scale];
+        picture_with(dir.path(), &more)
+    };
+    let (plain, _) = picture_with(dir.path(), &[]);
+    write(0.0);
+    assert_eq!(controlled(&pictures[0], "1").0, plain);
+    write(0.01);
+    let (a, recipe) = controlled(&pictures[0], "1");
+    assert!(recipe.adapters[0].starts_with("controlnet ") && recipe.adapters[0].ends_with(" × 1"), "{recipe:?}");
+    assert_ne!(a, plain);
+    assert_ne!(controlled(&pictures[1], "1").0, a);
+    assert_eq!(controlled(&pictures[0], "0").0, plain);
+}
+
+#[test]
+fn each_of_several_pictures_can_be_made_again_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out.png");
+    let common = ["generate", "--prompt", "a star", "--steps", "2", "-o", text(&out)];
+    assert!(kosmosg(&[&common[..], &["--count", "3"]].concat()).status.success());
+    let third = std::fs::read(dir.path().join("out-3.png")).unwrap();
+    assert!(kosmosg(&[&common[..], &["--picture", "2"]].concat()).status.success());
+    assert_eq!(std::fs::read(&out).unwrap(), third);
+    let shown = kosmosg(&["info", text(&out)]);
+    let said = String::from_utf8(shown.stdout).unwrap();
+    assert!(said.contains("a star") && said.contains("Batch pos: 2"), "{said}");
+    let error = complaint(&["info", text(&tiny().join("bundle.json"))]);
+    assert!(error.contains("bundle.json"), "{error}");
+}
+
+/// The folder of numbers with one of them changed.
+#[test]
+fn verify_fails_on_a_wrong_number_and_on_none() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/preprocess");
+    let right = kosmosg(&["verify", text(&fixture), "--json"]);
+    let rows: Vec<serde_json::Value> = serde_json::from_slice(&right.stdout).unwrap();
+    assert!(right.status.success() && rows.len() == 10);
+    assert!(rows.iter().all(|row| row["error"].as_f64().unwrap() <= 1e-6 && row["tolerance"] == 2e-3), "{rows:?}");
+
+    let dir = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(&fixture).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let cases = dir.path().join("cases.safetensors");
+    let bytes = std::fs::read(&cases).unwrap();
+    let mut tensors = Tensors::new();
+    for (name, view) in safetensors::SafeTensors::deserialize(&bytes).unwrap().tensors() {
+        let numbers: Vec<f32> =
+            view.data().chunks_exact(4).map(|x| f32::from_le_bytes(x.try_into().unwrap())).collect();
+        tensors.insert(name, HostTensor::from_f32(view.shape().to_vec(), &numbers));
+    }
+    let (name, wrong) = tensors.iter().next().map(|(name, tensor)| (name.clone(), tensor.clone())).unwrap();
+    let numbers: Vec<f32> = wrong.to_f32().iter().map(|x| x * 1.01).collect();
+    tensors.insert(name.clone(), HostTensor::from_f32(wrong.shape().to_vec(), &numbers));
+    write_safetensors(&cases, &tensors);
+    let output = kosmosg(&["verify", text(dir.path())]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let line = said.lines().find(|line| line.ends_with("FAILED")).unwrap();
+    assert!(line.starts_with(&name) && said.contains("9 passed, 1 failed"), "{said}");
+
+    write_safetensors(&cases, &Tensors::new());
+    std::fs::write(dir.path().join("cases.json"), "[]").unwrap();
+    assert!(complaint(&["verify", text(dir.path())]).contains("nothing to compare"));
 }
 
 #[test]

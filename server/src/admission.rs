@@ -11,8 +11,10 @@ use crate::bundles::{Bundle, Bundles};
 use crate::error::Error;
 use crate::work::{Goal, Work};
 
+/// Most pixels of a picture. One in 16 bits a colour takes sixteen bytes of each pixel while it is turned.
+pub const MAX_PICTURE_PIXELS: u64 = 32_000_000;
 /// Most pixels of a request's pictures together: twenty photographs of 12 megapixels, which take some seconds to decode.
-pub const MAX_PIXELS: u64 = 4 * Picture::MAX_PIXELS;
+pub const MAX_PIXELS: u64 = 240_000_000;
 /// Largest guidance scale.
 pub const MAX_GUIDANCE: f64 = 100.0;
 /// Largest picture, in multiples of the number of pixels that the bundle makes by default.
@@ -77,6 +79,10 @@ fn check_prompt(prompt: &PromptDocument, pictures: usize, negative: &str, bundle
     if pictures > MAX_PICTURES {
         return Err(Error::invalid(format!("{pictures} pictures; at most {MAX_PICTURES} are allowed")));
     }
+    let places = prompt.images().count();
+    if places > MAX_PICTURES {
+        return Err(Error::invalid(format!("{places} places of pictures; at most {MAX_PICTURES} are allowed")));
+    }
     prompt.check_pictures(pictures).map_err(Error::invalid)?;
     prompt.check_all_shown(pictures).map_err(Error::invalid)?;
     let config = &bundle.manifest().networks.kosmosg;
@@ -92,8 +98,8 @@ fn check_prompt(prompt: &PromptDocument, pictures: usize, negative: &str, bundle
 fn read_pictures(files: &[PictureFile], size: u32, budget: u64) -> Result<Vec<Picture>, Error> {
     let mut left = budget;
     let read = |(index, file): (usize, &PictureFile)| {
-        let picture = Picture::decode_within(&file.0, left.min(Picture::MAX_PIXELS)).map_err(|error| match error {
-            PictureError::TooLarge { .. } if left < Picture::MAX_PIXELS => Error::invalid(format!(
+        let picture = Picture::decode_within(&file.0, left.min(MAX_PICTURE_PIXELS)).map_err(|error| match error {
+            PictureError::TooLarge { .. } if left < MAX_PICTURE_PIXELS => Error::invalid(format!(
                 "the pictures up to number {} have more than {budget} pixels together; make them smaller first",
                 index + 1
             )),

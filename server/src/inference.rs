@@ -69,6 +69,7 @@ impl<E: Engine> Inference<E> {
         let (condition, words) = match goal {
             Goal::Condition(condition) => (condition, None),
             Goal::Prompt { prompt, pictures, negative } => {
+                go_on(job)?;
                 job.report(JobEvent::Encoding);
                 (loaded.encoder()?.encode(&prompt, &pictures, &negative).await?, Some((prompt, negative)))
             }

@@ -4,6 +4,7 @@
 
 use crate::config::UNetConfig;
 use crate::engine::{ConvOptions, Engine, Tensor};
+use crate::picture::Picture;
 use crate::unet::{Encoded, UNetEncoder};
 use crate::weights::{Bias, Conv2d, WeightError, Weights};
 
@@ -71,6 +72,32 @@ impl<E: Engine> ControlNet<E> {
             skips: skips.into_iter().zip(&self.controlnet_down_blocks).map(zero_conv).collect(),
             middle: zero_conv((middle, &self.controlnet_mid_block)),
         }
+    }
+}
+
+/// A ControlNet and the picture that it follows.
+#[derive(Debug, Clone)]
+pub struct Control<E: Engine> {
+    controlnet: ControlNet<E>,
+    /// `[1, 3, sH, sW]`
+    hint: Tensor<E, 4>,
+    scale: f32,
+}
+
+impl<E: Engine> Control<E> {
+    /// Follows `picture`, brought to a square as all pictures are, in making latents of `side` × `side`; `scale` is the
+    /// conditioning scale.
+    pub fn new(controlnet: ControlNet<E>, picture: &Picture, side: usize, scale: f32, device: &E::Device) -> Self {
+        let side = side * controlnet.hint_scale();
+        let pixels = picture.pixels_for_vae(side as u32);
+        let hint = Tensor::from_host(pixels, [1, HINT_CHANNELS, side, side], device).affine(0.5, 0.5);
+        Self { controlnet, hint, scale }
+    }
+
+    /// See [`ControlNet::forward`].
+    pub fn forward(&self, sample: Tensor<E, 4>, timesteps: &[f32], condition: &Tensor<E, 3>) -> Encoded<E> {
+        let hint = self.hint.clone().repeat_batch(timesteps.len());
+        self.controlnet.forward(sample, timesteps, condition, hint, self.scale)
     }
 }
 

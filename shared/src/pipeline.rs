@@ -3,6 +3,7 @@
 
 use crate::bundle::{BundleError, Folder, Manifest, Tensors};
 use crate::condition::Condition;
+use crate::controlnet::Control;
 use crate::denoise::{DenoiseError, DenoiseSettings, DenoiseState, guide};
 use crate::encoder::{EncodeError, Encoder, EncoderParts, PARTS};
 use crate::engine::{Engine, EngineError, Tensor};
@@ -18,6 +19,7 @@ use crate::weights::{load, load_except};
 #[derive(Debug, Clone)]
 pub struct Denoiser<E: Engine> {
     unet: UNet<E>,
+    control: Option<Control<E>>,
     device: E::Device,
 }
 
@@ -53,7 +55,12 @@ impl<E: Engine> Denoiser<E> {
 
     /// A denoiser with a U-Net that is built already.
     pub fn from_unet(unet: UNet<E>, device: &E::Device) -> Self {
-        Self { unet, device: device.clone() }
+        Self { unet, control: None, device: device.clone() }
+    }
+
+    /// The same with a ControlNet beside the U-Net.
+    pub fn with_control(self, control: Control<E>) -> Self {
+        Self { control: Some(control), ..self }
     }
 
     /// Brings a condition to the device, once for all steps.
@@ -78,14 +85,19 @@ impl<E: Engine> Denoiser<E> {
         // Without guidance the negative half would be computed for nothing.
         let noise_pred = if state.settings().is_guided() {
             let both = Tensor::cat(vec![condition.uncond.clone(), condition.cond.clone()], 0);
-            let noise_pred = self.unet.forward(sample.repeat_batch(2), &[timestep; 2], &both, None);
-            let noise_pred = noise_pred.to_host().await?;
+            let noise_pred = self.predict(sample.repeat_batch(2), &[timestep; 2], &both).to_host().await?;
             let (uncond, cond) = noise_pred.split_at(noise_pred.len() / 2);
             guide(uncond, cond, guidance)
         } else {
-            self.unet.forward(sample, &[timestep], &condition.cond, None).to_host().await?
+            self.predict(sample, &[timestep], &condition.cond).to_host().await?
         };
         Ok(state.advance(&noise_pred)?)
+    }
+
+    fn predict(&self, sample: Tensor<E, 4>, timesteps: &[f32], condition: &Tensor<E, 3>) -> Tensor<E, 4> {
+        let control = self.control.as_ref();
+        let extra = control.map(|control| control.forward(sample.clone(), timesteps, condition));
+        self.unet.forward(sample, timesteps, condition, extra)
     }
 }
 
@@ -117,7 +129,15 @@ impl<E: Engine> Decoder<E> {
         let latents = Tensor::from_host(latents, [1, channels, height, width], &self.device);
         let pixels = self.vae.forward(latents);
         let [_, _, height, width] = pixels.shape();
-        Ok(Picture::from_vae(&pixels.to_host().await?, width as u32, height as u32))
+        let numbers = pixels.to_host().await?;
+        if let Some(number) = numbers.iter().find(|number| !number.is_finite()) {
+            return Err(EngineError::Operation {
+                engine: E::NAME,
+                operation: format!("decoding latents of {shape:?}"),
+                detail: format!("a pixel is {number}"),
+            });
+        }
+        Ok(Picture::from_vae(&numbers, width as u32, height as u32))
     }
 }
 
@@ -174,13 +194,27 @@ impl<E: Engine> Pipeline<E> {
     /// # Errors
     /// Any [`BundleError`].
     pub fn load(folder: &Folder, device: &E::Device) -> Result<Self, BundleError> {
+        Self::load_with(folder, device, |_| Ok(()))
+    }
+
+    /// The same, with what `change` makes of the U-Net's weights before they load.
+    ///
+    /// # Errors
+    /// Any [`BundleError`], and what `change` fails with.
+    pub fn load_with<F: From<BundleError>>(
+        folder: &Folder,
+        device: &E::Device,
+        change: impl FnOnce(&mut Tensors) -> Result<(), F>,
+    ) -> Result<Self, F> {
         let manifest = folder.manifest();
+        let mut unet = folder.part("unet")?;
+        change(&mut unet)?;
         let [vision, mllm, aligner] = PARTS.map(|part| folder.part(part));
         let parts = EncoderParts { vision: vision?, mllm: mllm?, aligner: aligner? };
         let schedule = manifest.schedule()?;
         Ok(Self {
             encoder: Encoder::load(manifest, &folder.tokenizer()?, parts, device)?,
-            denoiser: Denoiser::load(manifest, &folder.part("unet")?, device)?,
+            denoiser: Denoiser::load(manifest, &unet, device)?,
             decoder: Decoder::load(manifest, &folder.part("vae")?, device)?,
             schedule,
             manifest: manifest.clone(),
@@ -216,11 +250,25 @@ impl<E: Engine> Pipeline<E> {
         &self,
         request: &Request,
         index: u64,
-        mut on_step: impl FnMut(&DenoiseState, &[f32]),
+        on_step: impl FnMut(&DenoiseState, &[f32]),
     ) -> Result<Picture, PipelineError> {
         let condition = self.encoder.encode(&request.prompt, &request.pictures, &request.negative).await?;
-        let condition = self.denoiser.prepare(&condition);
-        let mut state = self.start(&request.settings, index)?;
+        self.generate_from(&condition, &request.settings, index, on_step).await
+    }
+
+    /// The same from a condition on.
+    ///
+    /// # Errors
+    /// [`PipelineError`].
+    pub async fn generate_from(
+        &self,
+        condition: &Condition,
+        settings: &GenerateSettings,
+        index: u64,
+        mut on_step: impl FnMut(&DenoiseState, &[f32]),
+    ) -> Result<Picture, PipelineError> {
+        let condition = self.denoiser.prepare(condition);
+        let mut state = self.start(settings, index)?;
         while !state.is_done() {
             let foreseen = self.denoiser.step(&mut state, &condition).await?;
             on_step(&state, &foreseen);

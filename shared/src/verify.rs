@@ -15,7 +15,7 @@ mod kosmosg;
 mod preprocess;
 mod sd;
 
-pub use kosmosg::{KosmosGFixture, align_losses, kosmosg};
+pub use kosmosg::{ALIGN_GRADIENTS, KosmosGFixture, LM_GRADIENTS, align_losses, kosmosg, lm_loss};
 pub use preprocess::preprocess;
 pub use sd::stable_diffusion;
 
@@ -131,9 +131,9 @@ impl Cases {
         self.floats.keys().filter_map(|name| name.strip_suffix(suffix)).map(str::to_owned).collect()
     }
 
-    /// Whether there is a tensor of numbers of that name.
+    /// Whether there is a tensor of that name, of numbers or of whole ones.
     pub fn has(&self, name: &str) -> bool {
-        self.floats.contains_key(name)
+        self.floats.contains_key(name) || self.integers.contains_key(name)
     }
 
     /// Numbers and shape of an input.
@@ -181,6 +181,17 @@ impl Cases {
         let numbers = numbers.iter().map(|&x| u32::try_from(x)).collect::<Result<_, _>>();
         let numbers = numbers.map_err(|_| malformed(name, "a number below 0 or beyond 32 bits".into()))?;
         Ok((numbers, shape.clone()))
+    }
+
+    /// A row of timesteps, written as whole numbers or not.
+    ///
+    /// # Errors
+    /// [`WeightError::Missing`] or [`WeightError::Malformed`].
+    fn timesteps(&self, name: &str) -> Result<Vec<f32>, VerifyError> {
+        match self.floats.contains_key(name) {
+            true => Ok(self.numbers(name)?.0),
+            false => Ok(self.integers(name)?.0.into_iter().map(|timestep| timestep as f32).collect()),
+        }
     }
 
     /// Token ids `[B, T]` below `vocabulary`, at most `longest` of them in a row.
@@ -244,6 +255,12 @@ impl Cases {
         if let Some(row) = self.rows.last_mut() {
             row.tensor = tensor.to_owned();
         }
+    }
+
+    /// A comparison that cannot be made has failed.
+    pub fn fail(&mut self, name: &str) {
+        self.used.get_mut().insert(name.to_owned());
+        self.rows.push(Row { tensor: name.to_owned(), error: f64::INFINITY, tolerance: 0.0 });
     }
 
     /// All comparisons. A tensor that nothing was compared with is a failed one: a fixture that expects more than is

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// Watches the memory of a process and its descendants.
+/// Watches the memory of some processes and their descendants.
 #[derive(Debug)]
 pub struct MemoryWatch {
     is_over: Arc<AtomicBool>,
@@ -15,13 +15,14 @@ pub struct MemoryWatch {
 
 impl MemoryWatch {
     /// Begins to watch.
-    pub fn of(process: u32) -> Self {
+    pub fn of(processes: &[u32]) -> Self {
+        let processes = processes.to_vec();
         let is_over = Arc::new(AtomicBool::new(false));
         let over = Arc::clone(&is_over);
         let watch = move || {
             let mut peak = None;
             while !over.load(Ordering::Relaxed) {
-                peak = peak.max(family(process));
+                peak = peak.max(family(&processes));
                 thread::sleep(Duration::from_millis(20));
             }
             peak
@@ -36,11 +37,12 @@ impl MemoryWatch {
     }
 }
 
-/// Bytes of a process and all its descendants.
-fn family(ancestor: u32) -> Option<u64> {
+/// Bytes of some processes and all their descendants.
+fn family(ancestors: &[u32]) -> Option<u64> {
     let entries = fs::read_dir("/proc").ok()?;
     let processes = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    let belongs = |&process: &u32| std::iter::successors(Some(process), |&child| parent(child)).any(|p| p == ancestor);
+    let belongs =
+        |&process: &u32| std::iter::successors(Some(process), |&child| parent(child)).any(|p| ancestors.contains(&p));
     // A process may end while it is looked at.
     let bytes = processes.filter(belongs).filter_map(|process| Some(1024 * number(process, "smaps_rollup", "Pss:")?));
     bytes.reduce(|sum, bytes| sum + bytes)

@@ -7,6 +7,7 @@ use std::time::Duration;
 use kosmosg::noise;
 use kosmosg_models::verify::read;
 use kosmosg_tests::browser::{Page, Server, Where, expected};
+use thirtyfour::Key;
 
 /// The page's pictures and the command line's differ less than this, in dB of PSNR.
 const SAME_PICTURE: f64 = 40.0;
@@ -63,14 +64,77 @@ async fn a_server_that_goes_away_loses_nothing() {
     page.write_sentence(SEED, 60).await;
     page.choose(Where::Server).await;
     page.start().await;
-    page.wait_for_step(2, PATIENCE).await;
+    page.wait_for_step(8, PATIENCE).await;
     server.stop();
     page.wait_for_state("failed", PATIENCE).await;
     assert_eq!(page.sentence().await, "a <i> on the beach");
     let said = page.text("#status").await.to_lowercase();
     assert!(said.contains("server"), "the page names what failed: {said:?}");
-    page.set_steps(STEPS).await;
+    page.click("#go-on-cpu").await;
+    page.wait_for_state("done", PATIENCE).await;
+    let psnr = page.picture().await.psnr(&expected(SEED, 60));
+    assert!(psnr >= SAME_PICTURE, "{psnr:.1} dB");
+    let moved = page.text("#moved").await;
+    let step = moved.split_whitespace().find_map(|word| word.parse::<usize>().ok());
+    assert!(step.is_some_and(|step| step >= 4), "steps that were done are not done again: {moved}");
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_choice_in_the_middle_takes_the_picture_along() {
+    let server = Server::start().await;
+    let page = Page::open(&server.address("/")).await;
+    page.write_sentence(SEED, 60).await;
     page.choose(Where::Cpu).await;
+    page.start().await;
+    page.wait_for_step(3, PATIENCE).await;
+    page.click("#where-server").await;
+    page.wait_for_state("done", PATIENCE).await;
+    let psnr = page.picture().await.psnr(&expected(SEED, 60));
+    assert!(psnr >= SAME_PICTURE, "{psnr:.1} dB");
+    let (status, moved) = (page.text("#status").await, page.text("#moved").await);
+    assert!(status.contains("on the server") && moved.contains("continued on the server"), "{status} {moved}");
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pictures_are_moved_and_deleted_like_words() {
+    let server = Server::start().await;
+    let page = Page::open(&server.address("/")).await;
+    page.write_sentence(SEED, STEPS).await;
+    // Behind the picture, and back over it.
+    page.press("#prompt", &[Key::Home, Key::Right, Key::Right, Key::Right, Key::Backspace]).await;
+    assert_eq!(page.sentence().await, "a  on the beach");
+    page.undo("#prompt").await;
+    assert_eq!(page.sentence().await, "a <i> on the beach");
+    page.drag_first_picture_to_end().await;
+    assert!(page.sentence().await.trim_end().ends_with("beach<i>"), "{}", page.sentence().await);
+    page.undo("#prompt").await;
+    page.click("#creatures .creature").await;
+    page.wait_for_pictures(2).await;
+    page.pick(b"this is no picture", "letter.txt").await;
+    page.wait_for_text("#notice", "letter.txt").await;
+    page.wait_for_pictures(2).await;
+    page.pick(&[0x89, b'P', b'N', b'G', 13, 10, 26, 10, 0], "torn.png").await;
+    page.wait_for_pictures(3).await;
+    page.start().await;
+    page.wait_for_text("#status", "icture number 3").await;
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_picture_leaves_everything_as_it_was() {
+    let server = Server::start().await;
+    let page = Page::open(&server.address("/")).await;
+    page.write_sentence(SEED, 100).await;
+    page.choose(Where::Cpu).await;
+    page.start().await;
+    page.wait_for_step(5, PATIENCE).await;
+    page.wait_for_preview(PATIENCE).await;
+    page.click("#cancel").await;
+    page.wait_for_state("ready", PATIENCE).await;
+    assert_eq!(page.sentence().await, "a <i> on the beach");
+    page.set_steps(STEPS).await;
     let psnr = page.generate(PATIENCE).await.psnr(&expected(SEED, STEPS));
     assert!(psnr >= SAME_PICTURE, "{psnr:.1} dB");
     page.close().await;

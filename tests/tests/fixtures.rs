@@ -41,6 +41,12 @@ fn stable_diffusion_on_candle() {
 }
 
 #[test]
+fn stable_diffusion_in_other_sizes() {
+    agrees("sd-sizes", EngineName::Burn, 30);
+    agrees("sd-sizes", EngineName::Candle, 30);
+}
+
+#[test]
 fn preprocessing() {
     agrees("preprocess", EngineName::Burn, 10);
 }

@@ -101,6 +101,7 @@ operations! {
     conv3x3_stride_2: [150, 108, 4], |x, device| conv(x, [2, 3, 5, 5], 4, 3, 2);
     conv3x3_in_bands: [1640, 9, 1], |x, device| conv(x, [1, 1, 41, 40], 1, 3, 1);
     conv3x3_in_bands_stride_2: [3200, 9, 1], |x, device| conv(x, [1, 1, 80, 40], 1, 3, 2);
+    conv3x3_small: [240, 54, 3], |x, device| conv(x, [3, 2, 5, 8], 3, 3, 1);
     conv3x3_on_threads: [4608, 144, 8], |x, device| conv(x, [9, 2, 16, 16], 8, 3, 1);
     conv1x1_on_threads: [4608, 16, 8], |x, device| conv(x, [9, 2, 16, 16], 8, 1, 1);
     conv1x1: [96, 15, 5], |x, device| conv(x, [2, 3, 4, 4], 5, 1, 1);

@@ -256,6 +256,9 @@ impl<E: Engine> Bench<E> {
         self.convolve([2, 5, 30, 27], 3, ConvOptions { stride: 1, padding: 1 });
         self.convolve([1, 5, 61, 39], 3, ConvOptions { stride: 2, padding: 1 });
         self.convolve([1, 3, 2, 600], 3, ConvOptions { stride: 1, padding: 1 });
+        for [h, w] in [[4, 4], [7, 8], [5, 16]] {
+            self.convolve([3, 5, h, w], 3, ConvOptions { stride: 1, padding: 1 });
+        }
         self.convolve([2, 9, 24, 24], 1, ConvOptions { stride: 1, padding: 0 });
         self.attend([2, 300, 77], 2, 5);
         let (x, weight, bias) = (self.draw([2, 8, 24, 49]), self.draw([8]), self.draw([8]));

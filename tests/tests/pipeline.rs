@@ -56,21 +56,28 @@ fn both_engines_make_the_same_picture() {
 
 #[test]
 fn a_run_can_change_engines_at_any_step() {
-    let request = request(3, SamplerKind::DpmppTwoM, 6);
+    SamplerKind::ALL.into_iter().for_each(|sampler| changes_engines_at_any_step(sampler, 4));
+}
+
+fn changes_engines_at_any_step(sampler: SamplerKind, count: usize) {
+    let request = request(3, sampler, count);
     let whole = block_on(BURN.generate(&request, 0, |_, _| {})).unwrap();
     let condition = block_on(BURN.encoder.encode(&request.prompt, &request.pictures, "")).unwrap();
     let start = BURN.start(&request.settings, 0).unwrap();
     for stop in 0..=start.evaluations() {
         let half = steps(&BURN, start.clone(), &condition, stop);
-        let sent = serde_json::to_string(&half).unwrap();
-        let taken: DenoiseState = serde_json::from_str(&sent).unwrap();
-        let done = steps(&CANDLE, taken, &condition, start.evaluations());
-        assert_same(&format!("from burn to candle at step {stop}"), &decode(&CANDLE, &done), &whole);
+        let done = steps(&CANDLE, sent(&half), &condition, start.evaluations());
+        assert_same(&format!("{sampler} from burn to candle at step {stop}"), &decode(&CANDLE, &done), &whole);
 
         let half = steps(&CANDLE, start.clone(), &condition, stop);
-        let done = steps(&BURN, half, &condition, start.evaluations());
-        assert_same(&format!("from candle to burn at step {stop}"), &decode(&BURN, &done), &whole);
+        let done = steps(&BURN, sent(&half), &condition, start.evaluations());
+        assert_same(&format!("{sampler} from candle to burn at step {stop}"), &decode(&BURN, &done), &whole);
     }
+}
+
+/// A state as the other side receives it.
+fn sent(state: &DenoiseState) -> DenoiseState {
+    serde_json::from_str(&serde_json::to_string(state).unwrap()).unwrap()
 }
 
 #[test]

@@ -74,12 +74,19 @@ impl App {
                 (self.places.adapter, self.places.cpu_memory_bytes) = (adapter, cpu_memory_bytes);
                 self.start(self.places.processor());
             }
-            Event::Server(health) => self.places.server = health,
+            Event::Server(health) => {
+                // A server that was chosen on another visit and is not there now is no reason to make nothing.
+                if health.is_none() && self.places.choice == Choice::Server && self.phase != Phase::Running {
+                    self.places.choice = Choice::Auto;
+                }
+                self.places.server = health;
+            }
             Event::FailAtStep(step) => self.fail_at_step = Some(step),
             Event::Choose(choice) => {
                 self.places.choice = choice;
                 self.effects.push(Effect::Remember(choice));
                 self.start(self.places.processor());
+                self.obey();
             }
             Event::Make(order) => self.make(*order),
             Event::Cancel => self.cancel(),
@@ -236,8 +243,14 @@ impl App {
             return;
         }
         self.early = None;
-        let Some(job) = self.job.take() else { return };
-        match (job.remote, job.doing.place()) {
+        self.release();
+        self.job = None;
+    }
+
+    /// Tells whoever works on the job to leave it.
+    fn release(&mut self) {
+        let Some(job) = &mut self.job else { return };
+        match (job.remote.take(), job.doing.place()) {
             (Some(id), _) => self.effects.push(Effect::Delete { id }),
             (None, Place::Server) => {}
             (None, place) => {

@@ -1,7 +1,7 @@
 //! The interface on the main thread: it turns what the person and the browser do into [`Event`]s, and carries out the
 //! [`Effect`]s.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use kosmosg::bundle::{MANIFEST, Manifest};
@@ -34,6 +34,9 @@ mod stage;
 /// Times before a server that went away is asked again, until it is given up.
 const PATIENCE_MS: [i32; 4] = [500, 1000, 2000, 4000];
 
+/// Two clicks within this time may be one double click.
+const DOUBLE_CLICK_MS: f64 = 500.0;
+
 /// Starts the page; `assets` is the address of the folder of its programs.
 #[wasm_bindgen]
 pub fn start(assets: String) {
@@ -56,6 +59,7 @@ pub fn start(assets: String) {
             stage: Stage::new(),
             links: RefCell::default(),
             following: RefCell::new(None),
+            made_ms: Cell::new(f64::NEG_INFINITY),
         }
     });
     page.listen();
@@ -74,6 +78,8 @@ pub struct Page {
     links: RefCell<[Option<Link>; 2]>,
     /// The server's job whose events are heard.
     following: RefCell<Option<(String, server::Events)>>,
+    /// When the person last asked for a picture.
+    made_ms: Cell<f64>,
 }
 
 impl Page {
@@ -240,7 +246,12 @@ impl Page {
 
     fn listen(self: &Rc<Self>) {
         self.on_click("generate", Page::make);
-        self.on_click("cancel", |page| page.happened(Event::Cancel));
+        // The second click of a double click on what stood in its place means nothing.
+        self.on_click("cancel", |page| {
+            if js::now_ms() - page.made_ms.get() > DOUBLE_CLICK_MS {
+                page.happened(Event::Cancel);
+            }
+        });
         self.on_click("use-again", Page::use_again);
         let files: HtmlInputElement = dom::by_id("files");
         let dialog = files.clone();
@@ -256,7 +267,7 @@ impl Page {
         dom::on(&dom::window(), "keydown", move |event: web_sys::KeyboardEvent| match event.key().as_str() {
             "Enter" if (event.ctrl_key() || event.meta_key()) && !event.default_prevented() => page.make(),
             // With an input method, it takes back what is being composed.
-            "Escape" if !event.is_composing() => page.happened(Event::Cancel),
+            "Escape" if !event.is_composing() && event.key_code() != editor::COMPOSING => page.happened(Event::Cancel),
             _ => {}
         });
         // Whoever goes on writing has read the notice.
@@ -290,6 +301,7 @@ impl Page {
             return self.notify(texts::NOTHING_TO_MAKE);
         }
         self.notify("");
+        self.made_ms.set(js::now_ms());
         let is_done = matches!(self.app.borrow().phase(), Phase::Done { .. });
         self.controls.renew_seed(self.app.borrow().seed().filter(|_| is_done));
         let (prompt, numbers) = draft.numbered();
@@ -311,7 +323,7 @@ impl Page {
     }
 
     fn insert_creature(self: &Rc<Self>, number: usize) {
-        palette::insert(&self.palette, &self.editor, number);
+        palette::insert(&self.palette, &self.editor, number, palette::Caret::Stays);
     }
 
     /// Tells those who do not see the page what happened to the sentence.

@@ -17,7 +17,8 @@ addEventListener("install", (event) => {
     await cache.put(`${MODEL}bundle.json`, manifest.clone());
     const { tokenizer, parts } = await manifest.json();
     const model = [tokenizer, ...PARTS.flatMap((part) => parts[part].files)];
-    const files = [...FILES, ...model.map(({ name, sha256 }) => `${MODEL}${name}?v=${sha256.slice(0, 16)}`)];
+    // The GPU's program is large, and kept once it was used.
+    const files = [...FILES.filter((file) => !file.includes("worker-gpu")), ...model.map(({ name, sha256 }) => `${MODEL}${name}?v=${sha256.slice(0, 16)}`)];
     await cache.addAll(files.map((file) => new Request(file, isImmutable(file) ? {} : { cache: "no-cache" })));
   };
   event.waitUntil(keep());
@@ -39,7 +40,7 @@ addEventListener("fetch", (event) => {
   if (request.method !== "GET" || !request.url.startsWith(scope.href) || request.headers.has("range")) return;
   const path = request.url.slice(scope.href.length);
   if (path.startsWith("api/") || path.startsWith("health")) return;
-  event.respondWith(isImmutable(path) ? cacheFirst(request) : networkFirst(request));
+  event.respondWith(isImmutable(path) ? cacheFirst(event) : networkFirst(request));
 });
 
 /** Addresses that carry a hash of what is behind them. */
@@ -47,8 +48,16 @@ function isImmutable(path) {
   return path.startsWith("app/") || path.includes("?v=");
 }
 
-async function cacheFirst(request) {
-  return (await kept(request, {})) ?? fetch(request);
+async function cacheFirst(event) {
+  const { request } = event;
+  const there = await kept(request, {});
+  if (there) return there;
+  const response = await fetch(request);
+  if (response.ok) {
+    const copy = response.clone();
+    event.waitUntil(caches.open(CACHE).then((cache) => cache.put(request, copy)));
+  }
+  return response;
 }
 
 async function networkFirst(request) {

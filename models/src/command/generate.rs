@@ -5,10 +5,11 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use kosmosg::bundle::Folder;
+use kosmosg::denoise::DenoiseState;
 use kosmosg::engine::Engine;
 use kosmosg::engine::burn::Burn;
 use kosmosg::engine::candle::{Candle, CandleDevice};
-use kosmosg::picture::Picture;
+use kosmosg::picture::Recipe;
 use kosmosg::pipeline::{Pipeline, Request};
 use kosmosg::prompt::PromptDocument;
 use kosmosg::protocol::GenerateSettings;
@@ -16,6 +17,7 @@ use kosmosg::sampler::SamplerKind;
 use kosmosg_models::verify::EngineName;
 
 use super::DeviceName;
+use super::adapters::{Adapters, read_picture};
 
 /// Makes a picture from a prompt of words and pictures.
 #[derive(Debug, clap::Args)]
@@ -23,8 +25,8 @@ use super::DeviceName;
 Example:
   kosmosg generate --prompt 'a <i> next to a <i> in the snow' --image cat.png --image dog.png -o out.png
 
-Each <i> in the prompt is the place of one --image, in order. The picture carries its recipe: kosmosg info reads bundles, \
-and most tools show the PNG's `parameters`.")]
+Each <i> in the prompt is the place of one --image, in order. The picture carries its recipe: kosmosg info out.png shows \
+it, and most tools show the PNG's `parameters`.")]
 pub struct Arguments {
     /// Words, with <i> where a picture stands.
     #[arg(short, long)]
@@ -56,6 +58,11 @@ pub struct Arguments {
     /// How many pictures.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
     count: u64,
+    /// Number of the first picture: the third of several (2) is made again alone with --picture 2.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=1 << 32))]
+    picture: u64,
+    #[command(flatten)]
+    adapters: Adapters,
     /// Tensor library.
     #[arg(long, value_enum, default_value = "burn")]
     engine: EngineName,
@@ -82,24 +89,31 @@ impl Arguments {
         let bundle = self.bundle.clone().unwrap_or_else(super::default_bundle);
         let folder = Folder::open(&bundle).with_context(|| format!("opening the bundle {}", bundle.display()))?;
         let begin = Instant::now();
-        let pipeline = Pipeline::<E>::load(&folder, &device)?;
+        let mut pipeline = Pipeline::<E>::load_with(&folder, &device, |unet| self.adapters.merge(unet))?;
+        if let Some(control) = self.adapters.control(folder.manifest(), &device)? {
+            pipeline.denoiser = pipeline.denoiser.with_control(control);
+        }
         let load_secs = begin.elapsed().as_secs_f64();
+        let mut begin = Instant::now();
+        pipeline.start(&request.settings, self.picture)?;
+        let Request { prompt, pictures, negative, settings } = &request;
+        let condition = pollster::block_on(pipeline.encoder.encode(prompt, pictures, negative))?;
         let mut made = Vec::new();
-        for index in 0..self.count {
-            let begin = Instant::now();
-            let bar = self.progress(index, pipeline.start(&request.settings, index)?.evaluations());
-            let picture = pollster::block_on(
-                pipeline.generate(&request, index, |state, _| bar.set_position(state.step() as u64)),
-            )?;
+        for number in 0..self.count {
+            let index = self.picture + number;
+            let bar = self.progress(number, pipeline.start(settings, index)?.evaluations());
+            let on_step = |state: &DenoiseState, _: &[f32]| bar.set_position(state.step() as u64);
+            let picture = pollster::block_on(pipeline.generate_from(&condition, settings, index, on_step))?;
             bar.finish_and_clear();
-            let path = self.path(index);
-            let recipe = pipeline.recipe(&request, index, &picture);
+            let path = self.path(number);
+            let recipe = Recipe { adapters: self.adapters.names(), ..pipeline.recipe(&request, index, &picture) };
             std::fs::write(&path, picture.to_png(Some(&recipe))).with_context(|| path.display().to_string())?;
             let secs = begin.elapsed().as_secs_f64();
             if !self.json {
                 println!("{} ({secs:.1} s on {})", path.display(), E::NAME);
             }
             made.push(serde_json::json!({ "file": path, "seconds": secs, "recipe": recipe }));
+            begin = Instant::now();
         }
         if self.json {
             let all = serde_json::json!({ "load_seconds": load_secs, "pictures": made });
@@ -109,13 +123,9 @@ impl Arguments {
     }
 
     fn request(&self) -> anyhow::Result<Request> {
-        let read = |path: &PathBuf| -> anyhow::Result<Picture> {
-            let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-            Picture::decode(&bytes).with_context(|| path.display().to_string())
-        };
         Ok(Request {
             prompt: PromptDocument::from_text(&self.prompt, self.images.len())?,
-            pictures: self.images.iter().map(read).collect::<Result<_, _>>()?,
+            pictures: self.images.iter().map(|path| read_picture(path)).collect::<Result<_, _>>()?,
             negative: self.negative.clone(),
             settings: GenerateSettings {
                 seed: self.seed,

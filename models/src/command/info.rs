@@ -1,24 +1,30 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use kosmosg::bundle::Folder;
+use kosmosg::picture::Recipe;
 
-/// Shows what a bundle is made of.
+/// Shows what a bundle is made of, or how a picture was made.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The bundle's folder.
-    bundle: PathBuf,
+    /// A bundle's folder, or a PNG file that was made here.
+    #[arg(value_name = "BUNDLE|PNG")]
+    path: PathBuf,
     /// Read every file and compare it with its checksum.
     #[arg(long)]
     check: bool,
-    /// Print the manifest as JSON.
+    /// Print the manifest or the recipe as JSON.
     #[arg(long)]
     json: bool,
 }
 
 impl Arguments {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let folder = Folder::open(&self.bundle)?;
+        if self.path.is_file() {
+            return recipe(&self.path, self.json);
+        }
+        let folder = Folder::open(&self.path)?;
         let manifest = folder.manifest();
         if self.check {
             folder.tokenizer()?;
@@ -50,6 +56,17 @@ impl Arguments {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+fn recipe(path: &Path, json: bool) -> anyhow::Result<ExitCode> {
+    let png = std::fs::read(path).with_context(|| path.display().to_string())?;
+    let recipe = Recipe::read(&png).with_context(|| path.display().to_string())?;
+    let recipe = recipe.with_context(|| format!("{} carries no recipe of this program", path.display()))?;
+    match json {
+        true => println!("{}", serde_json::to_string_pretty(&recipe)?),
+        false => println!("{}", recipe.parameters()),
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn megabytes(bytes: u64) -> String {

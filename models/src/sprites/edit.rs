@@ -177,15 +177,13 @@ fn background(rng: &mut Rng, source: &mut Scene) -> Attempt {
 
 fn style(rng: &mut Rng, source: &mut Scene) -> Attempt {
     let style = *rng.pick(Style::ALL);
-    if style == Style::Plain {
-        // A sketch keeps no colours that could be brought back.
-        source.style = Style::Sunset;
-    }
-    let templates = match style {
-        Style::Plain => PLAIN,
-        Style::Sketch => SKETCH,
-        Style::Sunset => SUNSET,
+    // A sketch keeps no colours that could be brought back.
+    let (before, templates) = match style {
+        Style::Plain => (Style::Sunset, PLAIN),
+        Style::Sketch => (source.style, SKETCH),
+        Style::Sunset => (Style::Plain, SUNSET),
     };
+    source.style = before;
     let target = Scene { style, ..source.clone() };
     Some((Change::Style(style), target, rng.pick(templates).to_string()))
 }

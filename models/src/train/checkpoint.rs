@@ -63,6 +63,17 @@ fn difference(now: &Value, then: &Value) -> Option<String> {
 }
 
 impl Checkpoint {
+    /// Weights to begin with, before the first step.
+    pub fn start(basis: Value, weights: BTreeMap<String, HostTensor>) -> Self {
+        let progress = Progress { fingerprint: basis, ..Progress::default() };
+        Self { progress, weights, optimizer: BTreeMap::new() }
+    }
+
+    /// Whether there was a step: otherwise it only says what to [begin](Self::start) with.
+    pub fn is_underway(&self) -> bool {
+        self.progress.step > 0
+    }
+
     /// The newest checkpoint in `dir`, if there is one.
     ///
     /// # Errors

@@ -24,6 +24,8 @@ pub struct TrainConfig {
     /// Stage 0a.
     pub vae: VaeStage,
     /// Stage 0b.
+    pub text: TextStage,
+    /// Stage 0c.
     pub decoder: DecoderStage,
     /// Stage 1.
     pub lm: LmStage,
@@ -125,7 +127,15 @@ pub struct VaeStage {
     pub training: Training,
 }
 
-/// Stage 0b: the text encoder and the denoiser together.
+/// Stage 0b: the text encoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextStage {
+    /// How it is trained.
+    pub training: Training,
+}
+
+/// Stage 0c: the text encoder and the denoiser together.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DecoderStage {
@@ -136,6 +146,9 @@ pub struct DecoderStage {
     /// read off the picture.
     #[serde(default)]
     pub min_snr_gamma: Option<f64>,
+    /// Draws of timestep and noise for each picture, since a denoiser costs less than what is before it.
+    #[serde(default = "one")]
+    pub draws: usize,
     /// How it is trained.
     pub training: Training,
 }
@@ -178,6 +191,9 @@ pub struct InstructStage {
     /// As in [`DecoderStage`].
     #[serde(default)]
     pub min_snr_gamma: Option<f64>,
+    /// As in [`DecoderStage`].
+    #[serde(default = "one")]
+    pub draws: usize,
     /// Beginnings of the names that are trained.
     pub trained: Vec<String>,
     /// How it is trained.
@@ -197,6 +213,7 @@ impl TrainConfig {
     pub fn training(&self, stage: Stage) -> &Training {
         match stage {
             Stage::Vae => &self.vae.training,
+            Stage::Text => &self.text.training,
             Stage::Decoder => &self.decoder.training,
             Stage::Lm => &self.lm.training,
             Stage::Align => &self.align.training,
@@ -209,6 +226,7 @@ impl TrainConfig {
     pub fn training_mut(&mut self, stage: Stage) -> &mut Training {
         match stage {
             Stage::Vae => &mut self.vae.training,
+            Stage::Text => &mut self.text.training,
             Stage::Decoder => &mut self.decoder.training,
             Stage::Lm => &mut self.lm.training,
             Stage::Align => &mut self.align.training,

@@ -1,18 +1,21 @@
-//! From a run to a bundle.
+//! From a run to a bundle, and back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::Context as _;
 use kosmosg::bundle::{self, Defaults, FORMAT, Family, Folder, Manifest, PartFile, Tensors};
+use kosmosg::config::VaeConfig;
 use kosmosg::engine::burn::{Burn, BurnDevice};
 use kosmosg::pipeline::Pipeline;
 use kosmosg::sampler::SamplerKind;
-use kosmosg::weights::DType;
+use kosmosg::weights::{DType, gguf};
 
+use super::checkpoint::{Checkpoint, Progress, write_whole};
 use super::config::{Networks, TrainConfig};
-use super::stages::{Autoencoder, Shared, vae_config};
-use super::{Stage, TrainOptions, preview, result, result_path, vocabulary};
+use super::run::Job;
+use super::stages::{Autoencoder, Shared, VAE_CONFIG, vae_config};
+use super::{Stage, TrainOptions, WEIGHTS, preview, result, result_path, vocabulary};
 
 /// Writes what a run resulted in as a bundle into the folder `out`, and returns its manifest. Of each part it takes the
 /// latest: before stage 3 the bundle is that of stage 2.
@@ -55,6 +58,45 @@ pub fn export(run: &Path, config: &TrainConfig, out: &Path) -> anyhow::Result<Ma
     Ok(manifest)
 }
 
+/// Makes a run of a bundle: every stage has the weights that the bundle has of it, and training it goes on from them, with a
+/// new optimizer. AlignerNet's N is in no bundle and starts anew.
+///
+/// # Errors
+/// The bundle is damaged or of other networks than the configuration's, or the run has such stages already.
+pub fn import(bundle: &Path, config: &TrainConfig, run: &Path) -> anyhow::Result<()> {
+    let folder = Folder::open(bundle)?;
+    let manifest = folder.manifest();
+    let bundle::Networks { kosmosg, unet, vae, text } = manifest.networks.clone();
+    let text = text.with_context(|| format!("{} has no text encoder", bundle.display()))?;
+    let unscaled = VaeConfig { scaling_factor: config.networks.vae.scaling_factor, ..vae.clone() };
+    if (Networks { kosmosg, text, unet, vae: unscaled }) != config.networks {
+        anyhow::bail!("{} is of other networks than the configuration's", bundle.display());
+    }
+    if (&manifest.scheduler, manifest.picture_size) != (&config.scheduler(), config.picture_size) {
+        anyhow::bail!("{} has another noise schedule or picture size than the configuration", bundle.display());
+    }
+    let shared = Shared::new(&TrainOptions { config: config.clone(), run: run.to_owned(), device: BurnDevice::cpu() })?;
+    for stage in [Stage::Vae, Stage::Text, Stage::Decoder, Stage::Lm, Stage::Align, Stage::Instruct] {
+        let Job { dir, basis, .. } = shared.job(stage)?;
+        if Progress::newest(&dir)?.is_some() {
+            anyhow::bail!("{} holds a stage already; name another run", dir.display());
+        }
+        let mut weights = BTreeMap::new();
+        for (part, _, beginnings) in PARTS.iter().filter(|(_, stages, _)| stages.contains(&stage)) {
+            let cut_off = if beginnings[0].ends_with('.') { beginnings[0] } else { "" };
+            for (name, tensor) in folder.part(part)? {
+                weights.insert(format!("{cut_off}{name}"), tensor.to_dtype(DType::F32)?);
+            }
+        }
+        write_whole(&dir.join(WEIGHTS), &gguf::write(&weights))?;
+        if stage == Stage::Vae {
+            write_whole(&dir.join(VAE_CONFIG), &serde_json::to_vec_pretty(&vae)?)?;
+        }
+        Checkpoint::start(basis, weights).write(&dir)?;
+    }
+    Ok(())
+}
+
 const ORIGIN: &str = "Trained from nothing by `kosmosg train` on pictures that it draws itself: the world of sprites.";
 
 /// A part, the stages that made it (later ones first), and the beginnings of its names; those that end in a dot are cut off.
@@ -67,7 +109,7 @@ const PARTS: [Part; 6] = [
     ("aligner", &[Stage::Instruct, Stage::Align], &["aligner.encoder"]),
     ("unet", &[Stage::Decoder], &["unet."]),
     ("vae", &[Stage::Vae], &["vae."]),
-    ("text", &[Stage::Decoder], &["text."]),
+    ("text", &[Stage::Decoder, Stage::Text], &["text."]),
 ];
 
 /// The first of some stages that is trained; the last if none is.

@@ -50,8 +50,16 @@ impl Noise {
         self.weights.push(gamma.map_or(1.0, |gamma| factor.min(gamma) / factor) as f32);
     }
 
-    /// The network's input, and what it should say to it, each `[B, C, H, W]`.
+    /// How often `batch` things have to follow one another to be as many as the rows.
+    pub fn draws(&self, batch: usize) -> usize {
+        self.timesteps.len() / batch
+    }
+
+    /// The network's input, and what it should say to it, each `[B, C, H, W]`. Fewer latents than rows are taken again and
+    /// again.
     pub fn apply(&self, latents: Tensor<Burn, 4>) -> (Tensor<Burn, 4>, Tensor<Burn, 4>) {
+        let draws = self.draws(latents.shape()[0]);
+        let latents = latents.repeat_batch(draws);
         let (shape, device) = (latents.shape(), latents.device());
         let noise = Tensor::from_host(self.values.clone(), shape, &device);
         let mix = |rows: &[Mixture]| {

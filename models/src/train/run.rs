@@ -183,18 +183,20 @@ impl Trainer {
         }
         let checkpoint = Checkpoint::newest(dir)?;
         if let Some(checkpoint) = &checkpoint {
-            if let Some(what) = checkpoint.progress.difference(&fingerprint) {
+            if checkpoint.is_underway()
+                && let Some(what) = checkpoint.progress.difference(&fingerprint)
+            {
                 anyhow::bail!(
                     "stage {name} began with another `{what}`: put that back, or remove {} to begin again",
                     dir.display()
                 );
             }
-            tensors.extend(checkpoint.weights.clone());
+            tensors.extend(checkpoint.weights.clone().into_iter().filter(|(name, _)| task.trains(name)));
         }
         let parameters = Parameters::new(&tensors, device, |name| task.trains(name));
         let mut optimizer = AdamW::new(training, &parameters, |name| task.trains(name));
         let mut progress = Progress { fingerprint, ..Progress::default() };
-        if let Some(checkpoint) = checkpoint {
+        if let Some(checkpoint) = checkpoint.filter(Checkpoint::is_underway) {
             optimizer
                 .restore(checkpoint.progress.updates, &checkpoint.optimizer, device)
                 .with_context(|| format!("the checkpoint in {} does not fit", dir.display()))?;

@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn the_world_says_what_models_were_trained_on() {
-        assert_eq!(world(), "0ad4ee279a2c0b40060ef1a79d5d5dc3ef4c40a6dd3ab551a6df7b539ae99208");
+        assert_eq!(world(), "b0184ff84aef5654d6518d28abc9dfcf22e52e019abeba90eca0a75b23dedf66");
     }
 
     #[test]

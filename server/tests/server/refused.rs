@@ -147,6 +147,8 @@ async fn prompts_and_pictures_that_do_not_fit() {
             "picture number 2: the PNG picture is damaged: it is cut off",
         ),
         (text, vec![picture.clone(), PictureFile(vec![])], &settings, "picture number 2: the picture file is empty"),
+        (text, vec![claims(60_000), picture.clone()], &settings, "60000 x 60000, and at most 32000000 pixels"),
+        (text, vec![picture.clone(), claims(2000)], &settings, "picture number 2: the PNG picture is damaged"),
         (
             text,
             vec![PictureFile(b"GIF89a".to_vec()), picture.clone()],
@@ -175,6 +177,15 @@ async fn prompts_and_pictures_that_do_not_fit() {
     let request = JobRequest::Generate { bundle, prompt, pictures, negative: long, settings };
     refused(&server, &request, "41 tokens").await;
     assert_still_works(&server).await;
+}
+
+/// A PNG file that says it is a square of that side, and ends.
+fn claims(side: u32) -> PictureFile {
+    let mut bytes = Vec::new();
+    let mut writer = png::Encoder::new(&mut bytes, side, side).write_header().unwrap();
+    writer.write_chunk(png::chunk::IDAT, &[0x78, 0x9c, 1, 1, 0, 0xfe, 0xff, 0]).unwrap();
+    drop(writer);
+    PictureFile(bytes)
 }
 
 #[tokio::test]

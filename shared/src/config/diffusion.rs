@@ -93,6 +93,17 @@ impl UNetConfig {
         Ok(())
     }
 
+    /// Whether a ControlNet of these sizes adds to such a U-Net.
+    pub fn takes_controlnet(&self, controlnet: &Self) -> bool {
+        let levels = |config: &Self| -> Vec<_> {
+            let layers = (0..config.block_out_channels.len()).map(|level| config.layers_per_block.at(level));
+            config.block_out_channels.iter().copied().zip(layers).collect()
+        };
+        levels(self) == levels(controlnet)
+            && self.in_channels == controlnet.in_channels
+            && self.cross_attention_dim == controlnet.cross_attention_dim
+    }
+
     fn validate_encoder(&self) -> Result<(), ConfigError> {
         validate_levels(&self.block_out_channels, self.norm_num_groups)?;
         let levels = self.block_out_channels.len();

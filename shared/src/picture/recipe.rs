@@ -36,6 +36,9 @@ pub struct Recipe {
     pub height: u32,
     /// Name of the bundle.
     pub model: String,
+    /// What changed the model: its LoRAs, its ControlNet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adapters: Vec<String>,
     /// What computed it, such as `burn on WebGPU`; the pictures of two engines differ in last bits.
     #[serde(default)]
     pub engine: String,
@@ -67,8 +70,21 @@ impl Recipe {
         engine: &str,
     ) -> Self {
         let &DenoiseSettings { sampler, steps, guidance, seed, picture, .. } = settings;
-        let (model, engine, version) = (model.to_owned(), engine.to_owned(), version());
-        Self { prompt, negative, seed, picture, sampler, steps, guidance, width, height, model, engine, version }
+        Self {
+            prompt,
+            negative,
+            seed,
+            picture,
+            sampler,
+            steps,
+            guidance,
+            width,
+            height,
+            model: model.to_owned(),
+            adapters: Vec::new(),
+            engine: engine.to_owned(),
+            version: version(),
+        }
     }
 
     /// The recipe inside a PNG file, none where the file has none of ours.
@@ -90,8 +106,12 @@ impl Recipe {
             "" => String::new(),
             negative => format!("\nNegative prompt: {negative}"),
         };
+        let position = if self.picture > 0 { format!(", Batch pos: {}", self.picture) } else { String::new() };
+        let adapters =
+            self.adapters.iter().map(|adapter| format!(", Adapter: {}", quoted(adapter))).collect::<String>();
         format!(
-            "{}{negative}\nSteps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {}x{}, Model: {}, Version: kosmosg {}",
+            "{}{negative}\nSteps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {}x{}, Model: {}{adapters}{position}, \
+             Version: kosmosg {}",
             self.prompt.to_text(),
             self.steps,
             sampler_label(self.sampler),
@@ -165,6 +185,7 @@ mod tests {
             width: 512,
             height: 256,
             model: "kosmos-g".into(),
+            adapters: vec!["lora wool.safetensors × 0.5".into()],
             engine: "burn on CPU".into(),
             version: "0.1.0".into(),
         }
@@ -185,13 +206,22 @@ mod tests {
     #[test]
     fn parameters_read_as_people_know_them() {
         let expected = "a <i> on the beach\nNegative prompt: blurry, dark\nSteps: 20, Sampler: DPM++ 2M Karras, \
-            CFG scale: 6.5, Seed: 18446744073709551615, Size: 512x256, Model: kosmos-g, Version: kosmosg 0.1.0";
+            CFG scale: 6.5, Seed: 18446744073709551615, Size: 512x256, Model: kosmos-g, \
+            Adapter: lora wool.safetensors × 0.5, Batch pos: 2, Version: kosmosg 0.1.0";
         assert_eq!(recipe().parameters(), expected);
         let png = picture().to_png(Some(&recipe()));
-        let text = [&b"tEXtparameters\0"[..], expected.as_bytes()].concat();
+        let latin1: Vec<u8> = expected.chars().map(|c| c as u8).collect();
+        let text = [&b"tEXtparameters\0"[..], &latin1].concat();
         assert!(png.windows(text.len()).any(|window| window == text));
 
-        let recipe = Recipe { negative: String::new(), guidance: 6.0, model: "a, b".into(), ..recipe() };
+        let recipe = Recipe {
+            negative: String::new(),
+            guidance: 6.0,
+            model: "a, b".into(),
+            adapters: vec![],
+            picture: 0,
+            ..recipe()
+        };
         let parameters = recipe.parameters();
         assert!(!parameters.contains("Negative") && parameters.contains("CFG scale: 6, "), "{parameters}");
         assert!(parameters.contains("Model: \"a, b\", Version"), "{parameters}");

@@ -103,15 +103,17 @@ impl<E: Engine> UNetEncoder<E> {
     }
 }
 
-/// Sines and cosines of each timestep, `[B, dim]`, always computed in f64: a timestep of 999 has no exact f16.
+/// Sines and cosines of each timestep, `[B, dim]`, in f32 whatever the weights are: a timestep of 999 has no exact f16. Each
+/// step rounds as diffusers' does, since an angle of 999 feels the last bit of its frequency.
 fn sinusoids(timesteps: &[f32], dim: usize, config: &UNetConfig) -> Vec<f32> {
     let half = dim / 2;
-    let frequency = |i: usize| libm::exp(-libm::log(10_000.0) * i as f64 / (half as f64 - config.freq_shift));
+    let span = (half as f64 - config.freq_shift) as f32;
+    let frequency = |i: usize| libm::expf(-libm::log(10_000.0) as f32 * i as f32 / span);
     let mut embedding = Vec::with_capacity(timesteps.len() * dim);
     for &timestep in timesteps {
-        let angle = |i| f64::from(timestep) * frequency(i);
-        let sines = (0..half).map(|i| libm::sin(angle(i)) as f32);
-        let cosines = (0..half).map(|i| libm::cos(angle(i)) as f32);
+        let angle = |i| timestep * frequency(i);
+        let sines = (0..half).map(|i| libm::sinf(angle(i)));
+        let cosines = (0..half).map(|i| libm::cosf(angle(i)));
         if config.flip_sin_to_cos {
             embedding.extend(cosines.chain(sines));
         } else {

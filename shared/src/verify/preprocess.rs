@@ -30,6 +30,9 @@ pub fn preprocess(files: &Files) -> Result<Cases, VerifyError> {
         let values = [("encoder", picture.pixels_for_encoder(*size)), ("decoder", picture.pixels_for_vae(*size))];
         for (target, pixels) in values {
             let tensor = format!("{stem}.{target}");
+            if !cases.has(&tensor) {
+                continue;
+            }
             let (_, shape) = cases.numbers(&tensor)?;
             let side = *size as usize;
             // The fixture may have a batch dimension of one.

@@ -27,6 +27,9 @@ const WIDE_TIMESTEP: f32 = 500.0;
 #[derive(Deserialize)]
 struct Runs {
     guidance: f64,
+    /// Numbers of steps in the order of the runs.
+    #[serde(default)]
+    steps: Vec<usize>,
     /// Timesteps by `SAMPLER.STEPS`.
     timesteps: BTreeMap<String, Vec<f64>>,
 }
@@ -47,8 +50,7 @@ pub async fn stable_diffusion<E: Engine>(
     config.validate().map_err(in_config("unet/config.json"))?;
     let weights = tensors(files, "unet/diffusion_pytorch_model.safetensors")?;
     let unet: UNet<E> = load(&weights, device, |weights| UNet::new(weights, &config))?;
-    let (timesteps, _) = cases.integers("unet.timesteps")?;
-    let timesteps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
+    let timesteps = cases.timesteps("unet.timesteps")?;
     let batch = Some(timesteps.len());
     let condition: Tensor<E, 3> =
         cases.tensor("unet.condition", [batch, None, Some(config.cross_attention_dim)], device)?;
@@ -75,22 +77,19 @@ pub async fn stable_diffusion<E: Engine>(
                 .await?;
         }
     }
-    let vae: VaeConfig = json(files, "vae/config.json")?;
-    vae.validate().map_err(in_config("vae/config.json"))?;
-    let weights = tensors(files, "vae/diffusion_pytorch_model.safetensors")?;
-    let vae_decoder = autoencoder::<E>(&mut cases, &vae, &weights, device, tolerance).await?;
-    if runs {
-        if [config.in_channels, config.out_channels] != [vae.latent_channels; 2] {
-            return Err(unusable(
-                "unet/config.json",
-                "in_channels and out_channels are not vae/config.json's latent_channels",
-            ));
+    let vae_decoder = match files.contains_key("vae/config.json") {
+        true => Some(autoencoder::<E>(&mut cases, files, device, tolerance).await?),
+        false => None,
+    };
+    if !runs {
+        cases.leave("sample.");
+    } else if cases.has("sample.noise") {
+        if config.in_channels != config.out_channels {
+            return Err(unusable("unet/config.json", "in_channels are not out_channels, as sampling wants them"));
         }
         let denoiser = Denoiser::from_unet(unet, device);
-        let shapes = RunShapes { channels: vae.latent_channels, width: config.cross_attention_dim };
-        sampling_runs(&mut cases, files, &denoiser, &vae_decoder, shapes, device).await?;
-    } else {
-        cases.leave("sample.");
+        let shapes = RunShapes { channels: config.in_channels, width: config.cross_attention_dim };
+        sampling_runs(&mut cases, files, &denoiser, vae_decoder.as_ref(), shapes, device).await?;
     }
     Ok(cases)
 }
@@ -108,11 +107,7 @@ async fn controlnet<E: Engine>(
     const FILE: &str = "controlnet/config.json";
     let config: UNetConfig = json(files, FILE)?;
     config.validate_controlnet().map_err(in_config(FILE))?;
-    let sizes = |config: &UNetConfig| {
-        let UNetConfig { block_out_channels, layers_per_block, in_channels, cross_attention_dim, .. } = config.clone();
-        (block_out_channels, layers_per_block, in_channels, cross_attention_dim)
-    };
-    if sizes(&config) != sizes(unet) {
+    if !unet.takes_controlnet(&config) {
         return Err(unusable(FILE, "its sizes are not those of unet/config.json"));
     }
     let weights = tensors(files, "controlnet/diffusion_pytorch_model.safetensors")?;
@@ -161,29 +156,36 @@ async fn with_lora<E: Engine>(
 
 async fn autoencoder<E: Engine>(
     cases: &mut Cases,
-    config: &VaeConfig,
-    weights: &Tensors,
+    files: &Files,
     device: &E::Device,
     tolerance: f64,
 ) -> Result<VaeDecoder<E>, VerifyError> {
+    let config: VaeConfig = json(files, "vae/config.json")?;
+    config.validate().map_err(in_config("vae/config.json"))?;
+    let weights = tensors(files, "vae/diffusion_pytorch_model.safetensors")?;
     let of_decoder = |name: &str| name.starts_with("decoder.") || name.starts_with("post_quant_conv.");
-    let encoder: VaeEncoder<E> = load_except(weights, device, of_decoder, |weights| VaeEncoder::new(weights, config))?;
+    let encoder: VaeEncoder<E> =
+        load_except(&weights, device, of_decoder, |weights| VaeEncoder::new(weights, &config))?;
     let decoder: VaeDecoder<E> =
-        load_except(weights, device, |name| !of_decoder(name), |weights| VaeDecoder::new(weights, config))?;
-    let picture: Tensor<E, 4> = cases.tensor("vae.image", [None, Some(3), None, None], device)?;
-    let [_, _, height, width] = picture.shape();
-    if !height.is_multiple_of(config.downscale()) || !width.is_multiple_of(config.downscale()) {
-        let detail = format!("{height} × {width} pixels, expected multiples of {}", config.downscale());
-        return Err(malformed("vae.image", detail));
+        load_except(&weights, device, |name| !of_decoder(name), |weights| VaeDecoder::new(weights, &config))?;
+    if cases.has("vae.image") {
+        let picture: Tensor<E, 4> = cases.tensor("vae.image", [None, Some(3), None, None], device)?;
+        let [_, _, height, width] = picture.shape();
+        if !height.is_multiple_of(config.downscale()) || !width.is_multiple_of(config.downscale()) {
+            let detail = format!("{height} × {width} pixels, expected multiples of {}", config.downscale());
+            return Err(malformed("vae.image", detail));
+        }
+        let distribution = encoder.forward(picture);
+        cases.compare("vae.mean", &distribution.mean, tolerance).await?;
+        cases.compare("vae.logvar", &distribution.logvar, tolerance).await?;
     }
-    let distribution = encoder.forward(picture);
-    cases.compare("vae.mean", &distribution.mean, tolerance).await?;
-    cases.compare("vae.logvar", &distribution.logvar, tolerance).await?;
-    let latents: Tensor<E, 4> =
-        cases.tensor("vae.latents", [None, Some(config.latent_channels), None, None], device)?;
-    // The fixture decodes bare latents; the network takes them scaled.
-    let decoded = decoder.forward(latents.affine(config.scaling_factor as f32, 0.0));
-    cases.compare("vae.decoded", &decoded, tolerance).await?;
+    if cases.has("vae.latents") {
+        let shape = [None, Some(config.latent_channels), None, None];
+        let latents: Tensor<E, 4> = cases.tensor("vae.latents", shape, device)?;
+        // The fixture decodes bare latents; the network takes them scaled.
+        let decoded = decoder.forward(latents.affine(config.scaling_factor as f32, 0.0));
+        cases.compare("vae.decoded", &decoded, tolerance).await?;
+    }
     Ok(decoder)
 }
 
@@ -200,7 +202,7 @@ async fn sampling_runs<E: Engine>(
     cases: &mut Cases,
     files: &Files,
     denoiser: &Denoiser<E>,
-    vae_decoder: &VaeDecoder<E>,
+    vae_decoder: Option<&VaeDecoder<E>>,
     shapes: RunShapes,
     device: &E::Device,
 ) -> Result<(), VerifyError> {
@@ -210,14 +212,13 @@ async fn sampling_runs<E: Engine>(
     let schedule = NoiseSchedule::from_config(&scheduler).map_err(|error| unusable(error.to_string()))?;
     let (noise, shape) = cases.numbers("sample.noise")?;
     let channels = shapes.channels;
-    let &[1, found, height, width] = shape.as_slice() else {
-        return Err(malformed("sample.noise", format!("shape {shape:?}, expected [1, {channels}, any, any]")));
+    let (height, width) = match shape.as_slice() {
+        &[batch, found, height, width] if batch > 0 && found == channels => (height, width),
+        _ => return Err(malformed("sample.noise", format!("shape {shape:?}, expected [any, {channels}, any, any]"))),
     };
-    if found != channels {
-        return Err(malformed("sample.noise", format!("{found} channels, expected {channels}")));
-    }
-    let condition = run_condition(cases, shapes)?;
-    let condition = denoiser.prepare(&condition);
+    let conditions: Vec<_> = run_conditions(cases, shapes, shape[0])?.iter().map(|one| denoiser.prepare(one)).collect();
+    let last_steps =
+        runs.steps.iter().rev().copied().find(|steps| runs.timesteps.contains_key(&format!("dpmpp_2m.{steps}")));
     let mut last_dpmpp = None;
     for (name, timesteps) in &runs.timesteps {
         let bad_name = || unusable(format!("`{name}` is not SAMPLER.STEPS"));
@@ -227,26 +228,32 @@ async fn sampling_runs<E: Engine>(
         let settings =
             DenoiseSettings { sampler, steps, guidance: runs.guidance, seed: 0, picture: 0, channels, height, width };
         let run_failed = |error: DenoiseError| unusable(format!("{name}: {error}"));
-        let mut state = DenoiseState::from_noise(settings, &schedule, &noise).map_err(run_failed)?;
-        let mut taken = Vec::new();
-        while !state.is_done() {
-            taken.push(state.timestep());
-            denoiser.step(&mut state, &condition).await.map_err(|error| match error {
-                StepError::Engine(error) => VerifyError::Engine(error),
-                StepError::Denoise(error) => run_failed(error),
-            })?;
+        let (mut taken, mut latents) = (Vec::new(), Vec::new());
+        for (noise, condition) in noise.chunks_exact(channels * height * width).zip(&conditions) {
+            let mut state = DenoiseState::from_noise(settings.clone(), &schedule, noise).map_err(run_failed)?;
+            taken.clear();
+            while !state.is_done() {
+                taken.push(state.timestep());
+                denoiser.step(&mut state, condition).await.map_err(|error| match error {
+                    StepError::Engine(error) => VerifyError::Engine(error),
+                    StepError::Denoise(error) => run_failed(error),
+                })?;
+            }
+            latents.extend_from_slice(state.latents());
         }
         let expected: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
         let error =
             if taken.len() == expected.len() { super::relative_error(&taken, &expected) } else { f64::INFINITY };
         cases.rows.push(Row { tensor: format!("timesteps.{name}"), error, tolerance: 1e-6 });
-        cases.compare_numbers(&format!("sample.{name}"), state.latents(), &shape, RUN)?;
-        if sampler == SamplerKind::DpmppTwoM && last_dpmpp.as_ref().is_none_or(|&(most, _)| steps > most) {
-            last_dpmpp = Some((steps, state.latents().to_vec()));
+        cases.compare_numbers(&format!("sample.{name}"), &latents, &shape, RUN)?;
+        let is_last =
+            last_steps.map_or(last_dpmpp.as_ref().is_none_or(|&(most, _)| steps > most), |last| steps == last);
+        if sampler == SamplerKind::DpmppTwoM && is_last {
+            last_dpmpp = Some((steps, latents));
         }
     }
-    if let Some((_, latents)) = last_dpmpp.filter(|_| cases.has("sample.image")) {
-        let latents = Tensor::from_host(latents, [1, channels, height, width], device);
+    if let (Some((_, latents)), Some(vae_decoder)) = (last_dpmpp.filter(|_| cases.has("sample.image")), vae_decoder) {
+        let latents = Tensor::from_host(latents, [shape[0], channels, height, width], device);
         let picture = vae_decoder.forward(latents).affine(0.5, 0.5);
         let pixels: Vec<f32> = picture.to_host().await?.iter().map(|x| x.clamp(0.0, 1.0)).collect();
         cases.compare_numbers("sample.image", &pixels, &picture.shape(), RUN)?;
@@ -254,16 +261,20 @@ async fn sampling_runs<E: Engine>(
     Ok(())
 }
 
-fn run_condition(cases: &Cases, shapes: RunShapes) -> Result<Condition, VerifyError> {
-    let (cond, shape) = cases.numbers("sample.condition")?;
-    let (uncond, negative) = cases.numbers("sample.uncondition")?;
-    match shape.as_slice() {
-        &[1, tokens, width] if tokens > 0 && width == shapes.width && negative == shape => {
-            Ok(Condition { tokens, width, cond, uncond })
-        }
-        _ => {
-            let detail = format!("shape {shape:?} and {negative:?}, expected [1, any, {}] of both", shapes.width);
-            Err(malformed("sample.condition", detail))
-        }
+/// The condition of each of `batch` rows; one may be for all of them.
+fn run_conditions(cases: &Cases, shapes: RunShapes, batch: usize) -> Result<Vec<Condition>, VerifyError> {
+    let ((cond, shape), (uncond, negative)) =
+        (cases.numbers("sample.condition")?, cases.numbers("sample.uncondition")?);
+    let fits = |shape: &[usize]| matches!(shape, &[n, tokens, width] if (n == 1 || n == batch) && tokens > 0 && width == shapes.width);
+    if !fits(&shape) || !fits(&negative) || shape[1] != negative[1] {
+        let detail =
+            format!("shape {shape:?} and {negative:?}, expected [1 or {batch}, any, {}] of both", shapes.width);
+        return Err(malformed("sample.condition", detail));
     }
+    let (tokens, width) = (shape[1], shapes.width);
+    let row = |numbers: &[f32], i: usize| {
+        let rows = numbers.len() / (tokens * width);
+        numbers[(i % rows) * tokens * width..][..tokens * width].to_vec()
+    };
+    Ok((0..batch).map(|i| Condition { tokens, width, cond: row(&cond, i), uncond: row(&uncond, i) }).collect())
 }

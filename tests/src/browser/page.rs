@@ -7,17 +7,13 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use kosmosg::bundle::Folder;
-use kosmosg::engine::burn::{Burn, BurnDevice};
 use kosmosg::noise::Rng;
 use kosmosg::picture::Picture;
-use kosmosg::pipeline::{Pipeline, Request};
-use kosmosg::prompt::PromptDocument;
-use kosmosg::protocol::GenerateSettings;
 use kosmosg_models::sprites::{Creature, Split, portrait};
 use serde_json::{Value, json};
 use thirtyfour::prelude::*;
 
+use super::dist;
 use super::server::free_port;
 
 const CREATURE: u64 = 5;
@@ -37,6 +33,11 @@ pub enum Where {
 }
 
 impl Where {
+    /// Its name in the page's address.
+    pub fn name(self) -> &'static str {
+        self.id().trim_start_matches("where-")
+    }
+
     /// The choice's element.
     fn id(self) -> &'static str {
         match self {
@@ -213,6 +214,11 @@ impl Page {
     pub async fn generate(&self, patience: Duration) -> Picture {
         self.start().await;
         self.wait_for_state("done", patience).await;
+        self.picture().await
+    }
+
+    /// The picture that the page shows.
+    pub async fn picture(&self) -> Picture {
         let fetch = "
             const done = arguments[arguments.length - 1];
             const picture = await fetch(document.querySelector('#picture').src);
@@ -222,6 +228,84 @@ impl Page {
         let bytes = self.driver.execute_async(script, vec![]).await.unwrap();
         let bytes: Vec<u8> = serde_json::from_value(bytes.json().clone()).unwrap();
         Picture::decode(&bytes).unwrap()
+    }
+
+    /// Clicks what a selector finds first.
+    pub async fn click(&self, css: &str) {
+        self.script("document.querySelector(arguments[0]).click()", vec![json!(css)]).await;
+    }
+
+    /// Presses keys in an element, one after the other.
+    pub async fn press(&self, css: &str, keys: &[Key]) {
+        let keys: String = keys.iter().map(Key::value).collect();
+        self.driver.find(By::Css(css)).await.unwrap().send_keys(keys).await.unwrap();
+    }
+
+    /// Takes the last change back, with the keyboard.
+    pub async fn undo(&self, css: &str) {
+        self.driver.find(By::Css(css)).await.unwrap().send_keys(Key::Control + "z").await.unwrap();
+    }
+
+    /// Drags the sentence's first picture behind its last letter.
+    pub async fn drag_first_picture_to_end(&self) {
+        let drag = "
+            const prompt = document.querySelector('#prompt');
+            const range = document.createRange();
+            range.selectNodeContents(prompt);
+            range.collapse(false);
+            const box = range.getBoundingClientRect();
+            const at = { bubbles: true, cancelable: true, dataTransfer: new DataTransfer(),
+                clientX: box.right, clientY: box.top + box.height / 2 };
+            const chip = prompt.querySelector('.chip');
+            chip.dispatchEvent(new DragEvent('dragstart', at));
+            prompt.dispatchEvent(new DragEvent('dragover', at));
+            prompt.dispatchEvent(new DragEvent('drop', at));
+            chip.dispatchEvent(new DragEvent('dragend', at));";
+        self.script(drag, vec![]).await;
+    }
+
+    /// Chooses a file of these bytes in the file dialog.
+    pub async fn pick(&self, bytes: &[u8], name: &str) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(name);
+        std::fs::write(&file, bytes).unwrap();
+        // What is hidden takes no keys.
+        self.script("document.querySelector('#files').hidden = false", vec![]).await;
+        let field = self.driver.find(By::Css("#files")).await.unwrap();
+        field.send_keys(file.to_str().unwrap()).await.unwrap();
+        // The page reads the file when it comes to it.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+
+    /// Waits until the sentence has so many pictures.
+    pub async fn wait_for_pictures(&self, count: usize) {
+        let chips = "return document.querySelectorAll('#prompt .chip').length";
+        self.wait_until(&format!("{count} pictures"), || async { self.script(chips, vec![]).await == json!(count) })
+            .await;
+    }
+
+    /// Waits until an element says something.
+    pub async fn wait_for_text(&self, css: &str, text: &str) {
+        self.wait_until(text, || async { self.text(css).await.contains(text) }).await;
+    }
+
+    /// Waits until a picture to come is shown while it is being made.
+    pub async fn wait_for_preview(&self, patience: Duration) {
+        let shown = "const picture = document.querySelector('#picture');
+            return !picture.hidden && picture.src.startsWith('blob:') && picture.hasAttribute('data-preview')";
+        let begin = Instant::now();
+        while self.script(shown, vec![]).await != json!(true) {
+            assert!(begin.elapsed() < patience, "a preview within {patience:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn wait_until<F: Future<Output = bool>>(&self, what: &str, is_so: impl Fn() -> F) {
+        let begin = Instant::now();
+        while !is_so().await {
+            assert!(begin.elapsed() < Duration::from_secs(20), "{what}; the page says {}", self.said().await);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Waits until that many steps are done.
@@ -339,15 +423,17 @@ impl Drop for Page {
 
 /// What the command line makes of the same sentence.
 pub fn expected(seed: u64, steps: usize) -> Picture {
-    let folder = Folder::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tiny")).unwrap();
-    let pipeline = Pipeline::<Burn>::load(&folder, &BurnDevice::cpu()).unwrap();
-    let request = Request {
-        prompt: PromptDocument::from_text("a <i> on the beach", 1).unwrap(),
-        pictures: vec![creature()],
-        negative: String::new(),
-        settings: GenerateSettings { seed, sampler: None, steps: Some(steps), guidance: Some(GUIDANCE) },
-    };
-    pollster::block_on(pipeline.generate(&request, 0, |_, _| {})).unwrap()
+    let folder = tempfile::tempdir().unwrap();
+    let (image, output) = (folder.path().join("creature.png"), folder.path().join("out.png"));
+    std::fs::write(&image, creature().to_png(None)).unwrap();
+    let status = Command::new(dist().join(format!("kosmosg{}", std::env::consts::EXE_SUFFIX)))
+        .args(["generate", "--json", "--prompt", "a <i> on the beach", "--seed", &seed.to_string()])
+        .args(["--steps", &steps.to_string(), "--guidance", &GUIDANCE.to_string()])
+        .args([Path::new("--image"), &image, Path::new("--output"), &output])
+        .stdout(Stdio::null())
+        .status();
+    assert!(status.unwrap().success());
+    Picture::decode(&std::fs::read(&output).unwrap()).unwrap()
 }
 
 /// A creature that no model was trained on.

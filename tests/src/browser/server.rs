@@ -46,6 +46,11 @@ impl Server {
         panic!("the server does not listen");
     }
 
+    /// Its process.
+    pub fn process(&self) -> u32 {
+        self.process.id()
+    }
+
     /// The address of a path on it.
     pub fn address(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)

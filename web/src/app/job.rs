@@ -51,14 +51,14 @@ pub struct Job {
     pub remote: Option<String>,
 }
 
-/// That a place could not go on.
+/// That a place did not go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moved {
     /// Which.
     pub from: Place,
     /// After how many steps.
     pub step: usize,
-    /// What it did, if that is known.
+    /// What it did, if it failed and that is known.
     pub why: Option<FailureKind>,
 }
 

@@ -340,6 +340,41 @@ fn wrong_numbers_are_not_gone_on_with() {
 }
 
 #[test]
+fn a_place_chosen_in_the_middle_takes_over() {
+    let mut scene = Scene::ready(Some(health()));
+    scene.happens(Event::Choose(Choice::Cpu));
+    scene.encode();
+    scene.steps(3);
+    let (state, request) = (scene.job().state.clone(), scene.job().request);
+    scene.happens(Event::Choose(Choice::Cpu));
+    assert!(matches!(scene.effects[..], [Effect::Remember(Choice::Cpu)]), "it is there already");
+    scene.happens(Event::Choose(Choice::Server));
+    let is_cancel = |effect: &Effect| matches!(effect, Effect::Send { message, .. } if message.body == Request::Cancel && message.request == request);
+    assert!(scene.effects.iter().any(is_cancel), "{:?}", scene.effects);
+    scene.effects.retain(|effect| matches!(effect, Effect::Post { .. }));
+    assert!(matches!(scene.server_takes(), JobRequest::Denoise { state: sent, .. } if sent == state));
+    assert!(scene.app.moved().unwrap().contains("after step 3"), "{:?}", scene.app.moved());
+
+    // And back: from the last state that the server told.
+    scene.server_says(JobEvent::Step { step: 5, of: 10, seconds: 1.0 });
+    scene.happens(Event::Choose(Choice::Cpu));
+    assert!(scene.effects.iter().any(|effect| matches!(effect, Effect::Delete { id } if id == "x")));
+    assert!(matches!(scene.request(), Request::Denoise { state: sent, .. } if sent == state));
+}
+
+#[test]
+fn a_remembered_server_that_is_not_there_is_not_waited_for() {
+    let mut scene = Scene::new(None);
+    scene.happens(Event::Choose(Choice::Server));
+    scene.happens(Event::Server(None));
+    assert_eq!(scene.app.places().choice, Choice::Auto);
+    assert!(scene.effects.is_empty(), "what the person chose is remembered for when it is back");
+    scene.load();
+    scene.encode();
+    assert!(matches!(scene.request(), Request::Denoise { .. }));
+}
+
+#[test]
 fn a_device_that_is_too_slow_hands_over_to_the_server() {
     let slow = |server, choice| {
         let mut scene = Scene::ready(server);
@@ -468,7 +503,7 @@ fn the_page_says_where_everything_runs_and_why() {
     assert_eq!(lines.len(), 3);
     assert!(lines[1].contains("on the server (candle on cpu): you chose it"), "{lines:?}");
     scene.happens(Event::Server(None));
-    assert!(scene.app.explanation()[0].contains("does not answer"));
+    assert!(scene.app.explanation()[0].contains("on this device"), "{:?}", scene.app.explanation());
     assert_eq!(scene.app.refusal(Choice::Server).as_deref(), Some(texts::NO_SERVER));
 }
 

@@ -151,17 +151,29 @@ impl App {
         if !is_slow || self.places.choice != Choice::Auto || self.places.server.is_none() {
             return;
         }
-        let (request, step, place) = (job.request, job.state.step(), processor.place());
+        let (step, place) = (job.state.step(), processor.place());
         self.places.failures.push(Failure { place, kind: FailureKind::TooSlow });
         if self.place_of(Stage::Denoise) != Ok(Place::Server) {
             // Slow is better than nowhere.
             self.places.failures.pop();
             return;
         }
-        let message = Envelope { request, body: Request::Cancel };
-        self.effects.push(Effect::Send { processor, message, data: Vec::new() });
+        self.hand_over(Moved { from: place, step, why: Some(FailureKind::TooSlow) });
+    }
+
+    /// Brings a running job to where the person has just chosen.
+    pub(super) fn obey(&mut self) {
+        let Some(job) = self.job.as_ref().filter(|_| self.phase == Phase::Running) else { return };
+        let moved = Moved { from: job.doing.place(), step: job.state.step(), why: None };
+        if self.place_of(job.next_stage()).is_ok_and(|place| place != moved.from) {
+            self.hand_over(moved);
+        }
+    }
+
+    fn hand_over(&mut self, moved: Moved) {
+        self.release();
         if let Some(job) = &mut self.job {
-            job.moved = Some(Moved { from: place, step, why: Some(FailureKind::TooSlow) });
+            job.moved = Some(moved);
         }
         self.proceed();
     }

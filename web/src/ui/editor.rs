@@ -20,6 +20,9 @@ use crate::{js, texts};
 
 mod transfer;
 
+/// The code of keys that belong to an input method. Safari says by nothing else that Enter only ends a composition.
+pub const COMPOSING: u32 = 229;
+
 pub use transfer::{Dragged, files_of, insert_files};
 
 /// The editor. See the [module documentation](self).
@@ -96,6 +99,14 @@ impl Editor {
         self.change(draft, caret);
     }
 
+    /// Brings the caret back to where it was last, for typing on.
+    pub fn focus(&self) {
+        // Focusing cannot fail on an element of the page.
+        let _ = self.region.focus();
+        let last = self.last.borrow().clone();
+        self.select(last);
+    }
+
     /// Says why something cannot be put in.
     pub fn refuse(&self, why: &str) {
         (self.events.refused)(why);
@@ -163,7 +174,7 @@ impl Editor {
     }
 
     fn key(&self, event: &KeyboardEvent) {
-        if event.is_composing() {
+        if event.is_composing() || event.key_code() == COMPOSING {
             return;
         }
         let command = event.ctrl_key() || event.meta_key();

@@ -5,7 +5,8 @@ use std::rc::Rc;
 
 use kosmosg::prompt::ImageRef;
 use serde::Deserialize;
-use web_sys::{DragEvent, Event, HtmlElement, HtmlImageElement};
+use wasm_bindgen::JsCast;
+use web_sys::{DragEvent, Event, HtmlElement, HtmlImageElement, PointerEvent};
 
 use super::dom;
 use super::editor::{Dragged, Editor};
@@ -76,7 +77,12 @@ impl Palette {
         entry.append_child(&image(creature, "")).expect("a new element takes children");
 
         let (palette, at) = (self.clone(), editor.clone());
-        dom::on(&entry, "click", move |_: Event| insert(&palette, &at, number));
+        dom::on(&entry, "click", move |event: Event| {
+            // Whoever points with a mouse goes on typing; on a screen that is touched, a keyboard would pop up.
+            let pointer = event.dyn_ref::<PointerEvent>().map(PointerEvent::pointer_type);
+            let caret = if pointer.is_some_and(|kind| kind == "mouse") { Caret::Comes } else { Caret::Stays };
+            insert(&palette, &at, number, caret);
+        });
         let at = editor.clone();
         dom::on(&entry, "dragstart", move |event: DragEvent| {
             at.drag(Some(Dragged::Creature(number)));
@@ -100,12 +106,24 @@ fn image(creature: &Creature, description: &str) -> HtmlImageElement {
     image
 }
 
+/// Whether typing goes on in the sentence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caret {
+    /// It does.
+    Comes,
+    /// The focus is left where it is.
+    Stays,
+}
+
 /// Puts a creature into the sentence, at the caret.
-pub fn insert(palette: &Rc<Palette>, editor: &Rc<Editor>, number: usize) {
+pub fn insert(palette: &Rc<Palette>, editor: &Rc<Editor>, number: usize, caret: Caret) {
     let (palette, editor) = (palette.clone(), editor.clone());
     wasm_bindgen_futures::spawn_local(async move {
         if let Some(image) = palette.picture(number, &editor).await {
             editor.insert(image);
+            if caret == Caret::Comes {
+                editor.focus();
+            }
         }
     });
 }

@@ -68,7 +68,14 @@ impl Model {
         files: &[Vec<u8>],
         negative: &str,
     ) -> Result<Condition, Failure> {
-        let pictures: Vec<_> = files.iter().map(|file| picture(file)).collect::<Result<_, _>>()?;
+        let named = |(number, file): (usize, &Vec<u8>)| {
+            let number = number + 1;
+            picture(file).map_err(|failure| Failure {
+                message: format!("picture number {number}: {}", failure.message),
+                ..failure
+            })
+        };
+        let pictures: Vec<_> = files.iter().enumerate().map(named).collect::<Result<_, _>>()?;
         let condition = self.encoder.encode(prompt, &pictures, negative).await?;
         let wrong = |error: ConditionError| Failure { fault: Fault::WrongNumbers, message: error.to_string() };
         condition.validate(self.manifest.condition_shape()).map_err(wrong)?;

@@ -1,8 +1,9 @@
-//! Stage 0b: the decoder, a denoiser and the text encoder that it follows, trained together from nothing.
+//! Stage 0c: the decoder, a denoiser and the text encoder that it follows.
 //!
 //! Source: *High-Resolution Image Synthesis with Latent Diffusion Models*, arXiv 2112.10752, section 3.3, with
 //! classifier-free guidance, arXiv 2207.12598.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kosmosg::clip_text::ClipText;
@@ -11,19 +12,21 @@ use kosmosg::engine::burn::Burn;
 use kosmosg::noise::Rng;
 use kosmosg::schedule::NoiseSchedule;
 use kosmosg::unet::UNet;
-use kosmosg::weights::{WeightError, Weights};
+use kosmosg::weights::{HostTensor, WeightError, Weights};
 
 use super::{Autoencoder, Shared, sampling};
 use crate::sprites::{self, Scene, Split};
 use crate::train::init::sample_rng;
 use crate::train::noising::Noise;
 use crate::train::run::{Loss, Sheet, Task};
+use crate::train::{Stage, result};
 
 /// See the [module documentation](self).
 pub(in crate::train) struct DecoderTask {
     shared: Shared,
     vae: Autoencoder,
     schedule: Arc<NoiseSchedule>,
+    text: BTreeMap<String, HostTensor>,
 }
 
 /// Pictures, captions and noise.
@@ -34,11 +37,12 @@ pub(in crate::train) struct Batch {
 }
 
 impl DecoderTask {
-    /// The task of a run whose autoencoder is trained.
+    /// The task of a run whose autoencoder and text encoder are trained.
     pub fn new(shared: &Shared) -> anyhow::Result<Self> {
         Ok(Self {
             shared: shared.clone(),
             vae: Autoencoder::new(shared)?,
+            text: result(&shared.run, Stage::Text)?,
             schedule: Arc::new(NoiseSchedule::from_config(&shared.config.scheduler())?),
         })
     }
@@ -48,6 +52,10 @@ impl Task for DecoderTask {
     type Networks = (ClipText<Burn>, UNet<Burn>);
     type Batch = Batch;
 
+    fn known(&self) -> BTreeMap<String, HostTensor> {
+        self.text.clone()
+    }
+
     fn networks(&self, weights: &Weights<'_, Burn>) -> Result<Self::Networks, WeightError> {
         let networks = &self.shared.config.networks;
         let text = ClipText::new(&weights.at("text.text_model"), &networks.text)?;
@@ -56,16 +64,18 @@ impl Task for DecoderTask {
 
     fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Batch + Send> {
         let (shared, schedule, latents) = (self.shared.clone(), self.schedule.clone(), self.vae.latent_len());
-        Box::new(move |rngs| {
+        Box::new(move |mut rngs| {
             let (stage, size) = (&shared.config.decoder, shared.config.picture_size as u32);
             let mut batch = Batch { pixels: Vec::new(), tokens: Vec::new(), noise: Noise::default() };
-            for mut rng in rngs {
-                let scene = Scene::sample(&mut rng, Split::Train);
-                let caption = shared.caption(&scene, &mut rng);
+            for rng in &mut rngs {
+                let scene = Scene::sample(rng, Split::Train);
+                let caption = shared.caption(&scene, rng);
                 let caption = if rng.bool(stage.drop_caption) { "" } else { &caption };
                 batch.pixels.extend(sprites::draw(&scene, size).pixels_for_vae(size));
                 batch.tokens.extend(shared.text_tokens(caption));
-                batch.noise.push(&mut rng, &schedule, latents, stage.min_snr_gamma);
+            }
+            for _ in 0..stage.draws {
+                rngs.iter_mut().for_each(|rng| batch.noise.push(rng, &schedule, latents, stage.min_snr_gamma));
             }
             batch
         })
@@ -74,7 +84,8 @@ impl Task for DecoderTask {
     fn loss(&self, (text, unet): &Self::Networks, batch: Batch) -> Loss {
         let Batch { pixels, tokens, noise } = batch;
         let latents = self.vae.latents(pixels);
-        let condition = text.forward(&tokens, noise.timesteps.len());
+        let pictures = latents.shape()[0];
+        let condition = text.forward(&tokens, pictures).repeat_batch(noise.draws(pictures));
         let (noisy, target) = noise.apply(latents);
         let prediction = unet.forward(noisy, &noise.timesteps, &condition, None);
         let [total, mse] = noise.loss(prediction, target, &self.shared.device);

@@ -80,15 +80,17 @@ impl Task for InstructTask {
 
     fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Batch + Send> {
         let (shared, schedule, latents) = (self.shared.clone(), self.schedule.clone(), self.vae.latent_len());
-        Box::new(move |rngs| {
+        Box::new(move |mut rngs| {
             let (stage, size) = (&shared.config.instruct, shared.config.picture_size as u32);
             let mut batch = Batch { sequences: Sequences::default(), pixels: Vec::new(), noise: Noise::default() };
-            for mut rng in rngs {
-                let (items, target) = sample(&mut rng, &shared);
+            for rng in &mut rngs {
+                let (items, target) = sample(rng, &shared);
                 let is_null = rng.bool(stage.null_condition);
                 batch.sequences.push(&shared, if is_null { Vec::new() } else { items });
                 batch.pixels.extend(target.pixels_for_vae(size));
-                batch.noise.push(&mut rng, &schedule, latents, stage.min_snr_gamma);
+            }
+            for _ in 0..stage.draws {
+                rngs.iter_mut().for_each(|rng| batch.noise.push(rng, &schedule, latents, stage.min_snr_gamma));
             }
             batch
         })
@@ -96,7 +98,7 @@ impl Task for InstructTask {
 
     fn loss(&self, networks: &Self::Networks, batch: Batch) -> Loss {
         let Batch { sequences, pixels, noise } = batch;
-        let condition = self.condition(networks, &sequences);
+        let condition = self.condition(networks, &sequences).repeat_batch(noise.draws(sequences.len()));
         let (noisy, target) = noise.apply(self.vae.latents(pixels));
         let prediction = self.unet.forward(noisy, &noise.timesteps, &condition, None);
         let [total, mse] = noise.loss(prediction, target, &self.shared.device);

@@ -1,11 +1,11 @@
 //! The judge of generated pictures, taught by drawn ones.
 
-use kosmosg::engine::Tensor;
 use kosmosg::engine::burn::Burn;
 use kosmosg::noise::Rng;
 use kosmosg::weights::{WeightError, Weights};
 
 use super::Shared;
+use super::answers::{Answers, cross_entropy};
 use crate::eval::judge::{Judge, PICTURE_SIZE};
 use crate::eval::question::Question;
 use crate::sprites::{self, Scene, Split};
@@ -19,7 +19,7 @@ pub(in crate::train) struct JudgeTask {
 /// Pictures, and the right answers to all questions about each.
 pub(in crate::train) struct Batch {
     pixels: Vec<f32>,
-    answers: Vec<Vec<Option<usize>>>,
+    answers: Answers,
 }
 
 impl JudgeTask {
@@ -39,7 +39,7 @@ impl Task for JudgeTask {
 
     fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Batch + Send> {
         Box::new(|rngs| {
-            let mut batch = Batch { pixels: Vec::new(), answers: Vec::new() };
+            let mut batch = Batch { pixels: Vec::new(), answers: Answers::new() };
             for mut rng in rngs {
                 let mut scene = Scene::sample(&mut rng, Split::Train);
                 if rng.bool(EMPTY) {
@@ -55,28 +55,10 @@ impl Task for JudgeTask {
         })
     }
 
-    /// Cross-entropy, summed over the questions that a picture answers.
     fn loss(&self, judge: &Judge<Burn>, batch: Batch) -> Loss {
         let Batch { pixels, answers } = batch;
-        let count = answers.len();
         let (_, scores) = judge.forward(self.shared.pixels(pixels, PICTURE_SIZE));
-        let width = scores.shape()[1];
-        // −1/B at each right answer.
-        let mut right = vec![0.0; count * width];
-        let (mut logarithms, mut start) = (Vec::new(), 0);
-        for (question, number) in Question::all().zip(0..) {
-            let length = question.answers();
-            logarithms.push(scores.clone().narrow(1, start, length).log_softmax());
-            for (row, answers) in answers.iter().enumerate() {
-                answers[number]
-                    .into_iter()
-                    .for_each(|answer| right[row * width + start + answer] = -1.0 / count as f32);
-            }
-            start += length;
-        }
-        let right = Tensor::from_host(right, [count, width], &scores.device());
-        let total = (Tensor::cat(logarithms, 1) * right).reshape([count * width]).sum(0);
-        Loss { total, parts: Vec::new(), count }
+        Loss { total: cross_entropy(scores, &answers), parts: Vec::new(), count: answers.len() }
     }
 }
 

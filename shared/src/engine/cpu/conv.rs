@@ -184,6 +184,10 @@ impl Conv {
         }
         let n = count * band.pixels;
         buffer.resize(self.taps * n, 0.0);
+        if let Some(small) = self.small(band) {
+            small.columns(x, buffer);
+            return Matrix::new(buffer, [self.taps, n]);
+        }
         self.visit(count, band, |columns, inside, line| {
             let line = &x[line];
             let to = &mut buffer[columns];
@@ -196,6 +200,9 @@ impl Conv {
 
     /// Adds columns to the pixels that [`columns`](Self::columns) takes them from.
     fn add_columns(&self, columns: &[f32], band: Band, x: &mut [f32]) {
+        if let Some(small) = self.small(band) {
+            return small.add_columns(columns, x);
+        }
         let count = x.len() / self.picture();
         wide(
             #[inline(always)]
@@ -214,6 +221,13 @@ impl Conv {
                 });
             },
         );
+    }
+
+    /// This convolution as one of small pictures, if it is one and the band is all of them.
+    fn small(&self, band: Band) -> Option<Small> {
+        let Self { input, height, width, pixels, kernel, stride, padding, .. } = *self;
+        let is_small = (kernel, stride, padding) == (3, 1, 1) && matches!(width, 4 | 8 | 16) && band.pixels == pixels;
+        is_small.then_some(Small { input, height, width })
     }
 
     /// Calls `f` for each tap of each output line: where its columns are, which part of them lies inside the picture, and
@@ -249,6 +263,78 @@ impl Conv {
 }
 
 type Range = std::ops::Range<usize>;
+
+/// Whole pictures with lines of a few vectors, under a 3 × 3 kernel that keeps their size. A call for each line and a look at
+/// its ends would cost more than the line; so each plane gets a border of zeros, and lines are copied by the vector.
+#[derive(Debug, Clone, Copy)]
+struct Small {
+    input: usize,
+    height: usize,
+    width: usize,
+}
+
+impl Small {
+    /// See [`Conv::columns`].
+    fn columns(self, x: &[f32], columns: &mut [f32]) {
+        match self.width {
+            4 => self.columns_of::<4>(x, columns),
+            8 => self.columns_of::<8>(x, columns),
+            _ => self.columns_of::<16>(x, columns),
+        }
+    }
+
+    /// See [`Conv::add_columns`].
+    fn add_columns(self, columns: &[f32], x: &mut [f32]) {
+        wide(
+            #[inline(always)]
+            || match self.width {
+                4 => self.add_columns_of::<4>(columns, x),
+                8 => self.add_columns_of::<8>(columns, x),
+                _ => self.add_columns_of::<16>(columns, x),
+            },
+        );
+    }
+
+    fn columns_of<const WIDTH: usize>(self, x: &[f32], columns: &mut [f32]) {
+        let (plane, mut bordered) = (self.height * WIDTH, vec![0.0; (self.height + 2) * (WIDTH + 2)]);
+        let count = x.len() / (self.input * plane);
+        for (i, x) in x.chunks_exact(plane).enumerate() {
+            let (picture, channel) = (i / self.input, i % self.input);
+            for (line, x) in bordered.chunks_exact_mut(WIDTH + 2).skip(1).zip(x.as_chunks::<WIDTH>().0) {
+                line[1..=WIDTH].copy_from_slice(x);
+            }
+            for tap in 0..9 {
+                let start = tap / 3 * (WIDTH + 2) + tap % 3;
+                let columns = &mut columns[((channel * 9 + tap) * count + picture) * plane..][..plane];
+                let lines = bordered[start..].chunks(WIDTH + 2);
+                for (column, line) in columns.as_chunks_mut::<WIDTH>().0.iter_mut().zip(lines) {
+                    column.copy_from_slice(&line[..WIDTH]);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn add_columns_of<const WIDTH: usize>(self, columns: &[f32], x: &mut [f32]) {
+        let (plane, mut bordered) = (self.height * WIDTH, vec![0.0; (self.height + 2) * (WIDTH + 2)]);
+        let count = x.len() / (self.input * plane);
+        for (i, x) in x.chunks_exact_mut(plane).enumerate() {
+            let (picture, channel) = (i / self.input, i % self.input);
+            bordered.fill(0.0);
+            for tap in 0..9 {
+                let start = tap / 3 * (WIDTH + 2) + tap % 3;
+                let columns = &columns[((channel * 9 + tap) * count + picture) * plane..][..plane];
+                let lines = bordered[start..].chunks_mut(WIDTH + 2);
+                for (column, line) in columns.as_chunks::<WIDTH>().0.iter().zip(lines) {
+                    line[..WIDTH].iter_mut().zip(column).for_each(|(sum, x)| *sum += x);
+                }
+            }
+            for (line, x) in bordered.chunks_exact(WIDTH + 2).skip(1).zip(x.as_chunks_mut::<WIDTH>().0) {
+                x.iter_mut().zip(&line[1..=WIDTH]).for_each(|(x, sum)| *x += sum);
+            }
+        }
+    }
+}
 
 /// A band of pictures `[count, channels, pixels]` as `[channels, count · band]`.
 fn join<'a>(

@@ -16,8 +16,8 @@ use crate::texts;
 /// What is being dragged within the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dragged {
-    /// The unit of the sentence with that number.
-    Unit(usize),
+    /// The units of the sentence from the first number to before the second.
+    Units(usize, usize),
     /// The palette's creature with that number.
     Creature(usize),
 }
@@ -89,8 +89,13 @@ pub fn files_of(list: Option<web_sys::FileList>) -> Vec<File> {
 
 fn start(editor: &Rc<Editor>, event: &DragEvent) {
     let target = event.target().and_then(|target| target.dyn_into::<Node>().ok());
-    let Some(chip) = target.and_then(|node| region::chip_at(&node)) else { return };
-    editor.drag(Some(Dragged::Unit(editor.unit_of(&chip))));
+    let Some(chip) = target.and_then(|node| region::chip_at(&node)) else {
+        // The browser brings the selected words along by itself.
+        let selected = editor.selection().filter(|units| !units.is_empty());
+        return editor.drag(selected.map(|units| Dragged::Units(units.start, units.end)));
+    };
+    let unit = editor.unit_of(&chip);
+    editor.drag(Some(Dragged::Units(unit, unit + 1)));
     if let Some(data) = event.data_transfer() {
         data.set_effect_allowed("move");
         // Without data some browsers do not drag at all.
@@ -103,7 +108,7 @@ fn over(editor: &Rc<Editor>, event: &DragEvent) {
     event.prevent_default();
     let dragged = *editor.dragged.borrow();
     if let Some(data) = event.data_transfer() {
-        data.set_drop_effect(if matches!(dragged, Some(Dragged::Unit(_))) { "move" } else { "copy" });
+        data.set_drop_effect(if matches!(dragged, Some(Dragged::Units(..))) { "move" } else { "copy" });
     }
     put_caret(editor, event);
 }
@@ -113,9 +118,9 @@ fn drop(editor: &Rc<Editor>, event: &DragEvent) {
     let unit = put_caret(editor, event);
     let dragged = editor.dragged.borrow_mut().take();
     match dragged {
-        Some(Dragged::Unit(from)) => {
+        Some(Dragged::Units(start, end)) => {
             let mut draft = editor.draft();
-            let caret = draft.move_to(from..from + 1, unit);
+            let caret = draft.move_to(start..end, unit);
             editor.change(draft, caret);
         }
         Some(Dragged::Creature(number)) => (editor.events.creature)(number),
