@@ -95,6 +95,7 @@ fn test() -> anyhow::Result<()> {
     cargo(["fmt", "--all", "--check"])?;
     cargo([&["clippy"], &NATIVE[..], &["--all-targets", "--", "--deny", "warnings"]].concat())?;
     cargo(["clippy", "--release", "--package", "xtask", "--", "--deny", "warnings"])?;
+    page::install_target()?;
     for module in page::MODULES {
         let wasm = ["clippy", "--package", "kosmosg-web", "--profile", "wasm", "--target", page::TARGET];
         cargo([&wasm[..], &["--no-default-features", "--features", module, "--", "--deny", "warnings"]].concat())?;

@@ -34,6 +34,7 @@ const TEXTUAL: [&str; 7] = ["css", "html", "js", "json", "svg", "wasm", "webmani
 /// Builds the page into the folder `out`, which holds nothing but its `creatures/`.
 pub fn build(out: &Path) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
+    install_target()?;
     let app = out.join("app");
     let fresh = app.join("new");
     fs::create_dir_all(&fresh)?;
@@ -58,6 +59,19 @@ pub fn build(out: &Path) -> Result<()> {
     copy_bundle(&root.join("models/tiny"), &out.join("models/tiny"))?;
     write_service_worker(&from.join("sw.js"), out)?;
     compress(out)
+}
+
+/// Installs what WebAssembly is compiled with. rustup does so by itself only when it installs the whole toolchain.
+pub fn install_target() -> Result<()> {
+    let libraries = Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]).output()?;
+    if Path::new(String::from_utf8_lossy(&libraries.stdout).trim()).exists() {
+        return Ok(());
+    }
+    let status = Command::new("rustup").args(["target", "add", TARGET]).status();
+    let status =
+        status.with_context(|| format!("the target {TARGET} is missing, and there is no rustup to install it"))?;
+    ensure!(status.success(), "`rustup target add {TARGET}` failed");
+    Ok(())
 }
 
 /// Compiles the page's crate with one feature, and returns the module's path.
