@@ -1,6 +1,5 @@
 //! One file a subcommand: its arguments, and what it prints.
 
-pub mod adapters;
 pub mod generate;
 pub mod info;
 pub mod sprite;
@@ -17,6 +16,7 @@ pub enum DeviceName {
     Cpu,
     Wgpu,
     Cuda,
+    Libtorch,
 }
 
 impl DeviceName {
@@ -29,6 +29,10 @@ impl DeviceName {
             Self::Cuda => Ok(BurnDevice::cuda()),
             #[cfg(not(feature = "cuda"))]
             Self::Cuda => anyhow::bail!("this build has no CUDA; build it with --features cuda"),
+            #[cfg(feature = "libtorch")]
+            Self::Libtorch => Ok(BurnDevice::libtorch()),
+            #[cfg(not(feature = "libtorch"))]
+            Self::Libtorch => anyhow::bail!("this build has no LibTorch; build it with --features libtorch"),
         }
     }
 }

@@ -9,7 +9,7 @@ use kosmosg::denoise::DenoiseState;
 use kosmosg::engine::Engine;
 use kosmosg::engine::burn::Burn;
 use kosmosg::engine::candle::{Candle, CandleDevice};
-use kosmosg::picture::Recipe;
+use kosmosg::picture::{Picture, Recipe};
 use kosmosg::pipeline::{Pipeline, Request};
 use kosmosg::prompt::PromptDocument;
 use kosmosg::protocol::GenerateSettings;
@@ -17,7 +17,9 @@ use kosmosg::sampler::SamplerKind;
 use kosmosg_models::verify::EngineName;
 
 use super::DeviceName;
-use super::adapters::{Adapters, read_picture};
+use adapters::Adapters;
+
+mod adapters;
 
 /// Makes a picture from a prompt of words and pictures.
 #[derive(Debug, clap::Args)]
@@ -66,7 +68,7 @@ pub struct Arguments {
     /// Tensor library.
     #[arg(long, value_enum, default_value = "burn")]
     engine: EngineName,
-    /// cpu; wgpu (burn only); cuda (in builds with the feature `cuda`).
+    /// cpu; wgpu (burn only); cuda; libtorch (burn only). The last two are in builds with the feature of that name.
     #[arg(long, value_enum, default_value = "cpu")]
     device: DeviceName,
     /// Print what was made as JSON.
@@ -80,7 +82,9 @@ impl Arguments {
             (EngineName::Burn, device) => self.run_on::<Burn>(device.of_burn()?),
             (EngineName::Candle, DeviceName::Cpu) => self.run_on::<Candle>(CandleDevice::cpu()),
             (EngineName::Candle, DeviceName::Cuda) => self.run_on::<Candle>(CandleDevice::cuda(0)?),
-            (EngineName::Candle, DeviceName::Wgpu) => bail!("candle has no wgpu device; use --engine burn"),
+            (EngineName::Candle, DeviceName::Wgpu | DeviceName::Libtorch) => {
+                bail!("candle computes on cpu or cuda; use --engine burn")
+            }
         }
     }
 
@@ -157,4 +161,9 @@ impl Arguments {
         let parent = self.output.parent().unwrap_or(Path::new(""));
         parent.join(format!("{stem}-{}.{extension}", index + 1))
     }
+}
+
+fn read_picture(path: &Path) -> anyhow::Result<Picture> {
+    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    Picture::decode(&bytes).with_context(|| path.display().to_string())
 }

@@ -48,7 +48,7 @@ impl Arguments {
                     let file = format!("{id}.png");
                     self.draw(id, &self.output.join(&file), file)
                 };
-                let drawn = (self.seed..self.seed.saturating_add(n)).map(draw).collect::<Result<Vec<_>, _>>()?;
+                let drawn = (0..n).map(|i| draw(self.seed.wrapping_add(i))).collect::<Result<Vec<_>, _>>()?;
                 std::fs::write(self.output.join("creatures.json"), serde_json::to_vec_pretty(&drawn)?)?;
                 drawn
             }

@@ -8,8 +8,9 @@ use super::DeviceName;
 
 /// Trains a model on the world of sprites: the paper's stages at the size that a configuration says.
 ///
-/// Stages build on each other: vae, text (what captions tell), decoder (text to picture), lm (language model with eyes), align (AlignerNet),
-/// instruct (through the frozen decoder). Judge needs none of them: it learns to read what is in a picture, to measure with.
+/// Stages build on each other: vae, text (what captions tell), decoder (text to picture), lm (language model with eyes),
+/// align (AlignerNet), instruct (through the frozen decoder). Judge needs none of them: it learns to read what is in a
+/// picture, to measure with.
 /// An interrupted stage goes on from its last checkpoint. At any time after align, export makes a bundle of what there is;
 /// import makes a run of a bundle, to train it further.
 #[derive(Debug, clap::Args)]
@@ -23,7 +24,7 @@ pub struct Arguments {
     /// Folder of the run: checkpoints, logs, sample sheets [default: ~/.cache/kosmosg/train/NAME-OF-CONFIG].
     #[arg(long)]
     run: Option<PathBuf>,
-    /// Where it computes: cpu; wgpu; cuda (in builds with the feature `cuda`).
+    /// Where it computes: cpu; wgpu; cuda or libtorch (NVIDIA GPUs; in builds with the feature of that name).
     #[arg(long, value_enum, default_value = "cpu")]
     device: DeviceName,
     /// Bundle that import reads.

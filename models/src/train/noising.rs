@@ -28,11 +28,20 @@ struct Mixture {
 }
 
 impl Noise {
+    /// For latents of `n` numbers, `draws` rows from each generator: first one from each, then the next.
+    pub fn sample(rngs: &mut [Rng], draws: usize, schedule: &NoiseSchedule, n: usize, gamma: Option<f64>) -> Self {
+        let mut noise = Self::default();
+        for _ in 0..draws {
+            rngs.iter_mut().for_each(|rng| noise.push(rng, schedule, n, gamma));
+        }
+        noise
+    }
+
     /// Adds a row of `n` values at a uniformly drawn timestep.
     ///
     /// A squared error of the prediction is one of the data times SNR (noise), SNR + 1 (velocity) or 1 (data). With `gamma`
     /// that factor is at most `γ`.
-    pub fn push(&mut self, rng: &mut Rng, schedule: &NoiseSchedule, n: usize, gamma: Option<f64>) {
+    fn push(&mut self, rng: &mut Rng, schedule: &NoiseSchedule, n: usize, gamma: Option<f64>) {
         let alphas = schedule.alphas_cumprod();
         let timestep = rng.below(alphas.len());
         let alpha = alphas[timestep];

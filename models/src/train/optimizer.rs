@@ -15,71 +15,105 @@ use super::parameters::{Parameters, constant, to_host};
 /// The optimizer of some parameters.
 pub(super) struct AdamW {
     training: Training,
-    moments: Vec<Moments>,
+    groups: Vec<Group>,
     /// Updates so far.
     updates: u64,
 }
 
-/// What is remembered of a parameter, flat.
-struct Moments {
-    name: String,
-    shape: Vec<usize>,
-    /// Whether it is a matrix or a kernel.
-    decays: bool,
+/// Parameters that are updated as one flat tensor: on a GPU, what counts is how many operations there are.
+struct Group {
+    /// In the order in which they follow one another.
+    members: Vec<Member>,
+    /// What is subtracted from them, as a share of the learning rate.
+    weight_decay: f64,
     first: Tensor<Burn, 1>,
     second: Tensor<Burn, 1>,
     average: Option<Tensor<Burn, 1>>,
 }
 
-/// Gradients of some samples' mean loss, in the order of an optimizer's moments.
-pub(super) struct Step(Vec<Option<Tensor<Burn, 1>>>);
+/// A parameter's place in its [`Group`].
+struct Member {
+    name: String,
+    shape: Vec<usize>,
+    start: usize,
+}
+
+impl Member {
+    fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    fn of(&self, flat: &Tensor<Burn, 1>) -> Tensor<Burn, 1> {
+        flat.clone().narrow(0, self.start, self.len())
+    }
+}
+
+impl Group {
+    fn new(training: &Training, parameters: &Parameters, weight_decay: f64, members: Vec<Member>) -> Self {
+        let values = parameters.joined(members.iter().map(|member| member.name.as_str()));
+        let zeros = values.clone().affine(0.0, 0.0);
+        Self { members, weight_decay, first: zeros.clone(), second: zeros, average: training.ema.map(|_| values) }
+    }
+
+    /// What is remembered besides the values, by kind.
+    fn state(&self) -> impl Iterator<Item = (&'static str, &Tensor<Burn, 1>)> {
+        let average = self.average.as_ref().map(|average| ("average", average));
+        [("first", &self.first), ("second", &self.second)].into_iter().chain(average)
+    }
+}
+
+/// Gradients of some samples' mean loss, one tensor for each of an optimizer's groups.
+pub(super) struct Step(Vec<Tensor<Burn, 1>>);
 
 impl Step {
     /// The gradients of both steps' samples together, of which `share` are this step's.
     pub fn join(self, other: Self, share: f64) -> Self {
-        let join = |pair| match pair {
-            (Some(a), Some(b)) => {
-                let [mean, _] = update([a, b], |x| mean(x, share), |x| mean(x, share));
-                Some(mean)
-            }
-            (Some(a), None) => Some(a.times(share)),
-            (None, Some(b)) => Some(b.times(1.0 - share)),
-            (None, None) => None,
+        let join = |(a, b)| {
+            let [mean, _] = update([a, b], |x| mean(x, share), |x| mean(x, share));
+            mean
         };
         Self(self.0.into_iter().zip(other.0).map(join).collect())
     }
 
     /// The squared norm of all gradients together, `[1]`, still on the device.
-    pub fn squared_norm(&self, device: &BurnDevice) -> Tensor<Burn, 1> {
-        let squares: Vec<_> = self.0.iter().flatten().cloned().map(squared_norm).collect();
-        match squares.is_empty() {
-            true => plain(constant(vec![0.0], device)),
-            false => Tensor::cat(squares, 0).sum(0),
-        }
+    pub fn squared_norm(&self) -> Tensor<Burn, 1> {
+        Tensor::cat(self.0.iter().cloned().map(squared_norm).collect(), 0).sum(0)
     }
 }
 
 impl AdamW {
     /// The optimizer of those of `parameters` that `trained` names, before its first update.
     pub fn new(training: &Training, parameters: &Parameters, trained: impl Fn(&str) -> bool) -> Self {
-        let moments = parameters.shapes().filter(|(name, _)| trained(name)).map(|(name, shape)| {
-            let value = parameters.value(name).clone();
-            let zeros = value.clone().affine(0.0, 0.0);
-            Moments {
-                name: name.to_owned(),
-                shape: shape.to_vec(),
-                decays: decays(name, shape),
-                first: zeros.clone(),
-                second: zeros,
-                average: training.ema.map(|_| value),
-            }
+        let groups = [0.0, training.weight_decay].map(|weight_decay| {
+            let mut start = 0;
+            let chosen = parameters.shapes().filter(|(name, shape)| {
+                let own = if decays(name, shape) { training.weight_decay } else { 0.0 };
+                trained(name) && own == weight_decay
+            });
+            let members = chosen.map(|(name, shape)| {
+                let member = Member { name: name.to_owned(), shape: shape.to_vec(), start };
+                start += member.len();
+                member
+            });
+            (weight_decay, members.collect::<Vec<_>>())
         });
-        Self { training: training.clone(), moments: moments.collect(), updates: 0 }
+        // Without weight decay, both would be the same.
+        let distinct = if training.weight_decay == 0.0 { 1 } else { 2 };
+        let groups = groups.into_iter().take(distinct).filter(|(_, members)| !members.is_empty());
+        let groups = groups.map(|(weight_decay, members)| Group::new(training, parameters, weight_decay, members));
+        Self { training: training.clone(), groups: groups.collect(), updates: 0 }
     }
 
-    /// Picks this optimizer's gradients, which were found for [tracked](Parameters::tracked) parameters.
+    /// Picks this optimizer's gradients, which were found for [tracked](Parameters::tracked) parameters. What the loss does
+    /// not depend on has gradient 0.
     pub fn gather(&self, parameters: &Parameters, gradients: &mut Gradients) -> Step {
-        Step(self.moments.iter().map(|moments| gradients.take(parameters.value(&moments.name))).collect())
+        let mut gradient = |name: &str| {
+            let value = parameters.value(name);
+            gradients.take(value).unwrap_or_else(|| plain(value.clone()).affine(0.0, 0.0))
+        };
+        let mut of =
+            |group: &Group| Tensor::cat(group.members.iter().map(|member| gradient(&member.name)).collect(), 0);
+        Step(self.groups.iter().map(&mut of).collect())
     }
 
     /// Updates the parameters, with the gradients scaled down if their `norm` is above the clip.
@@ -96,28 +130,23 @@ impl AdamW {
         };
         // An average over more updates than there were would mostly be the start.
         let keep = training.ema.map(|ema| ema.min((1.0 + self.updates as f64) / (10.0 + self.updates as f64)));
-        let moments = std::mem::take(&mut self.moments);
-        let updated = moments.into_iter().zip(step.0).map(|(moments, gradient)| {
-            let mut value = parameters.value(&moments.name).clone();
-            let Moments { first, second, average, .. } = moments;
-            let (first, second) = match gradient {
-                Some(gradient) => {
-                    let decay = if moments.decays { training.weight_decay } else { 0.0 };
-                    let tensors = [value, gradient, first, second];
-                    let [next, _, first, second] = update(tensors, |x| rule.apply(x, decay), |x| rule.apply(x, decay));
-                    value = next;
-                    parameters.set(&moments.name, value.clone());
-                    (first, second)
-                }
-                None => (first, second),
-            };
+        let groups = std::mem::take(&mut self.groups);
+        let updated = groups.into_iter().zip(step.0).map(|(group, gradient)| {
+            let Group { members, weight_decay, first, second, average } = group;
+            let values = parameters.joined(members.iter().map(|member| member.name.as_str()));
+            let tensors = [values, gradient, first, second];
+            let [values, _, first, second] =
+                update(tensors, |x| rule.apply(x, weight_decay), |x| rule.apply(x, weight_decay));
+            for member in &members {
+                parameters.set(&member.name, member.of(&values));
+            }
             let average = average.zip(keep).map(|(average, keep)| {
-                let [average, _] = update([average, value], |x| mean(x, keep), |x| mean(x, keep));
+                let [average, _] = update([average, values], |x| mean(x, keep), |x| mean(x, keep));
                 average
             });
-            Moments { first, second, average, ..moments }
+            Group { members, weight_decay, first, second, average }
         });
-        self.moments = updated.collect();
+        self.groups = updated.collect();
     }
 
     /// Updates so far.
@@ -131,9 +160,11 @@ impl AdamW {
     /// What went wrong on the device.
     pub fn averages(&self, parameters: &Parameters) -> Result<BTreeMap<String, HostTensor>, EngineError> {
         let mut tensors = parameters.to_host()?;
-        for Moments { name, shape, average, .. } in &self.moments {
-            if let Some(average) = average {
-                tensors.insert(name.clone(), to_host(average, shape)?);
+        for group in &self.groups {
+            for (average, member) in
+                group.average.iter().flat_map(|average| group.members.iter().map(move |m| (average, m)))
+            {
+                tensors.insert(member.name.clone(), to_host(&member.of(average), &member.shape)?);
             }
         }
         Ok(tensors)
@@ -145,11 +176,11 @@ impl AdamW {
     /// What went wrong on the device.
     pub fn state(&self) -> Result<BTreeMap<String, HostTensor>, EngineError> {
         let mut state = BTreeMap::new();
-        for Moments { name, shape, first, second, average, .. } in &self.moments {
-            state.insert(format!("first.{name}"), to_host(first, shape)?);
-            state.insert(format!("second.{name}"), to_host(second, shape)?);
-            if let Some(average) = average {
-                state.insert(format!("average.{name}"), to_host(average, shape)?);
+        for group in &self.groups {
+            for (kind, flat) in group.state() {
+                for member in &group.members {
+                    state.insert(format!("{kind}.{}", member.name), to_host(&member.of(flat), &member.shape)?);
+                }
             }
         }
         Ok(state)
@@ -165,16 +196,22 @@ impl AdamW {
         state: &BTreeMap<String, HostTensor>,
         device: &BurnDevice,
     ) -> anyhow::Result<()> {
-        let read = |kind: &str, moments: &Moments| match state.get(&format!("{kind}.{}", moments.name)) {
-            Some(tensor) if tensor.shape() == moments.shape => Ok(plain(constant(tensor.to_f32(), device))),
-            Some(tensor) => anyhow::bail!("`{kind}.{}` has shape {:?}", moments.name, tensor.shape()),
-            None => anyhow::bail!("`{kind}.{}` is missing", moments.name),
+        let read = |kind: &str, members: &[Member]| {
+            let mut numbers = Vec::new();
+            for Member { name, shape, .. } in members {
+                match state.get(&format!("{kind}.{name}")) {
+                    Some(tensor) if tensor.shape() == shape => numbers.extend(tensor.to_f32()),
+                    Some(tensor) => anyhow::bail!("`{kind}.{name}` has shape {:?}", tensor.shape()),
+                    None => anyhow::bail!("`{kind}.{name}` is missing"),
+                }
+            }
+            Ok(plain(constant(numbers, device)))
         };
-        for moments in &mut self.moments {
-            moments.first = read("first", moments)?;
-            moments.second = read("second", moments)?;
-            if moments.average.is_some() {
-                moments.average = Some(read("average", moments)?);
+        for Group { members, first, second, average, .. } in &mut self.groups {
+            *first = read("first", members)?;
+            *second = read("second", members)?;
+            if let Some(average) = average {
+                *average = read("average", members)?;
             }
         }
         self.updates = updates;

@@ -47,8 +47,8 @@ pub(super) trait Task {
     }
     /// Builds the networks.
     fn networks(&self, weights: &Weights<'_, Burn>) -> Result<Self::Networks, WeightError>;
-    /// What draws samples, one from each generator, on a thread of its own: a pure function.
-    fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Self::Batch + Send>;
+    /// What draws samples, one from each generator, on threads of its own: a pure function.
+    fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Self::Batch + Send + Sync>;
     /// What a step minimises.
     fn loss(&self, networks: &Self::Networks, batch: Self::Batch) -> Loss;
     /// What shows a person how far it is, if the stage has something to show.
@@ -212,7 +212,7 @@ impl Trainer {
         let parts = parts.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter();
         let Part { step, names, numbers, .. } = parts.reduce(Part::join).context("a batch of no samples")?;
         // One read-back for all numbers: each costs a wait for the device.
-        let numbers = Tensor::cat(vec![step.squared_norm(&self.device), numbers], 0);
+        let numbers = Tensor::cat(vec![step.squared_norm(), numbers], 0);
         let numbers = pollster::block_on(numbers.to_host()).context("cannot read a loss")?;
         let outcome = Outcome {
             numbers: names.into_iter().zip(numbers[1..].iter().map(|&x| f64::from(x))).collect(),
@@ -338,7 +338,7 @@ mod tests {
             weights.tensor("x", [4])
         }
 
-        fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> f32 + Send> {
+        fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> f32 + Send + Sync> {
             let (fails, steps) = (self.fails, AtomicU64::new(0));
             Box::new(move |_| if fails(steps.fetch_add(1, Ordering::Relaxed)) { f32::NAN } else { 3.0 })
         }
@@ -384,7 +384,7 @@ mod tests {
             weights.tensor("x", [1])
         }
 
-        fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Vec<f32> + Send> {
+        fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Vec<f32> + Send + Sync> {
             Box::new(|rngs| rngs.into_iter().map(|mut rng| rng.uniform() as f32).collect())
         }
 

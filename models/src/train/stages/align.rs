@@ -58,7 +58,7 @@ impl Task for AlignTask {
         Ok((m, AlignerDecoder::new(&weights, &config.aligner, config.mllm.dim)?))
     }
 
-    fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Batch + Send> {
+    fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Batch + Send + Sync> {
         let shared = self.shared.clone();
         Box::new(move |rngs| {
             let mut batch = Batch { sequences: Sequences::default(), text: Vec::new() };

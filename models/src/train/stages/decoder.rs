@@ -62,7 +62,7 @@ impl Task for DecoderTask {
         Ok((text, UNet::new(&weights.at("unet"), &networks.unet)?))
     }
 
-    fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Batch + Send> {
+    fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Batch + Send + Sync> {
         let (shared, schedule, latents) = (self.shared.clone(), self.schedule.clone(), self.vae.latent_len());
         Box::new(move |mut rngs| {
             let (stage, size) = (&shared.config.decoder, shared.config.picture_size as u32);
@@ -74,9 +74,7 @@ impl Task for DecoderTask {
                 batch.pixels.extend(sprites::draw(&scene, size).pixels_for_vae(size));
                 batch.tokens.extend(shared.text_tokens(caption));
             }
-            for _ in 0..stage.draws {
-                rngs.iter_mut().for_each(|rng| batch.noise.push(rng, &schedule, latents, stage.min_snr_gamma));
-            }
+            batch.noise = Noise::sample(&mut rngs, stage.draws, &schedule, latents, stage.min_snr_gamma);
             batch
         })
     }

@@ -78,7 +78,7 @@ impl Task for InstructTask {
         EncoderNetworks::new(weights, &self.shared.config.networks.kosmosg)
     }
 
-    fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Batch + Send> {
+    fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Batch + Send + Sync> {
         let (shared, schedule, latents) = (self.shared.clone(), self.schedule.clone(), self.vae.latent_len());
         Box::new(move |mut rngs| {
             let (stage, size) = (&shared.config.instruct, shared.config.picture_size as u32);
@@ -89,9 +89,7 @@ impl Task for InstructTask {
                 batch.sequences.push(&shared, if is_null { Vec::new() } else { items });
                 batch.pixels.extend(target.pixels_for_vae(size));
             }
-            for _ in 0..stage.draws {
-                rngs.iter_mut().for_each(|rng| batch.noise.push(rng, &schedule, latents, stage.min_snr_gamma));
-            }
+            batch.noise = Noise::sample(&mut rngs, stage.draws, &schedule, latents, stage.min_snr_gamma);
             batch
         })
     }

@@ -37,7 +37,7 @@ impl Task for JudgeTask {
         Judge::new(weights)
     }
 
-    fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Batch + Send> {
+    fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Batch + Send + Sync> {
         Box::new(|rngs| {
             let mut batch = Batch { pixels: Vec::new(), answers: Answers::new() };
             for mut rng in rngs {

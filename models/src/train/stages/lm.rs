@@ -50,7 +50,7 @@ impl Task for LmTask {
         })
     }
 
-    fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Sequences + Send> {
+    fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Sequences + Send + Sync> {
         let shared = self.shared.clone();
         Box::new(move |rngs| {
             let mut batch = Sequences::default();

@@ -43,7 +43,7 @@ impl Task for TextTask {
         Ok((text, weights.linear("answers", [config.hidden_size, answers], Bias::Yes)?))
     }
 
-    fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Batch + Send> {
+    fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Batch + Send + Sync> {
         let shared = self.shared.clone();
         Box::new(move |rngs| {
             let mut batch = Batch { tokens: Vec::new(), answers: Answers::new() };

@@ -60,7 +60,7 @@ impl Task for VaeTask {
         Ok((VaeEncoder::new(&weights, &self.config)?, VaeDecoder::new(&weights, &self.config)?))
     }
 
-    fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Batch + Send> {
+    fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Batch + Send + Sync> {
         let size = self.shared.config.picture_size as u32;
         let latents = self.latent_len();
         Box::new(move |rngs| {

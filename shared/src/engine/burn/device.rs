@@ -33,6 +33,13 @@ impl BurnDevice {
         Self(Device::cuda(0))
     }
 
+    /// The first CUDA device, by LibTorch.
+    #[cfg(feature = "burn-libtorch")]
+    #[expect(deprecated, reason = "burn's own CUDA backend needs a build of LLVM that is not to be had everywhere")]
+    pub fn libtorch() -> Self {
+        Self(Device::libtorch_cuda(0))
+    }
+
     /// This device, with gradients.
     #[cfg(feature = "autodiff")]
     pub fn training(self) -> Self {

@@ -1,3 +1,5 @@
+//! LoRAs and a ControlNet, as the command line names them.
+
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -6,8 +8,9 @@ use kosmosg::bundle::{Manifest, Tensors};
 use kosmosg::config::UNetConfig;
 use kosmosg::controlnet::{Control, ControlNet};
 use kosmosg::engine::Engine;
-use kosmosg::picture::Picture;
 use kosmosg::weights::{load, lora, safetensors};
+
+use super::read_picture;
 
 /// What changes or accompanies a model's U-Net.
 #[derive(Debug, clap::Args)]
@@ -85,12 +88,6 @@ impl Adapters {
         let controlnet = self.controlnet.iter().map(|dir| format!("controlnet {} × {}", name(dir), self.control_scale));
         loras.chain(controlnet).collect()
     }
-}
-
-/// Reads a picture file.
-pub fn read_picture(path: &Path) -> anyhow::Result<Picture> {
-    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-    Picture::decode(&bytes).with_context(|| path.display().to_string())
 }
 
 fn read_safetensors(path: &Path) -> anyhow::Result<Tensors> {
