@@ -15,6 +15,8 @@ const SAME_PICTURE: f64 = 40.0;
 const GPU_PATIENCE: Duration = Duration::from_secs(600);
 const PATIENCE: Duration = Duration::from_secs(120);
 const STEPS: usize = 5;
+/// So many that there is time to do something in the middle.
+const MANY_STEPS: usize = 400;
 const SEED: u64 = 11;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,11 +62,7 @@ async fn a_device_that_fails_in_the_middle_hands_over_to_the_server() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_goes_away_loses_nothing() {
     let mut server = Server::start().await;
-    let page = Page::open(&server.address("/")).await;
-    page.write_sentence(SEED, 60).await;
-    page.choose(Where::Server).await;
-    page.start().await;
-    page.wait_for_step(8, PATIENCE).await;
+    let page = at_step(8, Where::Server, &server).await;
     server.stop();
     page.wait_for_state("failed", PATIENCE).await;
     assert_eq!(page.sentence().await, "a <i> on the beach");
@@ -72,7 +70,7 @@ async fn a_server_that_goes_away_loses_nothing() {
     assert!(said.contains("server"), "the page names what failed: {said:?}");
     page.click("#go-on-cpu").await;
     page.wait_for_state("done", PATIENCE).await;
-    let psnr = page.picture().await.psnr(&expected(SEED, 60));
+    let psnr = page.picture().await.psnr(&expected(SEED, MANY_STEPS));
     assert!(psnr >= SAME_PICTURE, "{psnr:.1} dB");
     let moved = page.text("#moved").await;
     let step = moved.split_whitespace().find_map(|word| word.parse::<usize>().ok());
@@ -83,14 +81,10 @@ async fn a_server_that_goes_away_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_choice_in_the_middle_takes_the_picture_along() {
     let server = Server::start().await;
-    let page = Page::open(&server.address("/")).await;
-    page.write_sentence(SEED, 60).await;
-    page.choose(Where::Cpu).await;
-    page.start().await;
-    page.wait_for_step(3, PATIENCE).await;
+    let page = at_step(3, Where::Cpu, &server).await;
     page.click("#where-server").await;
     page.wait_for_state("done", PATIENCE).await;
-    let psnr = page.picture().await.psnr(&expected(SEED, 60));
+    let psnr = page.picture().await.psnr(&expected(SEED, MANY_STEPS));
     assert!(psnr >= SAME_PICTURE, "{psnr:.1} dB");
     let (status, moved) = (page.text("#status").await, page.text("#moved").await);
     assert!(status.contains("on the server") && moved.contains("continued on the server"), "{status} {moved}");
@@ -125,12 +119,8 @@ async fn pictures_are_moved_and_deleted_like_words() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_picture_leaves_everything_as_it_was() {
     let server = Server::start().await;
-    let page = Page::open(&server.address("/")).await;
-    page.write_sentence(SEED, 100).await;
-    page.choose(Where::Cpu).await;
-    page.start().await;
-    page.wait_for_step(5, PATIENCE).await;
-    page.wait_for_preview(PATIENCE).await;
+    let page = at_step(5, Where::Cpu, &server).await;
+    page.wait_for_preview().await;
     page.click("#cancel").await;
     page.wait_for_state("ready", PATIENCE).await;
     assert_eq!(page.sentence().await, "a <i> on the beach");
@@ -189,6 +179,16 @@ async fn webgpu_agrees_with_the_public_implementations() {
         }
     }
     page.close().await;
+}
+
+/// A page that has done so many of a picture's many steps.
+async fn at_step(step: usize, place: Where, server: &Server) -> Page {
+    let page = Page::open(&server.address("/")).await;
+    page.write_sentence(SEED, MANY_STEPS).await;
+    page.choose(place).await;
+    page.start().await;
+    page.wait_for_step(step, PATIENCE).await;
+    page
 }
 
 /// No check: makes the README's picture anew, from the built page and the built-in model as they are.

@@ -21,6 +21,22 @@ const GUIDANCE: f64 = 4.0;
 /// Width and height of a photograph of the page.
 const PHOTOGRAPH: (u32, u32) = (1200, 800);
 
+/// Drops data behind the sentence's last letter; `from` is what of the page is dragged, if it is.
+const DROP: &str = "function drop(data, from) {
+    const prompt = document.querySelector('#prompt');
+    const range = document.createRange();
+    range.selectNodeContents(prompt);
+    range.collapse(false);
+    const box = range.getBoundingClientRect();
+    const at = { bubbles: true, cancelable: true, dataTransfer: data,
+        clientX: box.right, clientY: box.top + box.height / 2 };
+    from?.dispatchEvent(new DragEvent('dragstart', at));
+    prompt.dispatchEvent(new DragEvent('dragover', at));
+    prompt.dispatchEvent(new DragEvent('drop', at));
+    from?.dispatchEvent(new DragEvent('dragend', at));
+}
+";
+
 /// Where a person wants the picture made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Where {
@@ -152,21 +168,9 @@ impl Page {
             const file = new File([new Uint8Array(arguments[0])], 'creature.png', { type: 'image/png' });
             const data = new DataTransfer();
             data.items.add(file);
-            const prompt = document.querySelector('#prompt');
-            const range = document.createRange();
-            range.selectNodeContents(prompt);
-            range.collapse(false);
-            const box = range.getBoundingClientRect();
-            const at = { bubbles: true, cancelable: true, dataTransfer: data,
-                clientX: box.right, clientY: box.top + box.height / 2 };
-            prompt.dispatchEvent(new DragEvent('dragover', at));
-            prompt.dispatchEvent(new DragEvent('drop', at));";
-        self.script(drop, vec![json!(png)]).await;
-        let begin = Instant::now();
-        while self.driver.find_all(By::Css("#prompt .chip")).await.unwrap().is_empty() {
-            assert!(begin.elapsed() < Duration::from_secs(20), "a dropped picture becomes a chip");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+            drop(data, null);";
+        self.script(&[DROP, drop].concat(), vec![json!(png)]).await;
+        self.wait_for_pictures(1).await;
         prompt.send_keys(Key::End + "").await.unwrap();
         prompt.send_keys(" on the beach").await.unwrap();
         assert_eq!(self.sentence().await, "a <i> on the beach");
@@ -177,6 +181,7 @@ impl Page {
 
     /// Sets the number of steps.
     pub async fn set_steps(&self, steps: usize) {
+        self.script("document.querySelector('#steps').max = arguments[0]", vec![json!(steps.max(100))]).await;
         self.set("#steps", &steps.to_string()).await;
     }
 
@@ -248,20 +253,8 @@ impl Page {
 
     /// Drags the sentence's first picture behind its last letter.
     pub async fn drag_first_picture_to_end(&self) {
-        let drag = "
-            const prompt = document.querySelector('#prompt');
-            const range = document.createRange();
-            range.selectNodeContents(prompt);
-            range.collapse(false);
-            const box = range.getBoundingClientRect();
-            const at = { bubbles: true, cancelable: true, dataTransfer: new DataTransfer(),
-                clientX: box.right, clientY: box.top + box.height / 2 };
-            const chip = prompt.querySelector('.chip');
-            chip.dispatchEvent(new DragEvent('dragstart', at));
-            prompt.dispatchEvent(new DragEvent('dragover', at));
-            prompt.dispatchEvent(new DragEvent('drop', at));
-            chip.dispatchEvent(new DragEvent('dragend', at));";
-        self.script(drag, vec![]).await;
+        let drag = "drop(new DataTransfer(), document.querySelector('#prompt .chip'))";
+        self.script(&[DROP, drag].concat(), vec![]).await;
     }
 
     /// Chooses a file of these bytes in the file dialog.
@@ -290,14 +283,10 @@ impl Page {
     }
 
     /// Waits until a picture to come is shown while it is being made.
-    pub async fn wait_for_preview(&self, patience: Duration) {
+    pub async fn wait_for_preview(&self) {
         let shown = "const picture = document.querySelector('#picture');
             return !picture.hidden && picture.src.startsWith('blob:') && picture.hasAttribute('data-preview')";
-        let begin = Instant::now();
-        while self.script(shown, vec![]).await != json!(true) {
-            assert!(begin.elapsed() < patience, "a preview within {patience:?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        self.wait_until("a preview", || async { self.script(shown, vec![]).await == json!(true) }).await;
     }
 
     async fn wait_until<F: Future<Output = bool>>(&self, what: &str, is_so: impl Fn() -> F) {
