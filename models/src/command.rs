@@ -1,14 +1,17 @@
 //! One file a subcommand: its arguments, and what it prints.
 
+pub mod eval;
 pub mod generate;
 pub mod info;
 pub mod sprite;
 pub mod train;
 pub mod verify;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::bail;
 use kosmosg::engine::burn::BurnDevice;
+use kosmosg::engine::candle::CandleDevice;
 
 /// What computes, as the command line calls it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -25,20 +28,34 @@ impl DeviceName {
         match self {
             Self::Cpu => Ok(BurnDevice::cpu()),
             Self::Wgpu => Ok(pollster::block_on(BurnDevice::webgpu())?),
-            #[cfg(feature = "cuda")]
+            #[cfg(feature = "burn-cuda")]
             Self::Cuda => Ok(BurnDevice::cuda()),
-            #[cfg(not(feature = "cuda"))]
-            Self::Cuda => anyhow::bail!("this build has no CUDA; build it with --features cuda"),
+            #[cfg(not(feature = "burn-cuda"))]
+            Self::Cuda => bail!("this build's burn has no CUDA; build it with --features burn-cuda"),
             #[cfg(feature = "libtorch")]
             Self::Libtorch => Ok(BurnDevice::libtorch()),
             #[cfg(not(feature = "libtorch"))]
-            Self::Libtorch => anyhow::bail!("this build has no LibTorch; build it with --features libtorch"),
+            Self::Libtorch => bail!("this build has no LibTorch; build it with --features libtorch"),
+        }
+    }
+
+    /// The candle engine's device of that name.
+    fn of_candle(self) -> anyhow::Result<CandleDevice> {
+        match self {
+            Self::Cpu => Ok(CandleDevice::cpu()),
+            Self::Cuda => Ok(CandleDevice::cuda(0)?),
+            Self::Wgpu | Self::Libtorch => bail!("candle computes on cpu or cuda; use --engine burn"),
         }
     }
 }
 
-/// The built-in bundle, from the project's own folder or from where the command was built.
+/// The built-in bundle.
 fn default_bundle() -> PathBuf {
-    let here = PathBuf::from("models/tiny");
-    if here.exists() { here } else { PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tiny")) }
+    built_in("tiny")
+}
+
+/// What is built in under a name, from the project's own folder or from where the command was built.
+fn built_in(name: &str) -> PathBuf {
+    let here = Path::new("models").join(name);
+    if here.exists() { here } else { Path::new(env!("CARGO_MANIFEST_DIR")).join(name) }
 }

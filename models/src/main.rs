@@ -30,6 +30,7 @@ enum Command {
     Info(command::info::Arguments),
     Verify(command::verify::Arguments),
     Train(command::train::Arguments),
+    Eval(command::eval::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         Command::Info(arguments) => arguments.run(),
         Command::Verify(arguments) => arguments.run(),
         Command::Train(arguments) => arguments.run(),
+        Command::Eval(arguments) => arguments.run(),
     };
     match result {
         Ok(code) => code,

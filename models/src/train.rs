@@ -13,7 +13,7 @@ use kosmosg::engine::burn::BurnDevice;
 use kosmosg::weights::HostTensor;
 
 pub use config::TrainConfig;
-pub use export::{export, import};
+pub use export::{export, export_judge, import};
 pub use vocabulary::{tokenizer, vocabulary};
 
 use run::train;
@@ -21,6 +21,7 @@ use stages::{AlignTask, DecoderTask, InstructTask, JudgeTask, LmTask, Shared, Te
 
 mod checkpoint;
 pub mod config;
+mod events;
 mod export;
 mod init;
 mod noising;

@@ -113,18 +113,16 @@ fn sinusoidal_positions(batch: &TokenBatch, dim: usize) -> Vec<f32> {
     let half = dim / 2;
     let frequencies: Vec<f64> =
         (0..half).map(|j| libm::exp(-(j as f64) * libm::log(10_000.0) / (half as f64 - 1.0))).collect();
-    let mut positions = Vec::with_capacity(batch.tokens.len() * dim);
-    for row in batch.tokens.chunks(batch.len()) {
-        let mut position = 2.0;
-        for &token in row {
-            let start = positions.len();
-            if token != batch.pad {
-                positions.extend(frequencies.iter().map(|w| libm::sin(position * w) as f32));
-                positions.extend(frequencies.iter().map(|w| libm::cos(position * w) as f32));
-                position += 1.0;
-            }
-            positions.resize(start + dim, 0.0);
-        }
+    let mut table = Vec::with_capacity(batch.len() * dim);
+    for position in (2..).take(batch.len()).map(f64::from) {
+        table.extend(frequencies.iter().map(|w| libm::sin(position * w) as f32));
+        table.extend(frequencies.iter().map(|w| libm::cos(position * w) as f32));
+        table.resize(table.len() + dim % 2, 0.0);
+    }
+    let mut positions = vec![0.0; batch.tokens.len() * dim];
+    for (tokens, places) in batch.tokens.chunks(batch.len()).zip(positions.chunks_mut(batch.len() * dim)) {
+        let words = tokens.iter().zip(places.chunks_mut(dim)).filter(|&(&token, _)| token != batch.pad);
+        words.zip(table.chunks(dim)).for_each(|((_, place), values)| place.copy_from_slice(values));
     }
     positions
 }

@@ -2,13 +2,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use kosmosg::bundle::Folder;
 use kosmosg::denoise::DenoiseState;
 use kosmosg::engine::Engine;
 use kosmosg::engine::burn::Burn;
-use kosmosg::engine::candle::{Candle, CandleDevice};
+use kosmosg::engine::candle::Candle;
 use kosmosg::picture::{Picture, Recipe};
 use kosmosg::pipeline::{Pipeline, Request};
 use kosmosg::prompt::PromptDocument;
@@ -80,11 +80,7 @@ impl Arguments {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match (self.engine, self.device) {
             (EngineName::Burn, device) => self.run_on::<Burn>(device.of_burn()?),
-            (EngineName::Candle, DeviceName::Cpu) => self.run_on::<Candle>(CandleDevice::cpu()),
-            (EngineName::Candle, DeviceName::Cuda) => self.run_on::<Candle>(CandleDevice::cuda(0)?),
-            (EngineName::Candle, DeviceName::Wgpu | DeviceName::Libtorch) => {
-                bail!("candle computes on cpu or cuda; use --engine burn")
-            }
+            (EngineName::Candle, device) => self.run_on::<Candle>(device.of_candle()?),
         }
     }
 

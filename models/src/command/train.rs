@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -14,48 +14,61 @@ use super::DeviceName;
 /// An interrupted stage goes on from its last checkpoint. At any time after align, export makes a bundle of what there is;
 /// import makes a run of a bundle, to train it further.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  kosmosg train tiny -o my-bundle       all stages of the built-in configuration, then the bundle
+  kosmosg train decoder --config my.toml --device libtorch")]
 pub struct Arguments {
-    /// The stage, or export, or import.
+    /// The stage; or tiny, for all stages of that configuration, then export; or export, export-judge, import.
     #[arg(value_name = "STAGE", value_parser = task)]
     task: Task,
-    /// The configuration, a TOML file.
-    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/tiny.toml"))]
+    /// The configuration: tiny, the built-in model's, or a TOML file.
+    #[arg(long, default_value = TINY)]
     config: PathBuf,
     /// Folder of the run: checkpoints, logs, sample sheets [default: ~/.cache/kosmosg/train/NAME-OF-CONFIG].
     #[arg(long)]
     run: Option<PathBuf>,
-    /// Where it computes: cpu; wgpu; cuda or libtorch (NVIDIA GPUs; in builds with the feature of that name).
+    /// Where it computes: cpu; wgpu; cuda or libtorch (NVIDIA GPUs; in builds with the feature burn-cuda or libtorch).
     #[arg(long, value_enum, default_value = "cpu")]
     device: DeviceName,
     /// Bundle that import reads.
     #[arg(long, value_name = "DIR", required_if_eq("task", "import"))]
     from: Option<PathBuf>,
-    /// Folder that export writes the bundle into.
-    #[arg(short, long, value_name = "DIR", required_if_eq("task", "export"))]
+    /// Folder that export writes the bundle into, or file for the judge.
+    #[arg(short, long, value_name = "PATH", required_if_eq_any([("task", "export"), ("task", "export-judge"), ("task", TINY)]))]
     output: Option<PathBuf>,
 }
+
+const TINY: &str = "tiny";
 
 #[derive(Debug, Clone, Copy)]
 enum Task {
     Train(Stage),
+    All,
     Export,
+    ExportJudge,
     Import,
 }
 
 fn task(name: &str) -> Result<Task, String> {
     match name {
+        TINY => return Ok(Task::All),
         "export" => return Ok(Task::Export),
+        "export-judge" => return Ok(Task::ExportJudge),
         "import" => return Ok(Task::Import),
         _ => {}
     }
     let names = Stage::ALL.map(Stage::name).join(", ");
     let stage = Stage::ALL.into_iter().find(|stage| stage.name() == name);
-    stage.map(Task::Train).ok_or(format!("the stages are {names}; and there are export and import"))
+    stage
+        .map(Task::Train)
+        .ok_or(format!("the stages are {names}; and there are {TINY}, export, export-judge and import"))
 }
 
 impl Arguments {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let config = TrainConfig::read(&self.config)?;
+        let is_preset = self.config == Path::new(TINY) || matches!(self.task, Task::All);
+        let config = if is_preset { TrainConfig::tiny() } else { TrainConfig::read(&self.config)? };
         let run = match self.run {
             Some(run) => run,
             None => {
@@ -63,22 +76,31 @@ impl Arguments {
                 train::default_run(&name.to_string_lossy())?
             }
         };
+        let output = || self.output.as_deref().context("name the output with -o");
         match self.task {
             Task::Train(stage) => {
                 train::run(stage, &TrainOptions { config, run, device: self.device.of_burn()?.training() })?;
+            }
+            Task::All => {
+                let options = TrainOptions { config, run, device: self.device.of_burn()?.training() };
+                Stage::ALL.into_iter().try_for_each(|stage| train::run(stage, &options))?;
+                export(&options.run, &options.config, output()?)?;
             }
             Task::Import => {
                 let bundle = self.from.context("import needs --from DIR")?;
                 train::import(&bundle, &config, &run)?;
                 println!("{}: can be trained further", run.display());
             }
-            Task::Export => {
-                let output = self.output.context("export needs -o DIR")?;
-                let manifest = train::export(&run, &config, &output)?;
-                let bytes: u64 = manifest.parts.values().map(|part| part.bytes).sum();
-                println!("{}: {}, {:.1} MB", output.display(), manifest.name, bytes as f64 / 1e6);
-            }
+            Task::Export => export(&run, &config, output()?)?,
+            Task::ExportJudge => train::export_judge(&run, output()?)?,
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+fn export(run: &Path, config: &TrainConfig, output: &Path) -> anyhow::Result<()> {
+    let manifest = train::export(run, config, output)?;
+    let bytes: u64 = manifest.parts.values().map(|part| part.bytes).sum();
+    println!("{}: {}, {:.1} MB", output.display(), manifest.name, bytes as f64 / 1e6);
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use kosmosg::engine::{ConvOptions, Engine, EngineError, Tensor};
 use kosmosg::picture::Picture;
-use kosmosg::weights::{Bias, Conv2d, GroupNorm, Linear, WeightError, Weights};
+use kosmosg::weights::{Bias, Conv2d, GroupNorm, Linear, WeightError, Weights, gguf, load};
 
 use super::question::{Question, Reading};
 
@@ -63,6 +63,14 @@ impl<E: Engine> Judge<E> {
             hidden: weights.linear("hidden", [SQUEEZED * side * side, HIDDEN], Bias::Yes)?,
             answers: weights.linear("answers", [HIDDEN, Question::all().map(Question::answers).sum()], Bias::Yes)?,
         })
+    }
+
+    /// Builds the network from a GGUF file.
+    ///
+    /// # Errors
+    /// A [`WeightError`] that says what is wrong with the file, or names the tensor.
+    pub fn from_gguf(file: Vec<u8>, device: &E::Device) -> Result<Self, WeightError> {
+        load(&gguf::read("the judge", file)?, device, Self::new)
     }
 
     /// Pixels `[B, 3, 64, 64]` from −1 to 1 to features `[B, 384]` and the scores of all answers to all questions, one after

@@ -95,6 +95,17 @@ impl Question {
         [Self::Style, Self::Background, Self::Count, Self::Stand].into_iter().chain(of_creatures)
     }
 
+    /// What is asked, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Style => "style",
+            Self::Background => "place",
+            Self::Count => "number",
+            Self::Stand => "stand",
+            Self::Creature { attribute, .. } => attribute.name(),
+        }
+    }
+
     /// How many answers there are.
     pub fn answers(self) -> usize {
         match self {

@@ -74,47 +74,53 @@ impl Caption {
     ///
     /// The pictured creature is of the same [split](Creature::split) as the scene's. `None` if the scene is empty.
     pub fn altered(rng: &mut Rng, scene: &Scene) -> Option<Self> {
-        let changed = rng.below(scene.actors.len().max(1));
-        let now = scene.actors.get(changed)?.creature;
-        let (before, template, value) = loop {
+        let actor = rng.below(scene.actors.len().max(1));
+        let now = scene.actors.get(actor)?.creature;
+        loop {
             let other = Creature::sample(rng, now.split());
             let mut before = now;
-            let (template, value) = match rng.below(4) {
+            match rng.below(4) {
                 // In a sketch a new colour could not be seen.
-                0 if scene.style != Style::Sketch => {
-                    before.colour = other.colour;
-                    (*rng.pick(RECOLOURED), *rng.pick(now.colour.words()))
-                }
-                1 if now.topping != Topping::Nothing => {
-                    before.topping = other.topping;
-                    let worn = !matches!(now.topping, Topping::Horns | Topping::Antennas);
-                    (*rng.pick(if worn { DRESSED } else { WITH }), *rng.pick(now.topping.words()))
-                }
-                2 => {
-                    before.eyes = other.eyes;
-                    let worn = now.eyes == Eyes::Sunglasses;
-                    (*rng.pick(if worn { DRESSED } else { WITH }), *rng.pick(now.eyes.words()))
-                }
-                3 if now.pattern != Pattern::Plain => {
-                    (before.pattern, before.second) = (other.pattern, other.second);
-                    (WITH[0], *rng.pick(now.pattern.words()))
-                }
+                0 if scene.style != Style::Sketch => before.colour = other.colour,
+                1 if now.topping != Topping::Nothing => before.topping = other.topping,
+                2 => before.eyes = other.eyes,
+                3 if now.pattern != Pattern::Plain => (before.pattern, before.second) = (other.pattern, other.second),
                 _ => continue,
-            };
-            if before != now && before.second != Some(before.colour) && before.split() == now.split() {
-                let second = now.second.filter(|_| before.pattern != now.pattern || before.second != now.second);
-                let colour = second.map_or(String::new(), |colour| format!("{} ", rng.pick(colour.words())));
-                break (before, template, format!("{colour}{value}"));
             }
+            if before != now && before.second != Some(before.colour) && before.split() == now.split() {
+                return Some(Self::changed(rng, scene, actor, before));
+            }
+        }
+    }
+
+    /// A caption in which creature `actor`'s picture shows it as it was `before` its colour, its topping, its eyes or its
+    /// pattern became what the scene has, and words tell the change.
+    ///
+    /// # Panics
+    /// If the scene has no such creature.
+    pub fn changed(rng: &mut Rng, scene: &Scene, actor: usize, before: Creature) -> Self {
+        let now = scene.actors[actor].creature;
+        let worn = |worn: bool| if worn { DRESSED } else { WITH };
+        let (templates, value) = if before.colour != now.colour {
+            (RECOLOURED, *rng.pick(now.colour.words()))
+        } else if before.topping != now.topping {
+            (worn(!matches!(now.topping, Topping::Horns | Topping::Antennas)), *rng.pick(now.topping.words()))
+        } else if before.eyes != now.eyes {
+            (worn(now.eyes == Eyes::Sunglasses), *rng.pick(now.eyes.words()))
+        } else {
+            (WITH, *rng.pick(now.pattern.words()))
         };
-        let creatures = scene.actors.iter().enumerate().map(|(actor, who)| {
-            let creature = if actor == changed { before } else { who.creature };
-            let shown = Shown::Creature { creature, actor };
-            if actor != changed {
-                let words = describe(rng, &creature, Detail::Partial);
+        let second = now.second.filter(|_| (before.pattern, before.second) != (now.pattern, now.second));
+        let second = second.map_or(String::new(), |second| format!("{} ", rng.pick(second.words())));
+        let (template, value) = (*rng.pick(templates), format!("{second}{value}"));
+        let creatures = scene.actors.iter().enumerate().map(|(other, who)| {
+            if other != actor {
+                let shown = Shown::Creature { creature: who.creature, actor: other };
+                let words = describe(rng, &who.creature, Detail::Partial);
                 return vec![Span::Entity { shown, words, article: Article::Always }];
             }
-            let words = noun(rng, &creature);
+            let shown = Shown::Creature { creature: before, actor };
+            let words = noun(rng, &before);
             let adjective = template == RECOLOURED[0];
             let entity =
                 vec![Span::Entity { shown, words, article: if adjective { Article::Never } else { Article::Always } }];
@@ -122,7 +128,7 @@ impl Caption {
             fill(&template, &[("e", entity), ("value", text(&value))])
         });
         let creatures: Vec<Vec<Span>> = creatures.collect();
-        Some(Self::around(rng, scene, &creatures, true))
+        Self::around(rng, scene, &creatures, true)
     }
 
     /// Puts what is said of each creature together with stand, place and style.

@@ -9,7 +9,7 @@ use kosmosg::config::VaeConfig;
 use kosmosg::engine::burn::{Burn, BurnDevice};
 use kosmosg::pipeline::Pipeline;
 use kosmosg::sampler::SamplerKind;
-use kosmosg::weights::{DType, gguf};
+use kosmosg::weights::{DType, HostTensor, gguf};
 
 use super::checkpoint::{Checkpoint, Progress, write_whole};
 use super::config::{Networks, TrainConfig};
@@ -56,6 +56,19 @@ pub fn export(run: &Path, config: &TrainConfig, out: &Path) -> anyhow::Result<Ma
     let manifest = bundle::write(out, draft, &tokenizer, &parts)?;
     Pipeline::<Burn>::load(&Folder::open(out)?, &device).context("the bundle cannot be loaded")?;
     Ok(manifest)
+}
+
+/// Writes a run's judge into one GGUF file, packed like a bundle.
+///
+/// # Errors
+/// The judge is not trained, or the file cannot be written.
+pub fn export_judge(run: &Path, file: &Path) -> anyhow::Result<()> {
+    let pack = |(name, tensor): (String, HostTensor)| {
+        let packed = tensor.to_dtype(packed(&name, tensor.shape()))?;
+        Ok((name, packed))
+    };
+    let weights: BTreeMap<_, _> = result(run, Stage::Judge)?.into_iter().map(pack).collect::<anyhow::Result<_>>()?;
+    write_whole(file, &gguf::write(&weights))
 }
 
 /// Makes a run of a bundle: every stage has the weights that the bundle has of it, and training it goes on from them, with a
@@ -134,10 +147,10 @@ fn collect(run: &Path, stage: Stage, (part, _, beginnings): Part) -> anyhow::Res
 
 /// How a tensor is stored.
 fn packed(name: &str, shape: &[usize]) -> DType {
-    let is_matrix = name.ends_with(".weight") && !name.contains("embed");
+    let is_table = name.rsplit('.').nth(1).is_some_and(|module| module.contains("embed"));
     match shape {
         [_] => DType::F32,
-        [_, row] if is_matrix && row % DType::Q8_0.block() == 0 => DType::Q8_0,
+        [_, row] if name.ends_with(".weight") && !is_table && row % DType::Q8_0.block() == 0 => DType::Q8_0,
         _ => DType::F16,
     }
 }
@@ -150,6 +163,7 @@ mod tests {
     fn only_matrices_of_whole_blocks_are_packed_tightly() {
         assert_eq!(packed("encoder.layers.0.mlp.fc1.weight", &[512, 128]), DType::Q8_0);
         assert_eq!(packed("encoder.layers.0.mlp.fc1.weight", &[512, 100]), DType::F16);
+        assert_eq!(packed("unet.time_embedding.linear_1.weight", &[384, 96]), DType::Q8_0);
         assert_eq!(packed("gpt_model.decoder.embed_tokens.weight", &[167, 192]), DType::F16);
         assert_eq!(packed("aligner.encoder_query", &[40, 128]), DType::F16);
         assert_eq!(packed("conv_in.weight", &[64, 8, 3, 3]), DType::F16);

@@ -24,7 +24,6 @@ pub(super) struct AdamW {
 struct Group {
     /// In the order in which they follow one another.
     members: Vec<Member>,
-    /// What is subtracted from them, as a share of the learning rate.
     weight_decay: f64,
     first: Tensor<Burn, 1>,
     second: Tensor<Burn, 1>,
@@ -39,20 +38,35 @@ struct Member {
 }
 
 impl Member {
-    fn len(&self) -> usize {
-        self.shape.iter().product()
-    }
-
+    /// Its part of its group's values, or of something that belongs to them.
     fn of(&self, flat: &Tensor<Burn, 1>) -> Tensor<Burn, 1> {
-        flat.clone().narrow(0, self.start, self.len())
+        flat.clone().narrow(0, self.start, self.shape.iter().product())
     }
 }
 
 impl Group {
-    fn new(training: &Training, parameters: &Parameters, weight_decay: f64, members: Vec<Member>) -> Self {
-        let values = parameters.joined(members.iter().map(|member| member.name.as_str()));
+    fn new<'a>(
+        training: &Training,
+        parameters: &Parameters,
+        weight_decay: f64,
+        chosen: impl Iterator<Item = (&'a str, &'a [usize])>,
+    ) -> Self {
+        let mut start = 0;
+        let members = chosen.map(|(name, shape)| {
+            let member = Member { name: name.to_owned(), shape: shape.to_vec(), start };
+            start += shape.iter().product::<usize>();
+            member
+        });
+        let members: Vec<_> = members.collect();
+        let values = values(&members, parameters);
         let zeros = values.clone().affine(0.0, 0.0);
         Self { members, weight_decay, first: zeros.clone(), second: zeros, average: training.ema.map(|_| values) }
+    }
+
+    /// The members' parts of `flat` in host memory, by name.
+    fn to_host(&self, flat: &Tensor<Burn, 1>) -> Result<Vec<(&str, HostTensor)>, EngineError> {
+        let part = |member: &Member| to_host(&member.of(flat), &member.shape);
+        self.members.iter().map(|member| Ok((member.name.as_str(), part(member)?))).collect()
     }
 
     /// What is remembered besides the values, by kind.
@@ -60,6 +74,11 @@ impl Group {
         let average = self.average.as_ref().map(|average| ("average", average));
         [("first", &self.first), ("second", &self.second)].into_iter().chain(average)
     }
+}
+
+/// The values of a group's parameters.
+fn values(members: &[Member], parameters: &Parameters) -> Tensor<Burn, 1> {
+    Tensor::cat(members.iter().map(|member| parameters.value(&member.name).clone()).collect(), 0)
 }
 
 /// Gradients of some samples' mean loss, one tensor for each of an optimizer's groups.
@@ -84,36 +103,23 @@ impl Step {
 impl AdamW {
     /// The optimizer of those of `parameters` that `trained` names, before its first update.
     pub fn new(training: &Training, parameters: &Parameters, trained: impl Fn(&str) -> bool) -> Self {
-        let groups = [0.0, training.weight_decay].map(|weight_decay| {
-            let mut start = 0;
-            let chosen = parameters.shapes().filter(|(name, shape)| {
-                let own = if decays(name, shape) { training.weight_decay } else { 0.0 };
-                trained(name) && own == weight_decay
-            });
-            let members = chosen.map(|(name, shape)| {
-                let member = Member { name: name.to_owned(), shape: shape.to_vec(), start };
-                start += member.len();
-                member
-            });
-            (weight_decay, members.collect::<Vec<_>>())
-        });
-        // Without weight decay, both would be the same.
-        let distinct = if training.weight_decay == 0.0 { 1 } else { 2 };
-        let groups = groups.into_iter().take(distinct).filter(|(_, members)| !members.is_empty());
-        let groups = groups.map(|(weight_decay, members)| Group::new(training, parameters, weight_decay, members));
+        let (matrices, rest): (Vec<_>, Vec<_>) =
+            parameters.shapes().filter(|(name, _)| trained(name)).partition(|(name, shape)| decays(name, shape));
+        let groups = [(matrices, training.weight_decay), (rest, 0.0)].into_iter();
+        let groups = groups.filter(|(chosen, _)| !chosen.is_empty());
+        let groups = groups.map(|(chosen, decay)| Group::new(training, parameters, decay, chosen.into_iter()));
         Self { training: training.clone(), groups: groups.collect(), updates: 0 }
     }
 
     /// Picks this optimizer's gradients, which were found for [tracked](Parameters::tracked) parameters. What the loss does
     /// not depend on has gradient 0.
     pub fn gather(&self, parameters: &Parameters, gradients: &mut Gradients) -> Step {
-        let mut gradient = |name: &str| {
-            let value = parameters.value(name);
+        let mut gradient = |member: &Member| {
+            let value = parameters.value(&member.name);
             gradients.take(value).unwrap_or_else(|| plain(value.clone()).affine(0.0, 0.0))
         };
-        let mut of =
-            |group: &Group| Tensor::cat(group.members.iter().map(|member| gradient(&member.name)).collect(), 0);
-        Step(self.groups.iter().map(&mut of).collect())
+        let groups = self.groups.iter();
+        Step(groups.map(|group| Tensor::cat(group.members.iter().map(&mut gradient).collect(), 0)).collect())
     }
 
     /// Updates the parameters, with the gradients scaled down if their `norm` is above the clip.
@@ -133,8 +139,7 @@ impl AdamW {
         let groups = std::mem::take(&mut self.groups);
         let updated = groups.into_iter().zip(step.0).map(|(group, gradient)| {
             let Group { members, weight_decay, first, second, average } = group;
-            let values = parameters.joined(members.iter().map(|member| member.name.as_str()));
-            let tensors = [values, gradient, first, second];
+            let tensors = [values(&members, parameters), gradient, first, second];
             let [values, _, first, second] =
                 update(tensors, |x| rule.apply(x, weight_decay), |x| rule.apply(x, weight_decay));
             for member in &members {
@@ -161,10 +166,8 @@ impl AdamW {
     pub fn averages(&self, parameters: &Parameters) -> Result<BTreeMap<String, HostTensor>, EngineError> {
         let mut tensors = parameters.to_host()?;
         for group in &self.groups {
-            for (average, member) in
-                group.average.iter().flat_map(|average| group.members.iter().map(move |m| (average, m)))
-            {
-                tensors.insert(member.name.clone(), to_host(&member.of(average), &member.shape)?);
+            if let Some(average) = &group.average {
+                tensors.extend(group.to_host(average)?.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)));
             }
         }
         Ok(tensors)
@@ -178,9 +181,8 @@ impl AdamW {
         let mut state = BTreeMap::new();
         for group in &self.groups {
             for (kind, flat) in group.state() {
-                for member in &group.members {
-                    state.insert(format!("{kind}.{}", member.name), to_host(&member.of(flat), &member.shape)?);
-                }
+                let parts = group.to_host(flat)?.into_iter();
+                state.extend(parts.map(|(name, tensor)| (format!("{kind}.{name}"), tensor)));
             }
         }
         Ok(state)

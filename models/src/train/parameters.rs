@@ -76,14 +76,6 @@ impl Parameters {
         &self.tensors[name].value
     }
 
-    /// The flat tensors of these names as one.
-    ///
-    /// # Panics
-    /// If one is not there.
-    pub fn joined<'a>(&self, names: impl Iterator<Item = &'a str>) -> Tensor<Burn, 1> {
-        Tensor::cat(names.map(|name| self.value(name).clone()).collect(), 0)
-    }
-
     /// Puts another flat tensor of the same length in its place.
     ///
     /// # Panics

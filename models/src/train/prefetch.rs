@@ -8,12 +8,12 @@ use std::thread;
 /// The values of `source` at these numbers, in order, computed ahead on all cores but one.
 pub(super) fn prefetch<B: Send + 'static>(
     numbers: Range<u64>,
-    source: Box<dyn Fn(u64) -> B + Send + Sync>,
+    source: impl Fn(u64) -> B + Send + Sync + 'static,
 ) -> impl Iterator<Item = B> {
     const AHEAD: usize = 2;
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let threads = (cores - 1).max(1);
-    let source: Arc<dyn Fn(u64) -> B + Send + Sync> = source.into();
+    let source = Arc::new(source);
     let start = |first| {
         let (sender, receiver) = sync_channel(AHEAD);
         let (source, numbers) = (source.clone(), numbers.clone());
@@ -33,7 +33,7 @@ mod tests {
 
     #[test]
     fn all_come_in_order() {
-        let squares: Vec<_> = prefetch(2..9, Box::new(|i| i * i)).collect();
+        let squares: Vec<_> = prefetch(2..9, |i| i * i).collect();
         assert_eq!(squares, [4, 9, 16, 25, 36, 49, 64]);
     }
 }

@@ -1,4 +1,4 @@
-//! What a person sees of a running stage: a bar or lines, and a table of all steps.
+//! What a person sees of a running stage: a bar or lines, a table of all steps, and TensorBoard's events.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{IsTerminal as _, Write as _};
@@ -8,10 +8,13 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Shows progress and writes `log.csv`.
+use super::events::Events;
+
+/// Shows progress and writes `log.csv` and an event file.
 pub(super) struct Reporter {
     bar: Option<ProgressBar>,
     log: File,
+    events: Events,
     steps: u64,
     batch: usize,
     started: (Instant, u64),
@@ -38,7 +41,7 @@ impl Reporter {
     /// Reports on a stage that stands at `step` of `steps`.
     ///
     /// # Errors
-    /// `log.csv` cannot be written.
+    /// `log.csv` or the event file cannot be written.
     pub fn new(dir: &Path, stage: &str, step: u64, steps: u64, batch: usize) -> anyhow::Result<Self> {
         let path = dir.join("log.csv");
         keep_until(&path, step)?;
@@ -52,6 +55,7 @@ impl Reporter {
         Ok(Self {
             bar,
             log: log.with_context(|| format!("cannot write {}", path.display()))?,
+            events: Events::create(dir, step)?,
             steps,
             batch,
             started: (now, step),
@@ -63,7 +67,7 @@ impl Reporter {
     /// Takes note of a step.
     ///
     /// # Errors
-    /// `log.csv` cannot be written.
+    /// `log.csv` or the event file cannot be written.
     pub fn step(&mut self, report: &StepReport<'_>) -> anyhow::Result<()> {
         let StepReport { step, numbers, norm, lr, seconds } = report;
         if *step == 1 {
@@ -74,6 +78,8 @@ impl Reporter {
         let samples = step * self.batch as u64;
         writeln!(self.log, "{step},{samples},{seconds:.1},{lr:.3e},{norm:.4},{}", values.join(","))
             .context("cannot write log.csv")?;
+        let others = [("gradient norm", *norm), ("learning rate", *lr)];
+        self.events.add(*step, numbers.iter().copied().chain(others))?;
         self.smooth.resize(numbers.len(), f64::NAN);
         for (smooth, (_, value)) in self.smooth.iter_mut().zip(*numbers) {
             *smooth = if smooth.is_nan() { *value } else { 0.98 * *smooth + 0.02 * value };

@@ -26,6 +26,9 @@ use super::parameters::Parameters;
 use super::prefetch::prefetch;
 use super::progress::{Reporter, StepReport};
 
+/// Draws samples, one from each generator: a pure function.
+pub(super) type Source<B> = Box<dyn Fn(Vec<Rng>) -> B + Send + Sync>;
+
 /// What is particular about a stage.
 pub(super) trait Task {
     /// The networks that are built anew for each step.
@@ -47,8 +50,8 @@ pub(super) trait Task {
     }
     /// Builds the networks.
     fn networks(&self, weights: &Weights<'_, Burn>) -> Result<Self::Networks, WeightError>;
-    /// What draws samples, one from each generator, on threads of its own: a pure function.
-    fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Self::Batch + Send + Sync>;
+    /// What draws samples, on threads of its own.
+    fn source(&self) -> Source<Self::Batch>;
     /// What a step minimises.
     fn loss(&self, networks: &Self::Networks, batch: Self::Batch) -> Loss;
     /// What shows a person how far it is, if the stage has something to show.
@@ -111,7 +114,7 @@ pub(super) fn train<T: Task + Sync>(job: &Job, task: &T) -> anyhow::Result<()> {
         let rngs = sample_rngs(&drawn, stage, step);
         rngs.chunks(drawn.batch.div_ceil(drawn.parts)).map(|rngs| source(rngs.to_vec())).collect()
     };
-    for parts in prefetch(first..training.steps, Box::new(draw)) {
+    for parts in prefetch(first..training.steps, draw) {
         let report = trainer.step(task, parts)?;
         let step = trainer.progress.step;
         if report.is_finite() {
@@ -338,7 +341,7 @@ mod tests {
             weights.tensor("x", [4])
         }
 
-        fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> f32 + Send + Sync> {
+        fn source(&self) -> Source<f32> {
             let (fails, steps) = (self.fails, AtomicU64::new(0));
             Box::new(move |_| if fails(steps.fetch_add(1, Ordering::Relaxed)) { f32::NAN } else { 3.0 })
         }
@@ -384,7 +387,7 @@ mod tests {
             weights.tensor("x", [1])
         }
 
-        fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Vec<f32> + Send + Sync> {
+        fn source(&self) -> Source<Vec<f32>> {
             Box::new(|rngs| rngs.into_iter().map(|mut rng| rng.uniform() as f32).collect())
         }
 

@@ -18,6 +18,7 @@ use super::config::{Networks, TrainConfig};
 use super::run::Job;
 use super::vocabulary::{tokenizer, world};
 use super::{Stage, TrainOptions, result_path};
+use crate::eval::answer::text_tokens;
 use crate::sprites::{self, Scene};
 
 pub(super) use align::AlignTask;
@@ -130,12 +131,7 @@ impl Shared {
 
     /// A [caption](Self::caption) for the text encoder: `<s>`, its words, and `</s>` up to the longest length.
     fn text_tokens(&self, caption: &str) -> Vec<u32> {
-        let text = &self.config.networks.text;
-        let mut tokens = vec![text.bos_token_id];
-        tokens.extend(self.tokenizer.encode(caption));
-        assert!(tokens.len() < text.max_position_embeddings, "a caption that was not made to fit: {caption}");
-        tokens.resize(text.max_position_embeddings, text.eos_token_id);
-        tokens
+        text_tokens(&self.tokenizer, &self.config.networks.text, caption)
     }
 
     /// Pixels of `[B, 3, S, S]` on the device.

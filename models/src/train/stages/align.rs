@@ -7,14 +7,13 @@ use kosmosg::engine::Tensor;
 use kosmosg::engine::burn::Burn;
 use kosmosg::loss;
 use kosmosg::mllm::Mllm;
-use kosmosg::noise::Rng;
 use kosmosg::weights::{WeightError, Weights};
 
 use super::Shared;
 use super::sequences::{Item, Sequences};
 use crate::sprites::{Scene, Split};
 use crate::train::parameters::Parameters;
-use crate::train::run::{Loss, Task};
+use crate::train::run::{Loss, Source, Task};
 use crate::train::{Stage, result};
 
 /// See the [module documentation](self).
@@ -58,7 +57,7 @@ impl Task for AlignTask {
         Ok((m, AlignerDecoder::new(&weights, &config.aligner, config.mllm.dim)?))
     }
 
-    fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Batch + Send + Sync> {
+    fn source(&self) -> Source<Batch> {
         let shared = self.shared.clone();
         Box::new(move |rngs| {
             let mut batch = Batch { sequences: Sequences::default(), text: Vec::new() };

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use kosmosg::clip_text::ClipText;
 use kosmosg::engine::Tensor;
 use kosmosg::engine::burn::Burn;
-use kosmosg::noise::Rng;
 use kosmosg::schedule::NoiseSchedule;
 use kosmosg::unet::UNet;
 use kosmosg::weights::{HostTensor, WeightError, Weights};
@@ -18,7 +17,7 @@ use super::{Autoencoder, Shared, sampling};
 use crate::sprites::{self, Scene, Split};
 use crate::train::init::sample_rng;
 use crate::train::noising::Noise;
-use crate::train::run::{Loss, Sheet, Task};
+use crate::train::run::{Loss, Sheet, Source, Task};
 use crate::train::{Stage, result};
 
 /// See the [module documentation](self).
@@ -62,7 +61,7 @@ impl Task for DecoderTask {
         Ok((text, UNet::new(&weights.at("unet"), &networks.unet)?))
     }
 
-    fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Batch + Send + Sync> {
+    fn source(&self) -> Source<Batch> {
         let (shared, schedule, latents) = (self.shared.clone(), self.schedule.clone(), self.vae.latent_len());
         Box::new(move |mut rngs| {
             let (stage, size) = (&shared.config.decoder, shared.config.picture_size as u32);

@@ -22,7 +22,7 @@ use crate::sprites::{
 use crate::train::init::sample_rng;
 use crate::train::noising::Noise;
 use crate::train::parameters::Parameters;
-use crate::train::run::{Loss, Sheet, Task};
+use crate::train::run::{Loss, Sheet, Source, Task};
 use crate::train::{Stage, result};
 
 /// See the [module documentation](self).
@@ -78,7 +78,7 @@ impl Task for InstructTask {
         EncoderNetworks::new(weights, &self.shared.config.networks.kosmosg)
     }
 
-    fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Batch + Send + Sync> {
+    fn source(&self) -> Source<Batch> {
         let (shared, schedule, latents) = (self.shared.clone(), self.schedule.clone(), self.vae.latent_len());
         Box::new(move |mut rngs| {
             let (stage, size) = (&shared.config.instruct, shared.config.picture_size as u32);

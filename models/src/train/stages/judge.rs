@@ -1,7 +1,6 @@
 //! The judge of generated pictures, taught by drawn ones.
 
 use kosmosg::engine::burn::Burn;
-use kosmosg::noise::Rng;
 use kosmosg::weights::{WeightError, Weights};
 
 use super::Shared;
@@ -9,7 +8,7 @@ use super::answers::{Answers, cross_entropy};
 use crate::eval::judge::{Judge, PICTURE_SIZE};
 use crate::eval::question::Question;
 use crate::sprites::{self, Scene, Split};
-use crate::train::run::{Loss, Task};
+use crate::train::run::{Loss, Source, Task};
 
 /// See the [module documentation](self).
 pub(in crate::train) struct JudgeTask {
@@ -37,7 +36,7 @@ impl Task for JudgeTask {
         Judge::new(weights)
     }
 
-    fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Batch + Send + Sync> {
+    fn source(&self) -> Source<Batch> {
         Box::new(|rngs| {
             let mut batch = Batch { pixels: Vec::new(), answers: Answers::new() };
             for mut rng in rngs {

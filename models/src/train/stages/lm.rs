@@ -12,7 +12,7 @@ use kosmosg::weights::{WeightError, Weights};
 use super::sequences::{Item, Sequences};
 use super::{Shared, choose, strange};
 use crate::sprites::{self, Backdrop, Caption, Creature, Detail, Piece, Scene, Split, Wording};
-use crate::train::run::{Loss, Task};
+use crate::train::run::{Loss, Source, Task};
 
 /// See the [module documentation](self).
 pub(in crate::train) struct LmTask {
@@ -50,7 +50,7 @@ impl Task for LmTask {
         })
     }
 
-    fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Sequences + Send + Sync> {
+    fn source(&self) -> Source<Sequences> {
         let shared = self.shared.clone();
         Box::new(move |rngs| {
             let mut batch = Sequences::default();

@@ -4,14 +4,13 @@
 
 use kosmosg::clip_text::ClipText;
 use kosmosg::engine::burn::Burn;
-use kosmosg::noise::Rng;
 use kosmosg::weights::{Bias, Linear, WeightError, Weights};
 
 use super::Shared;
 use super::answers::{Answers, cross_entropy};
 use crate::eval::question::Question;
 use crate::sprites::{Scene, Split};
-use crate::train::run::{Loss, Task};
+use crate::train::run::{Loss, Source, Task};
 
 /// See the [module documentation](self).
 pub(in crate::train) struct TextTask {
@@ -43,7 +42,7 @@ impl Task for TextTask {
         Ok((text, weights.linear("answers", [config.hidden_size, answers], Bias::Yes)?))
     }
 
-    fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Batch + Send + Sync> {
+    fn source(&self) -> Source<Batch> {
         let shared = self.shared.clone();
         Box::new(move |rngs| {
             let mut batch = Batch { tokens: Vec::new(), answers: Answers::new() };

@@ -12,7 +12,7 @@ use kosmosg::weights::{WeightError, Weights};
 use super::{Shared, pictures};
 use crate::sprites::{self, Scene, Split};
 use crate::train::init::sample_rng;
-use crate::train::run::{Loss, Sheet, Task};
+use crate::train::run::{Loss, Sheet, Source, Task};
 
 /// See the [module documentation](self).
 pub(in crate::train) struct VaeTask {
@@ -60,7 +60,7 @@ impl Task for VaeTask {
         Ok((VaeEncoder::new(&weights, &self.config)?, VaeDecoder::new(&weights, &self.config)?))
     }
 
-    fn source(&self) -> Box<dyn Fn(Vec<Rng>) -> Batch + Send + Sync> {
+    fn source(&self) -> Source<Batch> {
         let size = self.shared.config.picture_size as u32;
         let latents = self.latent_len();
         Box::new(move |rngs| {

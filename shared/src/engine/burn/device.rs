@@ -33,22 +33,22 @@ impl BurnDevice {
         Self(Device::cuda(0))
     }
 
-    /// The first CUDA device, by LibTorch.
+    /// The first CUDA device, or the CPU where there is none, by LibTorch.
     #[cfg(feature = "burn-libtorch")]
     #[expect(deprecated, reason = "burn's own CUDA backend needs a build of LLVM that is not to be had everywhere")]
     pub fn libtorch() -> Self {
-        Self(Device::libtorch_cuda(0))
+        Self(if tch::Cuda::is_available() { Device::libtorch_cuda(0) } else { Device::libtorch() })
+    }
+
+    /// Whether it is the engine's own CPU path.
+    pub fn is_cpu(&self) -> bool {
+        super::cpu::is_cpu(&self.0)
     }
 
     /// This device, with gradients.
     #[cfg(feature = "autodiff")]
     pub fn training(self) -> Self {
         Self(self.0.autodiff())
-    }
-
-    /// Whether it is the CPU.
-    pub fn is_cpu(&self) -> bool {
-        super::cpu::is_cpu(&self.0)
     }
 
     /// What the GPU can hold; `None` for the CPU.

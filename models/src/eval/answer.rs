@@ -1,0 +1,155 @@
+//! What models make of [tasks](super::task).
+
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use anyhow::Context as _;
+use kosmosg::bundle::{Folder, Manifest};
+use kosmosg::clip_text::ClipText;
+use kosmosg::condition::Condition;
+use kosmosg::config::ClipTextConfig;
+use kosmosg::engine::Engine;
+use kosmosg::picture::Picture;
+use kosmosg::pipeline::Pipeline;
+use kosmosg::protocol::GenerateSettings;
+use kosmosg::tokenizer::Tokenizer;
+use kosmosg::weights::load;
+use rayon::ThreadPoolBuilder;
+
+use super::task::Task;
+
+/// A bundle that answers.
+pub struct Answerer<E: Engine> {
+    pipeline: Pipeline<E>,
+    device: E::Device,
+    folder: Folder,
+}
+
+impl<E: Engine> Answerer<E>
+where
+    E::Device: Sync,
+    Pipeline<E>: Sync,
+    ClipText<E>: Sync,
+{
+    /// Loads a bundle.
+    ///
+    /// # Errors
+    /// Any [`BundleError`](kosmosg::bundle::BundleError).
+    pub fn load(folder: Folder, device: &E::Device) -> anyhow::Result<Self> {
+        Ok(Self { pipeline: Pipeline::load(&folder, device)?, device: device.clone(), folder })
+    }
+
+    /// The bundle's manifest.
+    pub fn manifest(&self) -> &Manifest {
+        self.folder.manifest()
+    }
+
+    /// The picture of each task, from its words and pictures. Task `i` has the noise of `seed` and `i`.
+    ///
+    /// # Errors
+    /// The engine failed.
+    pub fn prompts(
+        &self,
+        tasks: &[Task],
+        seed: u64,
+        threads: usize,
+        done: impl Fn() + Sync,
+    ) -> anyhow::Result<Vec<Picture>> {
+        let condition = |task: &Task| {
+            let condition = self.pipeline.encoder.encode(&task.prompt, &task.pictures, "");
+            pollster::block_on(condition).with_context(|| format!("prompt `{}`", task.prompt.to_text()))
+        };
+        self.generate(tasks, seed, threads, condition, done)
+    }
+
+    /// The same from the whole scene in words, by the text encoder that the U-Net was trained with: what the frozen U-Net
+    /// could do at best.
+    ///
+    /// # Errors
+    /// The bundle has no text encoder, or the engine failed.
+    pub fn captions(
+        &self,
+        tasks: &[Task],
+        seed: u64,
+        threads: usize,
+        done: impl Fn() + Sync,
+    ) -> anyhow::Result<Vec<Picture>> {
+        let manifest = self.manifest();
+        let config = manifest.networks.text.as_ref().context("the bundle has no text encoder")?;
+        let text = load(&self.folder.part("text")?, &self.device, |weights| {
+            ClipText::<E>::new(&weights.at("text_model"), config)
+        })?;
+        let kosmosg = &manifest.networks.kosmosg;
+        let tokenizer = Tokenizer::from_json(&self.folder.tokenizer()?, kosmosg.mllm.vocab_size, &kosmosg.special)?;
+        let encode = |caption: &str| -> anyhow::Result<(Vec<f32>, [usize; 3])> {
+            let encoded = text.forward(&text_tokens(&tokenizer, config, caption), 1);
+            let shape = encoded.shape();
+            Ok((pollster::block_on(encoded.to_host())?, shape))
+        };
+        let (uncond, [_, tokens, width]) = encode("")?;
+        let condition = |task: &Task| {
+            let (cond, _) = encode(&task.caption)?;
+            Ok(Condition { tokens, width, cond, uncond: uncond.clone() })
+        };
+        self.generate(tasks, seed, threads, condition, done)
+    }
+
+    fn generate(
+        &self,
+        tasks: &[Task],
+        seed: u64,
+        threads: usize,
+        condition: impl Fn(&Task) -> anyhow::Result<Condition> + Sync,
+        done: impl Fn() + Sync,
+    ) -> anyhow::Result<Vec<Picture>> {
+        let settings = GenerateSettings { seed, ..GenerateSettings::default() };
+        side_by_side(tasks, threads, |i, task| {
+            let condition = condition(task)?;
+            let picture = self.pipeline.generate_from(&condition, &settings, i as u64, |_, _| {});
+            let picture = pollster::block_on(picture)?;
+            done();
+            Ok(picture)
+        })
+    }
+}
+
+/// A caption as a text encoder takes it: `<s>`, its words, and `</s>` up to the longest length.
+///
+/// # Panics
+/// If the caption has too many words.
+pub(crate) fn text_tokens(tokenizer: &Tokenizer, text: &ClipTextConfig, caption: &str) -> Vec<u32> {
+    let mut tokens = vec![text.bos_token_id];
+    tokens.extend(tokenizer.encode(caption));
+    assert!(tokens.len() < text.max_position_embeddings, "a caption that was not made to fit: {caption}");
+    tokens.resize(text.max_position_embeddings, text.eos_token_id);
+    tokens
+}
+
+/// `work` of every task, in order, on so many threads: one small picture keeps one busy and no more.
+fn side_by_side<R: Send>(
+    tasks: &[Task],
+    threads: usize,
+    work: impl Fn(usize, &Task) -> anyhow::Result<R> + Sync,
+) -> anyhow::Result<Vec<R>> {
+    let next = AtomicUsize::new(0);
+    let worker = || -> anyhow::Result<Vec<(usize, R)>> {
+        let pool = ThreadPoolBuilder::new().num_threads(1).build()?;
+        pool.install(|| {
+            let mut results = Vec::new();
+            loop {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                let Some(task) = tasks.get(i) else { return Ok(results) };
+                results.push((i, work(i, task)?));
+            }
+        })
+    };
+    let results = thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(worker)).collect();
+        let results = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        results.collect::<anyhow::Result<Vec<_>>>()
+    })?;
+    let mut results: Vec<_> = results.into_iter().flatten().collect();
+    results.sort_by_key(|(i, _)| *i);
+    Ok(results.into_iter().map(|(_, result)| result).collect())
+}
