@@ -14,19 +14,22 @@ use kosmosg::weights::HostTensor;
 
 pub use config::TrainConfig;
 pub use export::{export, export_judge, import};
+pub use plot::plot;
 pub use vocabulary::{tokenizer, vocabulary};
 
 use run::train;
-use stages::{AlignTask, DecoderTask, InstructTask, JudgeTask, LmTask, Shared, TextTask, VaeTask};
+use stages::{AlignTask, DecoderTask, InstructTask, JudgeTask, LmTask, Shared, TextTask, VaeTask, VisionTask};
 
 mod checkpoint;
 pub mod config;
+mod data;
 mod events;
 mod export;
 mod init;
 mod noising;
 mod optimizer;
 mod parameters;
+mod plot;
 mod prefetch;
 mod preview;
 mod progress;
@@ -43,6 +46,8 @@ pub enum Stage {
     Text,
     /// 0c: captions to latents.
     Decoder,
+    /// 0d: what pictures show.
+    Vision,
     /// 1: the language model, with eyes.
     Lm,
     /// 2: AlignerNet, on captions alone.
@@ -55,8 +60,8 @@ pub enum Stage {
 
 impl Stage {
     /// All of them, in order.
-    pub const ALL: [Self; 7] =
-        [Self::Vae, Self::Text, Self::Decoder, Self::Lm, Self::Align, Self::Instruct, Self::Judge];
+    pub const ALL: [Self; 8] =
+        [Self::Vae, Self::Text, Self::Decoder, Self::Vision, Self::Lm, Self::Align, Self::Instruct, Self::Judge];
 
     /// Its name on the command line and in the run's folder.
     pub fn name(self) -> &'static str {
@@ -64,6 +69,7 @@ impl Stage {
             Self::Vae => "vae",
             Self::Text => "text",
             Self::Decoder => "decoder",
+            Self::Vision => "vision",
             Self::Lm => "lm",
             Self::Align => "align",
             Self::Instruct => "instruct",
@@ -74,8 +80,9 @@ impl Stage {
     /// The stages whose results it builds on.
     fn needs(self) -> &'static [Self] {
         match self {
-            Self::Vae | Self::Text | Self::Lm | Self::Judge => &[],
+            Self::Vae | Self::Text | Self::Vision | Self::Judge => &[],
             Self::Decoder => &[Self::Vae, Self::Text],
+            Self::Lm => &[Self::Vision],
             Self::Align => &[Self::Decoder, Self::Lm],
             Self::Instruct => &[Self::Vae, Self::Decoder, Self::Lm, Self::Align],
         }
@@ -110,12 +117,14 @@ pub fn default_run(name: &str) -> anyhow::Result<PathBuf> {
 /// on since, a file that cannot be read or written, or a loss that is not finite several times in a row.
 pub fn run(stage: Stage, options: &TrainOptions) -> anyhow::Result<()> {
     let shared = Shared::new(options)?;
+    shared.check(stage)?;
     let job = shared.job(stage)?;
     match stage {
         Stage::Vae => train(&job, &VaeTask::new(&shared)),
         Stage::Text => train(&job, &TextTask::new(&shared)),
         Stage::Decoder => train(&job, &DecoderTask::new(&shared)?),
-        Stage::Lm => train(&job, &LmTask::new(&shared)),
+        Stage::Vision => train(&job, &VisionTask::new(&shared)),
+        Stage::Lm => train(&job, &LmTask::new(&shared)?),
         Stage::Align => train(&job, &AlignTask::new(&shared)?),
         Stage::Instruct => train(&job, &InstructTask::new(&shared)?),
         Stage::Judge => train(&job, &JudgeTask::new(&shared)),

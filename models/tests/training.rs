@@ -4,13 +4,17 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use kosmosg::bundle::{Defaults, Folder, Manifest};
 use kosmosg::config::PerLevel;
 use kosmosg::engine::burn::{Burn, BurnDevice};
+use kosmosg::noise::Rng;
 use kosmosg::picture::Picture;
 use kosmosg::pipeline::{Pipeline, Request};
 use kosmosg::prompt::PromptDocument;
 use kosmosg::protocol::GenerateSettings;
+use kosmosg_models::sprites::{self, Backdrop, Creature, Edit, Scene, Split};
 use kosmosg_models::train::{self, Stage, TrainConfig, TrainOptions};
 
 fn miniature() -> TrainConfig {
@@ -107,6 +111,91 @@ fn a_bundle_can_be_trained_further(bundle: &Path, first: &Path, config: &TrainCo
     assert!(error.contains("other networks"), "{error}");
 }
 
+#[test]
+fn prepared_files_train_what_a_bundle_began() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = miniature();
+    for stage in Stage::ALL {
+        (config.training_mut(stage).steps, config.training_mut(stage).sheet_every) = (2, u64::MAX);
+        run(stage, &dir.path().join("world"), &config).unwrap();
+    }
+    let bundle = dir.path().join("bundle");
+    train::export(&dir.path().join("world"), &config, &bundle).unwrap();
+
+    for (kind, lines) in [("constructed", constructed()), ("editing", edits()), ("captions", captions())] {
+        fs::write(dir.path().join(kind).with_extension("tsv"), lines.join("\n")).unwrap();
+    }
+    let data = "[data]
+        tokenizer = 'bundle/tokenizer.json'
+        text_tokenizer = 'bundle/tokenizer.json'
+        constructed = ['constructed.tsv']
+        editing = ['editing.tsv']
+        captions = ['captions.tsv']
+        smallest_side = 32\n";
+    let path = dir.path().join("files.toml");
+    fs::write(&path, toml::to_string(&config).unwrap() + data).unwrap();
+    let mut config = TrainConfig::read(&path).unwrap();
+    let files = dir.path().join("files");
+    train::import(&bundle, &config, &files).unwrap();
+    for stage in Stage::ALL.into_iter().filter(|stage| ![Stage::Text, Stage::Vision, Stage::Judge].contains(stage)) {
+        config.training_mut(stage).sheet_every = 2;
+        run(stage, &files, &config).unwrap();
+        assert!(losses(&files, stage).iter().all(|(_, loss)| loss.is_finite()));
+    }
+    let prompts = fs::read_to_string(files.join("instruct/sheets/prompts.txt")).unwrap();
+    assert!(prompts.lines().all(|prompt| prompt.contains("<i>")), "{prompts}");
+    let manifest = train::export(&files, &config, &dir.path().join("trained")).unwrap();
+    check_bundle(&dir.path().join("trained"), &manifest);
+
+    let error = run(Stage::Vision, &files, &config).unwrap_err().to_string();
+    assert!(error.contains("stage vision learns from the world of sprites"), "{error}");
+    let shards = |config: &mut TrainConfig, paths: &[&str]| {
+        config.data.as_mut().unwrap().editing = paths.iter().map(|path| dir.path().join(path)).collect();
+    };
+    shards(&mut config, &[]);
+    let error = run(Stage::Instruct, &files, &config).unwrap_err().to_string();
+    assert!(error.contains("`editing`"), "{error}");
+    shards(&mut config, &["editing.tsv", "edits-2.tsv"]);
+    let error = run(Stage::Instruct, &files, &config).unwrap_err().to_string();
+    assert!(error.contains("edits-2.tsv"), "{error}");
+}
+
+fn cell(picture: &Picture) -> String {
+    STANDARD.encode(picture.to_png(None))
+}
+
+/// Creatures in scenes, in the published form: caption, entities, picture, cut-outs.
+fn constructed() -> Vec<String> {
+    let line = |seed| {
+        let mut rng = Rng::new(seed, 0);
+        let creature = Creature::sample(&mut rng, Split::Train);
+        let scene = Scene::with_creatures(&mut rng, &[creature]);
+        let description = creature.description();
+        let entity = description.split(',').next().unwrap();
+        let cutouts = [Backdrop::White, Backdrop::Kept].map(|backdrop| cell(&sprites::cutout(&scene, 0, backdrop, 32)));
+        format!("{description}\t{entity}\t{}\t{}", cell(&sprites::draw(&scene, 32)), cutouts.join("\t"))
+    };
+    (0..8).map(line).chain(["a line without pictures".into()]).collect()
+}
+
+fn edits() -> Vec<String> {
+    let line = |seed| {
+        let edit = Edit::sample(&mut Rng::new(seed, 0), Split::Train);
+        let [source, target] = [&edit.source, &edit.target].map(|scene| cell(&sprites::draw(scene, 32)));
+        format!("a creature\t{}\t{source}\t{target}", edit.instruction)
+    };
+    (0..8).map(line).collect()
+}
+
+fn captions() -> Vec<String> {
+    let line = |seed| {
+        let mut rng = Rng::new(seed, 0);
+        let scene = Scene::sample(&mut rng, Split::Train);
+        format!("{seed}\t{}\t{}\t32\t32", sprites::caption(&scene, &mut rng), cell(&sprites::draw(&scene, 32)))
+    };
+    (0..8).map(line).collect()
+}
+
 /// Stage 3 changes what it is told to train, and every other parameter has the same bits as before.
 fn only_named_parameters_changed(run: &Path, config: &TrainConfig) {
     let mut before = train::result(run, Stage::Lm).unwrap();
@@ -182,7 +271,7 @@ fn every_loss_falls_on_a_few_samples() {
     // The frozen decoder bounds what a condition can do about its loss, and learns what it can more slowly.
     config.instruct.training.lr = 0.01;
     // Steps, and how much of the loss may be left after them.
-    let expected = [(300, 0.08), (100, 0.02), (100, 0.02), (100, 0.02), (200, 0.08), (300, 0.8)];
+    let expected = [(300, 0.08), (100, 0.02), (100, 0.02), (100, 0.02), (100, 0.02), (200, 0.08), (300, 0.8)];
     for (stage, (steps, left)) in Stage::ALL.into_iter().zip(expected) {
         let training = config.training_mut(stage);
         (training.samples, training.batch, training.steps) = (Some(2), 2, steps);
@@ -212,6 +301,24 @@ fn an_interrupted_run_equals_one_that_ran_through() {
         let [a, b] = [through.path(), interrupted.path()].map(|run| train::result(run, stage).unwrap());
         for (name, tensor) in &a {
             assert_eq!(tensor.bytes(), b[name].bytes(), "{stage:?}: {name}");
+        }
+    }
+}
+
+#[test]
+fn checkpointing_computes_the_same() {
+    let [kept, again] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let mut config = miniature();
+    for stage in Stage::ALL {
+        config.training_mut(stage).sheet_every = u64::MAX;
+        (config.training_mut(stage).steps, config.training_mut(stage).ema) = (3, None);
+        run(stage, kept.path(), &config).unwrap();
+        stage_copies(stage, kept.path(), again.path());
+        config.training_mut(stage).checkpointing = true;
+        run(stage, again.path(), &config).unwrap();
+        let [ours, theirs] = [again.path(), kept.path()].map(|run| losses(run, stage));
+        for ((step, ours), (_, theirs)) in ours.iter().zip(&theirs) {
+            assert!((ours / theirs - 1.0).abs() < 1e-4, "{stage:?} step {step}: {ours} instead of {theirs}");
         }
     }
 }

@@ -132,6 +132,7 @@ impl<E: Engine> Querying<E> {
     }
 
     fn forward(&self, query: Tensor<E, 3>, context: &Tensor<E, 3>, mask: &Mask<E>) -> Tensor<E, 3> {
+        let context = &context.clone().kept();
         let x = self.layers.iter().fold(query, |x, layer| layer.forward_cross(x, context, mask));
         self.layer_norm.forward(x)
     }

@@ -77,6 +77,10 @@ impl<E: Engine> EncoderLayer<E> {
     }
 
     fn forward(&self, x: Tensor<E, 3>) -> Tensor<E, 3> {
+        E::checkpoint(self, x, Self::compute)
+    }
+
+    fn compute(&self, x: Tensor<E, 3>) -> Tensor<E, 3> {
         let normed = self.layer_norm1.forward(x.clone());
         let x = x + self.self_attn.forward(normed.clone(), normed, &Mask::Causal);
         let inner = self.fc1.forward(self.layer_norm2.forward(x.clone())).map(self.activation);

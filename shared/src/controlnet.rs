@@ -64,7 +64,8 @@ impl<E: Engine> ControlNet<E> {
     ) -> Encoded<E> {
         let (last, first) = self.controlnet_cond_embedding.split_last().expect("an embedding has convolutions");
         let hint = last.forward(first.iter().fold(hint, |x, conv| conv.forward(x).silu()));
-        let time = self.encoder.time(timesteps, &sample.device());
+        let time = self.encoder.time(timesteps, &sample.device()).kept();
+        let condition = &condition.clone().kept();
         let x = self.encoder.conv_in.forward(sample) + hint;
         let Encoded { skips, middle } = self.encoder.forward(x, &time, condition);
         let zero_conv = |(x, conv): (Tensor<E, 4>, &Conv2d<E>)| conv.forward(x).affine(scale, 0.0);

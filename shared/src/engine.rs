@@ -251,4 +251,15 @@ pub trait Engine: Sized + Clone + Debug + Send + Sync + 'static {
     ) -> Self::Tensor<3> {
         plain::attention::<Self>(q, k, v, heads, mask)
     }
+
+    /// `block(module, input)`. While training, an engine may drop what the block computes on its way, and compute it again
+    /// where gradients need it (arXiv 1604.06174). A result that several blocks take is therefore
+    /// [kept](Tensor::kept), so that the way to it is gone only once.
+    fn checkpoint<M: Clone + 'static, I: Clone + 'static, const D: usize>(
+        module: &M,
+        input: I,
+        block: fn(&M, I) -> Tensor<Self, D>,
+    ) -> Tensor<Self, D> {
+        block(module, input)
+    }
 }

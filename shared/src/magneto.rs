@@ -131,8 +131,10 @@ impl<E: Engine> Layer<E> {
 
     /// `x` `[B, T, D]` to `[B, T, D]`.
     pub fn forward(&self, x: Tensor<E, 3>, mask: &Mask<E>) -> Tensor<E, 3> {
-        let x = self.attend(x, mask);
-        self.feed_forward(x)
+        E::checkpoint(self, (x, mask.clone()), |layer, (x, mask)| {
+            let x = layer.attend(x, &mask);
+            layer.feed_forward(x)
+        })
     }
 
     /// `x` `[B, Tq, D]`, looking at all of itself and at `context` `[B, Tk, D]` through `context_mask`.
@@ -140,10 +142,12 @@ impl<E: Engine> Layer<E> {
     /// # Panics
     /// If the layer has no cross-attention.
     pub fn forward_cross(&self, x: Tensor<E, 3>, context: &Tensor<E, 3>, context_mask: &Mask<E>) -> Tensor<E, 3> {
-        let (norm, cross) = self.encoder_attn.as_ref().expect("a layer with cross-attention");
-        let x = self.attend(x, &Mask::None);
-        let x = x.clone() + cross.forward(norm.forward(x), context.clone(), context_mask);
-        self.feed_forward(x)
+        E::checkpoint(self, (x, context.clone(), context_mask.clone()), |layer, (x, context, mask)| {
+            let (norm, cross) = layer.encoder_attn.as_ref().expect("a layer with cross-attention");
+            let x = layer.attend(x, &Mask::None);
+            let x = x.clone() + cross.forward(norm.forward(x), context, &mask);
+            layer.feed_forward(x)
+        })
     }
 
     fn attend(&self, x: Tensor<E, 3>, mask: &Mask<E>) -> Tensor<E, 3> {

@@ -73,7 +73,8 @@ impl<E: Engine> UNet<E> {
         condition: &Tensor<E, 3>,
         extra: Option<Encoded<E>>,
     ) -> Tensor<E, 4> {
-        let time = self.encoder.time(timesteps, &sample.device());
+        let time = self.encoder.time(timesteps, &sample.device()).kept();
+        let condition = &condition.clone().kept();
         let sample = self.encoder.conv_in.forward(sample);
         let mut encoded = self.encoder.forward(sample, &time, condition);
         if let Some(extra) = extra {

@@ -83,7 +83,7 @@ impl<E: Engine> VaeEncoder<E> {
         let x = self.down_blocks.iter().fold(x, |x, level| level.forward(x));
         let x = self.mid_block.forward(x);
         let x = self.conv_out.forward(self.conv_norm_out.forward_silu(x));
-        let [mean, logvar] = self.quant_conv.forward(x).chunk(1);
+        let [mean, logvar] = self.quant_conv.forward(x).kept().chunk(1);
         LatentDistribution { mean, logvar }
     }
 

@@ -74,6 +74,10 @@ impl<E: Engine> ResidualBlock<E> {
     }
 
     fn forward(&self, x: Tensor<E, 3>) -> Tensor<E, 3> {
+        E::checkpoint(self, x, Self::compute)
+    }
+
+    fn compute(&self, x: Tensor<E, 3>) -> Tensor<E, 3> {
         let normed = self.ln_1.forward(x.clone());
         let x = x + self.ts_attn.forward(normed.clone(), normed, &Mask::None);
         let inner = self.c_fc.forward(self.ln_2.forward(x.clone())).map(Unary::QuickGelu);

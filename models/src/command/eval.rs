@@ -10,6 +10,7 @@ use kosmosg::engine::burn::{Burn, BurnDevice};
 use kosmosg::engine::candle::Candle;
 use kosmosg::picture::Picture;
 use kosmosg::pipeline::Pipeline;
+use kosmosg::vae::VaeEncoder;
 use kosmosg_models::eval::answer::Answerer;
 use kosmosg_models::eval::judge::Judge;
 use kosmosg_models::eval::score::{self, Row, Seen};
@@ -28,7 +29,7 @@ use super::DeviceName;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
-  kosmosg eval sprites --bundle models/tiny --captions --sheet sheet.png -o table.md")]
+  kosmosg eval sprites --bundle models/tiny --ceilings --sheet sheet.png -o table.md")]
 pub struct Arguments {
     /// The benchmark, or `judge`: how often the judge is right about drawn pictures.
     #[arg(value_enum)]
@@ -39,9 +40,9 @@ pub struct Arguments {
     /// One more model, for a row of its own; can be given again.
     #[arg(long, value_name = "NAME=DIR", value_parser = named)]
     also: Vec<(String, PathBuf)>,
-    /// A row of what the bundle's U-Net does with every scene told in words: the best that it could do with a prompt.
+    /// Rows of what limits the bundle: drawn pictures through its autoencoder, and its U-Net with every scene told in words.
     #[arg(long)]
-    captions: bool,
+    ceilings: bool,
     /// Creatures; with 60 there are 600 prompts of one, 200 each of two, of three pictures and of edits, and 600 of words.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(2..=1000))]
     subjects: u32,
@@ -106,6 +107,7 @@ impl Arguments {
         E::Device: Sync,
         Pipeline<E>: Sync,
         ClipText<E>: Sync,
+        VaeEncoder<E>: Sync,
     {
         let subjects = self.subjects as usize;
         let bundle = self.bundle.clone().unwrap_or_else(super::default_bundle);
@@ -115,56 +117,50 @@ impl Arguments {
         let tasks = task::tasks(self.seed, subjects, longest);
         let drawn = judge.see(&task::others(self.seed, REFERENCES))?;
         let drawn: Vec<_> = drawn.into_iter().map(|(_, features)| features).collect();
-        let row = |pictures: &[Picture]| -> anyhow::Result<(Row, Vec<Seen>)> {
-            let seen = judge.see(pictures)?;
-            Ok((Row::new(&tasks, &seen, &drawn), seen))
-        };
         let threads = if self.device == DeviceName::Cpu { rayon::current_num_threads() } else { 1 };
-        let bar = |name: &str| self.progress(name, tasks.len());
+        let (mut rows, mut details) = (Vec::new(), serde_json::Map::new());
+        let mut row = |name: &str, make: &dyn Fn(&ProgressBar) -> anyhow::Result<Vec<Picture>>| -> anyhow::Result<_> {
+            let bar = self.progress(name, tasks.len());
+            let pictures = make(&bar)?;
+            bar.finish_and_clear();
+            let seen = judge.see(&pictures)?;
+            rows.push((name.to_owned(), Row::new(&tasks, &seen, &drawn)));
+            details.insert(name.to_owned(), serde_json::to_value(score::details(&tasks, &seen))?);
+            Ok(pictures)
+        };
 
-        let oracle: Vec<_> = tasks.iter().map(|task| sprites::draw(&task.scene, PICTURE_SIZE)).collect();
-        let mut rows = vec![("oracle".to_owned(), row(&oracle)?.0)];
-        if self.captions {
-            let bar = bar("captions");
-            rows.push(("captions".into(), row(&model.captions(&tasks, self.seed, threads, || bar.inc(1))?)?.0));
+        row("oracle", &|_| Ok(tasks.iter().map(|task| sprites::draw(&task.scene, PICTURE_SIZE)).collect()))?;
+        if self.ceilings {
+            row("autoencoder", &|bar| model.autoencoded(&tasks, threads, || bar.inc(1)))?;
+            row("captions", &|bar| model.captions(&tasks, self.seed, threads, || bar.inc(1)))?;
         }
-        let progress = bar("kosmos-g");
-        let pictures = model.prompts(&tasks, self.seed, threads, || progress.inc(1))?;
-        progress.finish_and_clear();
-        let (result, seen) = row(&pictures)?;
-        rows.push(("kosmos-g".into(), result));
+        let pictures = row("kosmos-g", &|bar| model.prompts(&tasks, self.seed, threads, || bar.inc(1)))?;
         for (name, dir) in &self.also {
-            let bar = bar(name);
             let model = Answerer::<E>::load(open(dir)?, &device)?;
-            rows.push((name.clone(), row(&model.prompts(&tasks, self.seed, threads, || bar.inc(1))?)?.0));
+            row(name, &|bar| model.prompts(&tasks, self.seed, threads, || bar.inc(1)))?;
         }
-        let chance = tasks.iter().enumerate().map(|(i, task)| task::unrelated(self.seed, i, &task.scene));
-        rows.push(("chance".into(), row(&chance.collect::<Vec<_>>())?.0));
+        let unrelated = |(i, task): (usize, &Task)| task::unrelated(self.seed, i, &task.scene);
+        row("chance", &|_| Ok(tasks.iter().enumerate().map(unrelated).collect()))?;
 
         if let Some(path) = &self.sheet {
             let png = sheet(&tasks, &pictures).to_png(None);
             std::fs::write(path, png).with_context(|| path.display().to_string())?;
         }
-        let table = score::markdown(&rows);
+        let tables = score::markdown(&rows);
         if let Some(path) = &self.output {
-            std::fs::write(path, &table).with_context(|| path.display().to_string())?;
+            std::fs::write(path, &tables).with_context(|| path.display().to_string())?;
         }
-        let attributes = score::by_attribute(&tasks, &seen);
         if self.json {
             let rows: serde_json::Map<_, _> = rows
                 .into_iter()
                 .map(|(name, row)| Ok((name, serde_json::to_value(row)?)))
                 .collect::<anyhow::Result<_>>()?;
-            let attributes: serde_json::Map<_, _> =
-                attributes.into_iter().map(|(name, share)| (name.to_owned(), share.into())).collect();
             let all = serde_json::json!({
-                "seed": self.seed, "subjects": subjects, "engine": E::NAME, "rows": rows, "attributes": attributes,
+                "seed": self.seed, "subjects": subjects, "engine": E::NAME, "rows": rows, "details": details,
             });
             println!("{}", serde_json::to_string_pretty(&all)?);
         } else {
-            println!("{table}");
-            let attributes = attributes.into_iter().map(|(name, share)| format!("{name} {share:.3}"));
-            println!("kosmos-g by attribute: {}", attributes.collect::<Vec<_>>().join(", "));
+            println!("{tables}");
         }
         Ok(ExitCode::SUCCESS)
     }

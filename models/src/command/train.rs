@@ -8,9 +8,9 @@ use super::DeviceName;
 
 /// Trains a model on the world of sprites: the paper's stages at the size that a configuration says.
 ///
-/// Stages build on each other: vae, text (what captions tell), decoder (text to picture), lm (language model with eyes),
-/// align (AlignerNet), instruct (through the frozen decoder). Judge needs none of them: it learns to read what is in a
-/// picture, to measure with.
+/// Stages build on each other: vae, text (what captions tell), decoder (text to picture), vision (what pictures show), lm
+/// (language model), align (AlignerNet), instruct (through the frozen decoder). Judge needs none of them: it learns to read
+/// what is in a picture, to measure with.
 /// An interrupted stage goes on from its last checkpoint. At any time after align, export makes a bundle of what there is;
 /// import makes a run of a bundle, to train it further.
 #[derive(Debug, clap::Args)]
@@ -19,7 +19,7 @@ Examples:
   kosmosg train tiny -o my-bundle       all stages of the built-in configuration, then the bundle
   kosmosg train decoder --config my.toml --device libtorch")]
 pub struct Arguments {
-    /// The stage; or tiny, for all stages of that configuration, then export; or export, export-judge, import.
+    /// The stage; or tiny, for all stages of that configuration, then export; or export, export-judge, import, plot.
     #[arg(value_name = "STAGE", value_parser = task)]
     task: Task,
     /// The configuration: tiny, the built-in model's, or a TOML file.
@@ -34,8 +34,8 @@ pub struct Arguments {
     /// Bundle that import reads.
     #[arg(long, value_name = "DIR", required_if_eq("task", "import"))]
     from: Option<PathBuf>,
-    /// Folder that export writes the bundle into, or file for the judge.
-    #[arg(short, long, value_name = "PATH", required_if_eq_any([("task", "export"), ("task", "export-judge"), ("task", TINY)]))]
+    /// Folder that export writes the bundle into, or file for the judge, or of loss curves, which is an SVG or a PNG.
+    #[arg(short, long, value_name = "PATH", required_if_eq_any(["export", "export-judge", "plot", TINY].map(|task| ("task", task))))]
     output: Option<PathBuf>,
 }
 
@@ -48,6 +48,7 @@ enum Task {
     Export,
     ExportJudge,
     Import,
+    Plot,
 }
 
 fn task(name: &str) -> Result<Task, String> {
@@ -56,13 +57,14 @@ fn task(name: &str) -> Result<Task, String> {
         "export" => return Ok(Task::Export),
         "export-judge" => return Ok(Task::ExportJudge),
         "import" => return Ok(Task::Import),
+        "plot" => return Ok(Task::Plot),
         _ => {}
     }
     let names = Stage::ALL.map(Stage::name).join(", ");
     let stage = Stage::ALL.into_iter().find(|stage| stage.name() == name);
     stage
         .map(Task::Train)
-        .ok_or(format!("the stages are {names}; and there are {TINY}, export, export-judge and import"))
+        .ok_or(format!("the stages are {names}; and there are {TINY}, export, export-judge, import and plot"))
 }
 
 impl Arguments {
@@ -92,6 +94,7 @@ impl Arguments {
                 println!("{}: can be trained further", run.display());
             }
             Task::Export => export(&run, &config, output()?)?,
+            Task::Plot => train::plot(&run, output()?)?,
             Task::ExportJudge => train::export_judge(&run, output()?)?,
         }
         Ok(ExitCode::SUCCESS)

@@ -9,15 +9,17 @@ use kosmosg::bundle::{Folder, Manifest};
 use kosmosg::clip_text::ClipText;
 use kosmosg::condition::Condition;
 use kosmosg::config::ClipTextConfig;
-use kosmosg::engine::Engine;
+use kosmosg::engine::{Engine, Tensor};
 use kosmosg::picture::Picture;
 use kosmosg::pipeline::Pipeline;
 use kosmosg::protocol::GenerateSettings;
 use kosmosg::tokenizer::Tokenizer;
-use kosmosg::weights::load;
+use kosmosg::vae::VaeEncoder;
+use kosmosg::weights::{load, load_except};
 use rayon::ThreadPoolBuilder;
 
 use super::task::Task;
+use crate::sprites;
 
 /// A bundle that answers.
 pub struct Answerer<E: Engine> {
@@ -31,6 +33,7 @@ where
     E::Device: Sync,
     Pipeline<E>: Sync,
     ClipText<E>: Sync,
+    VaeEncoder<E>: Sync,
 {
     /// Loads a bundle.
     ///
@@ -83,7 +86,7 @@ where
         let kosmosg = &manifest.networks.kosmosg;
         let tokenizer = Tokenizer::from_json(&self.folder.tokenizer()?, kosmosg.mllm.vocab_size, &kosmosg.special)?;
         let encode = |caption: &str| -> anyhow::Result<(Vec<f32>, [usize; 3])> {
-            let encoded = text.forward(&text_tokens(&tokenizer, config, caption), 1);
+            let encoded = text.forward(&text_tokens(tokenizer.encode(caption), config), 1);
             let shape = encoded.shape();
             Ok((pollster::block_on(encoded.to_host())?, shape))
         };
@@ -93,6 +96,27 @@ where
             Ok(Condition { tokens, width, cond, uncond: uncond.clone() })
         };
         self.generate(tasks, seed, threads, condition, done)
+    }
+
+    /// Each task's scene, drawn, through the autoencoder and back: what no denoiser could better.
+    ///
+    /// # Errors
+    /// The bundle's autoencoder cannot encode, or the engine failed.
+    pub fn autoencoded(&self, tasks: &[Task], threads: usize, done: impl Fn() + Sync) -> anyhow::Result<Vec<Picture>> {
+        let (config, shape) = (&self.manifest().networks.vae, self.manifest().latent_shape());
+        let is_decoder = |name: &str| name.starts_with("decoder.") || name.starts_with("post_quant_conv.");
+        let vae = load_except(&self.folder.part("vae")?, &self.device, is_decoder, |weights| {
+            VaeEncoder::<E>::new(weights, config)
+        })?;
+        let size = shape[1] * config.downscale();
+        side_by_side(tasks, threads, |_, task| {
+            let pixels = sprites::draw(&task.scene, size as u32).pixels_for_vae(size as u32);
+            let latents = vae.latents(Tensor::from_host(pixels, [1, 3, size, size], &self.device));
+            let latents = pollster::block_on(latents.to_host())?;
+            let picture = pollster::block_on(self.pipeline.decoder.decode(latents, shape))?;
+            done();
+            Ok(picture)
+        })
     }
 
     fn generate(
@@ -114,14 +138,13 @@ where
     }
 }
 
-/// A caption as a text encoder takes it: `<s>`, its words, and `</s>` up to the longest length.
+/// A caption's words as a text encoder takes them: `<s>`, the words, and `</s>` up to the longest length.
 ///
 /// # Panics
-/// If the caption has too many words.
-pub(crate) fn text_tokens(tokenizer: &Tokenizer, text: &ClipTextConfig, caption: &str) -> Vec<u32> {
-    let mut tokens = vec![text.bos_token_id];
-    tokens.extend(tokenizer.encode(caption));
-    assert!(tokens.len() < text.max_position_embeddings, "a caption that was not made to fit: {caption}");
+/// If there are too many words.
+pub(crate) fn text_tokens(words: Vec<u32>, text: &ClipTextConfig) -> Vec<u32> {
+    let mut tokens = [vec![text.bos_token_id], words].concat();
+    assert!(tokens.len() < text.max_position_embeddings, "a caption of {} words was not made to fit", tokens.len() - 1);
     tokens.resize(text.max_position_embeddings, text.eos_token_id);
     tokens
 }

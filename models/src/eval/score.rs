@@ -1,5 +1,6 @@
 //! How well pictures answer [tasks](super::task), as a judge sees it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Serialize;
@@ -71,18 +72,28 @@ impl Row {
     }
 }
 
-/// Attributes of single creatures with their shares of right readings: where a model's subject fidelity is lost.
-pub fn by_attribute(tasks: &[Task], seen: &[Seen]) -> Vec<(&'static str, f64)> {
-    let share_of = |attribute| {
-        let question = Question::Creature { count: 1, index: 0, attribute };
-        let of =
-            tasks.iter().zip(seen).filter(|(task, _)| task.kind == Kind::Subject && task.shown.contains(&question));
-        mean(
-            of.filter(|(task, _)| question.answer(&task.scene).is_some())
-                .map(|(task, (reading, _))| right(task, reading, &[question])),
-        )
+/// Where a model's answers are right: by kind of task, the share of right readings of each thing that its pictures show and,
+/// as `asked`, of what its words ask for.
+pub fn details(tasks: &[Task], seen: &[Seen]) -> BTreeMap<&'static str, BTreeMap<&'static str, f64>> {
+    let mut counts: BTreeMap<_, BTreeMap<_, (usize, usize)>> = BTreeMap::new();
+    for (task, (reading, _)) in tasks.iter().zip(seen) {
+        let of_kind = counts.entry(task.kind.name()).or_default();
+        let asked = task
+            .asked
+            .iter()
+            .map(|question| (if task.kind == Kind::Words { question.name() } else { "asked" }, question));
+        for (name, question) in asked.chain(task.shown.iter().map(|question| (question.name(), question))) {
+            if let Some(answer) = question.answer(&task.scene) {
+                let (right, count) = of_kind.entry(name).or_default();
+                *right += usize::from(reading.answer(*question) == Some(answer));
+                *count += 1;
+            }
+        }
+    }
+    let shares = |counts: BTreeMap<_, (usize, usize)>| {
+        counts.into_iter().map(|(name, (right, count))| (name, right as f64 / count as f64)).collect()
     };
-    Attribute::ALL.map(|attribute| (attribute.name(), share_of(attribute))).to_vec()
+    counts.into_iter().map(|(kind, counts)| (kind, shares(counts))).collect()
 }
 
 /// The share of those questions that the scene answers, which a reading answers alike; 1 of none.

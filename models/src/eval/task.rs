@@ -35,6 +35,17 @@ impl Kind {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::Subject, Self::Pair, Self::Trio, Self::Edit, Self::Words];
 
+    /// Its name, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Subject => "subject",
+            Self::Pair => "pair",
+            Self::Trio => "three pictures",
+            Self::Edit => "edit",
+            Self::Words => "words",
+        }
+    }
+
     /// Tasks of this kind for a number of subjects: of 60, as many as the benchmark has.
     pub fn count(self, subjects: usize) -> usize {
         match self {

@@ -1,6 +1,6 @@
 //! What a run trains, and how: one TOML file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use kosmosg::config::{ClipTextConfig, KosmosGConfig, UNetConfig, VaeConfig};
@@ -15,6 +15,9 @@ use super::Stage;
 pub struct TrainConfig {
     /// Side of the world's pictures, in pixels.
     pub picture_size: usize,
+    /// Prepared files to learn from; without them it is the world of sprites.
+    #[serde(default)]
+    pub data: Option<FileData>,
     /// Sizes of all networks.
     pub networks: Networks,
     /// What the denoiser says: the noise, as Stable Diffusion 1.5 does, or something else. Velocity teaches a small network
@@ -27,6 +30,8 @@ pub struct TrainConfig {
     pub text: TextStage,
     /// Stage 0c.
     pub decoder: DecoderStage,
+    /// Stage 0d.
+    pub vision: VisionStage,
     /// Stage 1.
     pub lm: LmStage,
     /// Stage 2.
@@ -35,6 +40,41 @@ pub struct TrainConfig {
     pub instruct: InstructStage,
     /// The judge.
     pub judge: JudgeStage,
+}
+
+/// Files in the forms that the published loaders read; relative paths begin at the configuration's folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileData {
+    /// The language model's `tokenizer.json`, as in a bundle.
+    pub tokenizer: PathBuf,
+    /// The text encoder's: CLIP's `tokenizer.json`.
+    pub text_tokenizer: PathBuf,
+    /// Shards of captions with pictures of their entities: caption, entities between commas, picture, then for each entity
+    /// its cut-out and its cut-out with background.
+    #[serde(default)]
+    pub constructed: Vec<PathBuf>,
+    /// Shards of edits: caption, instruction, then pictures before and after.
+    #[serde(default)]
+    pub editing: Vec<PathBuf>,
+    /// Shards of captioned pictures: anything, caption, picture, width, height.
+    #[serde(default)]
+    pub captions: Vec<PathBuf>,
+    /// Captioned pictures with a shorter side, in pixels, are left out.
+    #[serde(default = "published_side")]
+    pub smallest_side: u32,
+}
+
+fn published_side() -> u32 {
+    384
+}
+
+impl FileData {
+    /// All paths.
+    fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let Self { tokenizer, text_tokenizer, constructed, editing, captions, .. } = self;
+        [tokenizer, text_tokenizer].into_iter().chain(constructed).chain(editing).chain(captions)
+    }
 }
 
 /// Sizes of all networks.
@@ -65,6 +105,10 @@ pub struct Training {
     /// one after the other, which saves memory.
     #[serde(default = "one")]
     pub parts: usize,
+    /// Whether what a block of a network computes on its way is computed again for the gradients instead of kept: a third
+    /// more work for much less memory.
+    #[serde(default)]
+    pub checkpointing: bool,
     /// So many different samples, again and again, instead of new ones without end: to see whether a network learns at all.
     #[serde(default)]
     pub samples: Option<u64>,
@@ -153,14 +197,21 @@ pub struct DecoderStage {
     pub training: Training,
 }
 
+/// Stage 0d: the eyes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VisionStage {
+    /// How it is trained.
+    pub training: Training,
+}
+
 /// Stage 1: language modelling.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LmStage {
     /// Shares of captions, of a picture and its caption, and of captions with pictures in them.
     pub mix: [f64; 3],
-    /// Beginnings of the names that are trained. A tiny model trains the whole vision tower here, since there is no
-    /// pretrained one of its world.
+    /// Beginnings of the names that are trained.
     pub trained: Vec<String>,
     /// How it is trained.
     pub training: Training,
@@ -215,6 +266,7 @@ impl TrainConfig {
             Stage::Vae => &self.vae.training,
             Stage::Text => &self.text.training,
             Stage::Decoder => &self.decoder.training,
+            Stage::Vision => &self.vision.training,
             Stage::Lm => &self.lm.training,
             Stage::Align => &self.align.training,
             Stage::Instruct => &self.instruct.training,
@@ -228,6 +280,7 @@ impl TrainConfig {
             Stage::Vae => &mut self.vae.training,
             Stage::Text => &mut self.text.training,
             Stage::Decoder => &mut self.decoder.training,
+            Stage::Vision => &mut self.vision.training,
             Stage::Lm => &mut self.lm.training,
             Stage::Align => &mut self.align.training,
             Stage::Instruct => &mut self.instruct.training,
@@ -246,7 +299,11 @@ impl TrainConfig {
     /// The file and the place in it.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        toml::from_str(&text).with_context(|| format!("{} is not a training configuration", path.display()))
+        let mut config: Self =
+            toml::from_str(&text).with_context(|| format!("{} is not a training configuration", path.display()))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        config.data.iter_mut().flat_map(FileData::paths).for_each(|path| *path = folder.join(&*path));
+        Ok(config)
     }
 
     /// The preset of the built-in bundle.

@@ -15,7 +15,7 @@ use super::checkpoint::{Checkpoint, Progress, write_whole};
 use super::config::{Networks, TrainConfig};
 use super::run::Job;
 use super::stages::{Autoencoder, Shared, VAE_CONFIG, vae_config};
-use super::{Stage, TrainOptions, WEIGHTS, preview, result, result_path, vocabulary};
+use super::{Stage, TrainOptions, WEIGHTS, preview, result, result_path};
 
 /// Writes what a run resulted in as a bundle into the folder `out`, and returns its manifest. Of each part it takes the
 /// latest: before stage 3 the bundle is that of stage 2.
@@ -38,7 +38,7 @@ pub fn export(run: &Path, config: &TrainConfig, out: &Path) -> anyhow::Result<Ma
     // Then the configuration's networks, schedule and picture size are what the run was trained with.
     exported.into_iter().try_for_each(|stage| shared.belongs(stage))?;
     let Networks { kosmosg, text, unet, .. } = config.networks.clone();
-    let tokenizer = vocabulary().to_json();
+    let tokenizer = shared.words.json.to_vec();
     let draft = Manifest {
         format: FORMAT,
         name: "Kosmos tiny".into(),
@@ -47,10 +47,10 @@ pub fn export(run: &Path, config: &TrainConfig, out: &Path) -> anyhow::Result<Ma
         networks: bundle::Networks { kosmosg, unet, vae: vae_config(run)?, text: Some(text) },
         scheduler: config.scheduler(),
         defaults: Defaults { sampler: SamplerKind::DpmppTwoM, steps: 20, guidance: 4.0 },
-        preview: Some(preview::fit(&Autoencoder::new(&shared)?, config.picture_size)?),
+        preview: Some(preview::fit(&Autoencoder::new(&shared)?, &*shared.data, config.picture_size)?),
         tokenizer: PartFile::new("tokenizer.json", &tokenizer),
         licence: "Apache-2.0 OR MIT".into(),
-        origin: ORIGIN.into(),
+        origin: if config.data.is_some() { ORIGIN_FILES } else { ORIGIN }.into(),
         parts: BTreeMap::new(),
     };
     let manifest = bundle::write(out, draft, &tokenizer, &parts)?;
@@ -89,7 +89,7 @@ pub fn import(bundle: &Path, config: &TrainConfig, run: &Path) -> anyhow::Result
         anyhow::bail!("{} has another noise schedule or picture size than the configuration", bundle.display());
     }
     let shared = Shared::new(&TrainOptions { config: config.clone(), run: run.to_owned(), device: BurnDevice::cpu() })?;
-    for stage in [Stage::Vae, Stage::Text, Stage::Decoder, Stage::Lm, Stage::Align, Stage::Instruct] {
+    for stage in Stage::ALL.into_iter().filter(|stage| *stage != Stage::Judge) {
         let Job { dir, basis, .. } = shared.job(stage)?;
         if Progress::newest(&dir)?.is_some() {
             anyhow::bail!("{} holds a stage already; name another run", dir.display());
@@ -110,13 +110,14 @@ pub fn import(bundle: &Path, config: &TrainConfig, run: &Path) -> anyhow::Result
     Ok(())
 }
 
+const ORIGIN_FILES: &str = "Trained by `kosmosg train` on prepared files.";
 const ORIGIN: &str = "Trained from nothing by `kosmosg train` on pictures that it draws itself: the world of sprites.";
 
 /// A part, the stages that made it (later ones first), and the beginnings of its names; those that end in a dot are cut off.
 type Part = (&'static str, &'static [Stage], &'static [&'static str]);
 
 const PARTS: [Part; 6] = [
-    ("vision", &[Stage::Instruct, Stage::Lm], &["img_model"]),
+    ("vision", &[Stage::Instruct, Stage::Lm, Stage::Vision], &["img_model"]),
     ("mllm", &[Stage::Instruct, Stage::Lm], &["gpt_model", "img_connector"]),
     // AlignerNet's N, at `aligner.decoder…`, has done its work.
     ("aligner", &[Stage::Instruct, Stage::Align], &["aligner.encoder"]),

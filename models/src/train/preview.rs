@@ -3,22 +3,21 @@
 use kosmosg::noise::Rng;
 use kosmosg::preview::PreviewFactors;
 
+use super::data::Data;
 use super::stages::Autoencoder;
-use crate::sprites::{self, Scene, Split};
 
-/// Fits preview factors to an autoencoder by least squares over drawn scenes.
+/// Fits preview factors to an autoencoder by least squares over pictures of a run's data.
 ///
 /// # Errors
 /// What went wrong on the device.
-pub(super) fn fit(vae: &Autoencoder, size: usize) -> anyhow::Result<PreviewFactors> {
+pub(super) fn fit(vae: &Autoencoder, data: &dyn Data, size: usize) -> anyhow::Result<PreviewFactors> {
     const BATCHES: u64 = 16;
     const BATCH: u64 = 16;
     let [channels, side, _] = vae.latent_shape();
     let mut fit = LeastSquares::new(channels + 1);
     for batch in 0..BATCHES {
-        let draw = |number| sprites::draw(&Scene::sample(&mut Rng::new(number, 0), Split::Train), size as u32);
-        let pixels: Vec<f32> =
-            (batch * BATCH..(batch + 1) * BATCH).flat_map(|number| draw(number).pixels_for_vae(size as u32)).collect();
+        let pixels = |number| data.picture(&mut Rng::new(number, 0)).pixels_for_vae(size as u32);
+        let pixels: Vec<f32> = (batch * BATCH..(batch + 1) * BATCH).flat_map(pixels).collect();
         let latents = pollster::block_on(vae.latents(pixels.clone()).to_host())?;
         let pictures = pixels.chunks_exact(3 * size * size);
         for (latents, pixels) in latents.chunks_exact(channels * side * side).zip(pictures) {

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use kosmosg::engine::Tensor;
-use kosmosg::engine::burn::train::{backward, plain};
+use kosmosg::engine::burn::train::{backward, checkpointing, plain};
 use kosmosg::engine::burn::{Burn, BurnDevice};
 use kosmosg::noise::Rng;
 use kosmosg::picture::Picture;
@@ -145,6 +145,7 @@ pub(super) fn train<T: Task + Sync>(job: &Job, task: &T) -> anyhow::Result<()> {
             trainer.draw(dir, task)?;
         }
     }
+    anyhow::ensure!(trainer.progress.step >= training.steps, "stage {name} has run out of samples");
     Ok(())
 }
 
@@ -155,6 +156,7 @@ pub(super) struct Trainer {
     pub progress: Progress,
     device: BurnDevice,
     workers: Workers,
+    checkpointing: bool,
 }
 
 /// The numbers of a step.
@@ -205,7 +207,9 @@ impl Trainer {
                 .with_context(|| format!("the checkpoint in {} does not fit", dir.display()))?;
             progress = checkpoint.progress;
         }
-        Ok(Self { parameters, optimizer, progress, device: device.clone(), workers: Workers::new(training, device)? })
+        let workers = Workers::new(training, device)?;
+        let checkpointing = training.checkpointing;
+        Ok(Self { parameters, optimizer, progress, device: device.clone(), workers, checkpointing })
     }
 
     /// One update, unless the loss is not finite, by samples in `parts`.
@@ -233,8 +237,14 @@ impl Trainer {
     fn differentiate<T: Task>(&self, task: &T, batch: T::Batch) -> Result<Part, WeightError> {
         let parameters = self.parameters.tracked();
         let networks = parameters.build(|weights| task.networks(weights))?;
-        let Loss { total, parts, count } = task.loss(&networks, batch);
-        let step = self.optimizer.gather(&parameters, &mut backward(&total));
+        let differentiate = || {
+            let loss = task.loss(&networks, batch);
+            let gradients = backward(&loss.total);
+            (loss, gradients)
+        };
+        let (Loss { total, parts, count }, mut gradients) =
+            if self.checkpointing { checkpointing(differentiate) } else { differentiate() };
+        let step = self.optimizer.gather(&parameters, &mut gradients);
         let (names, numbers): (Vec<_>, Vec<_>) = [("loss", total)].into_iter().chain(parts).unzip();
         Ok(Part { step, names, numbers: Tensor::cat(numbers.into_iter().map(plain).collect(), 0), count })
     }

@@ -10,16 +10,14 @@ use kosmosg::engine::Tensor;
 use kosmosg::engine::burn::{Burn, BurnDevice};
 use kosmosg::noise::Rng;
 use kosmosg::picture::Picture;
-use kosmosg::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
 use super::checkpoint::{Progress, file_hash};
 use super::config::{Networks, TrainConfig};
+use super::data::{Data, Files, Words, World};
 use super::run::Job;
-use super::vocabulary::{tokenizer, world};
 use super::{Stage, TrainOptions, result_path};
 use crate::eval::answer::text_tokens;
-use crate::sprites::{self, Scene};
 
 pub(super) use align::AlignTask;
 pub(super) use autoencoder::{Autoencoder, VAE_CONFIG, vae_config};
@@ -29,6 +27,7 @@ pub(super) use judge::JudgeTask;
 pub(super) use lm::LmTask;
 pub(super) use text::TextTask;
 pub(super) use vae::VaeTask;
+pub(super) use vision::VisionTask;
 
 mod align;
 mod answers;
@@ -41,30 +40,33 @@ mod sampling;
 mod sequences;
 mod text;
 mod vae;
+mod vision;
 
 /// What all stages share.
 #[derive(Debug, Clone)]
 pub(super) struct Shared {
     pub config: Arc<TrainConfig>,
-    pub tokenizer: Arc<Tokenizer>,
+    pub words: Words,
+    pub data: Arc<dyn Data>,
     pub run: PathBuf,
     pub device: BurnDevice,
 }
 
 impl Shared {
-    /// Checks that the configuration fits the world.
+    /// Checks that the configuration fits the data.
     pub fn new(options: &TrainOptions) -> anyhow::Result<Self> {
         let TrainOptions { config, run, device } = options;
-        let longest = config.networks.text.max_position_embeddings;
-        if longest < SHORTEST_TEXT {
-            anyhow::bail!("text.max_position_embeddings is {longest}; a scene takes up to {SHORTEST_TEXT} tokens");
-        }
-        Ok(Self {
-            tokenizer: Arc::new(tokenizer(&config.networks)?),
-            config: Arc::new(config.clone()),
-            run: run.clone(),
-            device: device.clone(),
-        })
+        let words = Words::new(config)?;
+        let longest = longest_caption(config);
+        let data: Arc<dyn Data> = match &config.data {
+            Some(files) => Arc::new(Files::open(&words, longest, config, files)?),
+            None if longest + 2 < SHORTEST_TEXT => anyhow::bail!(
+                "text.max_position_embeddings is {}; a scene takes up to {SHORTEST_TEXT} tokens",
+                longest + 2
+            ),
+            None => Arc::new(World::new(&words, longest, config.picture_size as u32)),
+        };
+        Ok(Self { words, data, config: Arc::new(config.clone()), run: run.clone(), device: device.clone() })
     }
 
     /// A stage of the run, ready to be trained.
@@ -77,6 +79,21 @@ impl Shared {
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let training = self.config.training(stage).clone();
         Ok(Job { name: stage.name(), dir, training, basis, device: self.device.clone() })
+    }
+
+    /// Checks that the data tell what a stage has to know.
+    ///
+    /// # Errors
+    /// Only the world of sprites does, and the data are files.
+    pub fn check(&self, stage: Stage) -> anyhow::Result<()> {
+        if self.config.data.is_some() && [Stage::Text, Stage::Vision, Stage::Judge].contains(&stage) {
+            anyhow::bail!(
+                "stage {} learns from the world of sprites, which knows what its pictures show; take [data] out of the \
+                 configuration, or import a bundle",
+                stage.name()
+            );
+        }
+        Ok(())
     }
 
     /// Checks that a stage's result is what these settings and the earlier stages, as they are now, lead to.
@@ -100,12 +117,12 @@ impl Shared {
             Stage::Vae => json!({ "vae": vae }),
             Stage::Text => json!({ "text": text }),
             Stage::Decoder => json!({ "text": text, "unet": unet }),
-            Stage::Lm | Stage::Align | Stage::Instruct => json!({ "kosmosg": kosmosg }),
+            Stage::Vision | Stage::Lm | Stage::Align | Stage::Instruct => json!({ "kosmosg": kosmosg }),
             Stage::Judge => json!({}),
         };
         let mut basis = json!({ "networks": networks, "picture_size": self.config.picture_size });
         if stage != Stage::Vae {
-            basis["world"] = world().into();
+            basis["world"] = self.data.fingerprint().into();
             basis["prediction_type"] = json!(self.config.prediction_type);
         }
         for &earlier in stage.needs() {
@@ -114,24 +131,14 @@ impl Shared {
         Ok(basis)
     }
 
-    /// A caption that the text encoder can read to its end. A scene that takes too many words is told in fewer details.
-    fn caption(&self, scene: &Scene, rng: &mut Rng) -> String {
-        loop {
-            let caption = strange(&sprites::caption(scene, rng), rng);
-            if self.tokenizer.encode(&caption).len() <= self.longest_caption() {
-                return caption;
-            }
-        }
+    /// The world of sprites, for stages that have to know what a picture shows.
+    fn world(&self) -> World {
+        World::new(&self.words, longest_caption(&self.config), self.config.picture_size as u32)
     }
 
-    /// Tokens that a caption may have beside `<s>` and `</s>`.
-    fn longest_caption(&self) -> usize {
-        self.config.networks.text.max_position_embeddings.saturating_sub(2)
-    }
-
-    /// A [caption](Self::caption) for the text encoder: `<s>`, its words, and `</s>` up to the longest length.
+    /// A caption for the text encoder: `<s>`, its words, and `</s>` up to the longest length.
     fn text_tokens(&self, caption: &str) -> Vec<u32> {
-        text_tokens(&self.tokenizer, &self.config.networks.text, caption)
+        text_tokens(self.words.for_text_encoder(caption), &self.config.networks.text)
     }
 
     /// Pixels of `[B, 3, S, S]` on the device.
@@ -144,15 +151,9 @@ impl Shared {
 /// With fewer tokens, some scenes could hardly be told in any words.
 const SHORTEST_TEXT: usize = 32;
 
-/// Words among which there is sometimes one that this world does not have: people will use such words, and a model that
-/// never met `<unk>` could be led anywhere by it.
-fn strange(text: &str, rng: &mut Rng) -> String {
-    const SHARE: f64 = 0.05;
-    let mut words: Vec<&str> = text.split_whitespace().collect();
-    if !words.is_empty() && rng.bool(SHARE) {
-        words.insert(rng.below(words.len() + 1), "~");
-    }
-    words.join(" ")
+/// Tokens that a caption may have beside `<s>` and `</s>`.
+fn longest_caption(config: &TrainConfig) -> usize {
+    config.networks.text.max_position_embeddings.saturating_sub(2)
 }
 
 /// What an autoencoder left, `[B, 3, H, W]`, as pictures.
@@ -178,31 +179,6 @@ fn choose<const N: usize>(rng: &mut Rng, shares: [f64; N]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sprites::Split;
-
-    #[test]
-    fn captions_are_whole_sentences_that_fit() {
-        let options =
-            TrainOptions { config: TrainConfig::tiny(), run: PathBuf::new(), device: BurnDevice::cpu().training() };
-        let shared = Shared::new(&options).unwrap();
-        let (mut crowds, mut shortened, mut unknown) = (0, 0, 0);
-        for seed in 0..2000 {
-            let mut rng = Rng::new(seed, 0);
-            let scene = Scene::sample(&mut rng, Split::Train);
-            let first = sprites::caption(&scene, &mut rng.clone());
-            let caption = shared.caption(&scene, &mut rng);
-            let tokens = shared.text_tokens(&caption);
-            let words = sprites::words(&caption).len();
-            assert_eq!(tokens.len(), 40);
-            assert!(tokens[1..=words].iter().all(|token| (4..153).contains(token) || *token == 3), "{caption}");
-            unknown += usize::from(tokens.contains(&3));
-            assert!(tokens[words + 1..].iter().all(|&token| token == 2), "{caption}");
-            crowds += usize::from(scene.actors.len() == 3);
-            shortened += usize::from(sprites::words(&first).len() > 38);
-        }
-        assert!(crowds > 120 && shortened > 30 && shortened < 500, "{crowds} {shortened}");
-        assert!(unknown > 50 && unknown < 200, "{unknown}");
-    }
 
     #[test]
     fn shares_are_kept() {

@@ -239,6 +239,15 @@ impl Engine for Burn {
         }
         plain::attention::<Self>(q, k, v, heads, mask)
     }
+
+    #[cfg(feature = "autodiff")]
+    fn checkpoint<M: Clone + 'static, I: Clone + 'static, const D: usize>(
+        module: &M,
+        input: I,
+        block: fn(&M, I) -> super::Tensor<Self, D>,
+    ) -> super::Tensor<Self, D> {
+        train::checkpoint(module, input, block)
+    }
 }
 
 fn on_cpu<const D: usize>(x: &Tensor<D>) -> bool {

@@ -111,6 +111,11 @@ impl<E: Engine, const D: usize> Tensor<E, D> {
         self.reshape([n]).mean(0)
     }
 
+    /// The same, where several blocks will take it: see [`Engine::checkpoint`].
+    pub fn kept(self) -> Self {
+        E::checkpoint(&(), self, |(), x| x)
+    }
+
     /// Matrix product of the last two dimensions; leading ones are equal.
     pub fn matmul(self, other: Self) -> Self {
         Self(E::matmul(self.0, other.0))

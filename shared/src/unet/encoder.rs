@@ -92,8 +92,8 @@ impl<E: Engine> UNetEncoder<E> {
     /// If `time` has another batch size.
     pub fn forward(&self, x: Tensor<E, 4>, time: &Tensor<E, 2>, condition: &Tensor<E, 3>) -> Encoded<E> {
         assert_eq!(x.shape()[0], time.shape()[0], "one timestep per row of the batch");
+        let mut x = x.kept();
         let mut skips = vec![x.clone()];
-        let mut x = x;
         for level in &self.down_blocks {
             x = level.down(x, &mut skips, time, condition);
         }

@@ -71,7 +71,7 @@ impl<E: Engine> Level<E> {
             skips.push(x.clone());
         }
         if let Some(downsample) = &self.resample {
-            x = downsample.forward(x);
+            x = downsample.forward(x).kept();
             skips.push(x.clone());
         }
         x

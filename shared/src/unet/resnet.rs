@@ -58,9 +58,13 @@ impl<E: Engine> ResnetBlock<E> {
 
     /// `x` `[B, C, H, W]` and a time embedding `[B, 4·C₀]` to `[B, C', H, W]`.
     pub fn forward(&self, x: Tensor<E, 4>, time: Option<&Tensor<E, 2>>) -> Tensor<E, 4> {
+        E::checkpoint(self, (x, time.cloned()), Self::compute)
+    }
+
+    fn compute(&self, (x, time): (Tensor<E, 4>, Option<Tensor<E, 2>>)) -> Tensor<E, 4> {
         let mut h = self.conv1.forward(self.norm1.forward_silu(x.clone()));
         if let (Some(proj), Some(time)) = (&self.time_emb_proj, time) {
-            let time = proj.forward(time.clone().silu());
+            let time = proj.forward(time.silu());
             let [b, c] = time.shape();
             h = h + time.reshape([b, c, 1, 1]);
         }

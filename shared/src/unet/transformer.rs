@@ -48,13 +48,17 @@ impl<E: Engine> SpatialTransformer<E> {
 
     /// `x` `[B, C, H, W]` and a condition `[B, T, D]` to `[B, C, H, W]`.
     pub fn forward(&self, x: Tensor<E, 4>, condition: &Tensor<E, 3>) -> Tensor<E, 4> {
+        E::checkpoint(self, (x, condition.clone()), Self::compute)
+    }
+
+    fn compute(&self, (x, condition): (Tensor<E, 4>, Tensor<E, 3>)) -> Tensor<E, 4> {
         let [b, c, h, w] = x.shape();
         let tokens = self.norm.forward(x.clone()).reshape([b, c, h * w]).permute([0, 2, 1]); // [B, H·W, C]
         let tokens = self.proj_in.forward(tokens);
         let normed = self.norm1.forward(tokens.clone());
         let tokens = tokens + self.attn1.forward(normed.clone(), normed);
         let normed = self.norm2.forward(tokens.clone());
-        let tokens = tokens + self.attn2.forward(normed, condition.clone());
+        let tokens = tokens + self.attn2.forward(normed, condition);
         let normed = self.norm3.forward(tokens.clone());
         let tokens = tokens + self.feed_forward(normed);
         let tokens = self.proj_out.forward(tokens);

@@ -10,8 +10,8 @@ use kosmosg::mllm::Mllm;
 use kosmosg::weights::{WeightError, Weights};
 
 use super::Shared;
-use super::sequences::{Item, Sequences};
-use crate::sprites::{Scene, Split};
+use super::sequences::Sequences;
+use crate::train::data::{Item, Kind};
 use crate::train::parameters::Parameters;
 use crate::train::run::{Loss, Source, Task};
 use crate::train::{Stage, result};
@@ -32,6 +32,7 @@ pub(in crate::train) struct Batch {
 impl AlignTask {
     /// The task of a run whose decoder and language model are trained.
     pub fn new(shared: &Shared) -> anyhow::Result<Self> {
+        shared.data.check(&[(Kind::Caption, 1.0)])?;
         let networks = &shared.config.networks;
         let frozen =
             |stage| Ok::<_, anyhow::Error>(Parameters::new(&result(&shared.run, stage)?, &shared.device, |_| false));
@@ -65,7 +66,7 @@ impl Task for AlignTask {
                 // The null condition has to be aligned too.
                 let caption = match rng.bool(EMPTY) {
                     true => String::new(),
-                    false => shared.caption(&Scene::sample(&mut rng, Split::Train), &mut rng),
+                    false => shared.data.caption(&mut rng),
                 };
                 batch.text.extend(shared.text_tokens(&caption));
                 batch.sequences.push(&shared, vec![Item::Words(caption)]);
@@ -79,7 +80,7 @@ impl Task for AlignTask {
         let hidden = self.mllm.forward(&tokens, None);
         let clip = self.text.forward(&batch.text, batch.sequences.len());
         let padding = tokens.padding();
-        let condition = m.forward(hidden.clone(), &padding);
+        let condition = m.forward(hidden.clone(), &padding).kept();
         let reconstructed = n.forward(condition.clone(), tokens.len());
         // Nothing has to be said about what only fills up.
         let kept = padding.iter().map(|&pad| if pad { 0.0 } else { 1.0 }).collect();

@@ -9,12 +9,14 @@ use std::sync::Arc;
 use kosmosg::clip_text::ClipText;
 use kosmosg::engine::Tensor;
 use kosmosg::engine::burn::Burn;
+use kosmosg::picture::Filter;
 use kosmosg::schedule::NoiseSchedule;
 use kosmosg::unet::UNet;
 use kosmosg::weights::{HostTensor, WeightError, Weights};
 
 use super::{Autoencoder, Shared, sampling};
-use crate::sprites::{self, Scene, Split};
+use crate::sprites;
+use crate::train::data::Kind;
 use crate::train::init::sample_rng;
 use crate::train::noising::Noise;
 use crate::train::run::{Loss, Sheet, Source, Task};
@@ -38,6 +40,7 @@ pub(in crate::train) struct Batch {
 impl DecoderTask {
     /// The task of a run whose autoencoder and text encoder are trained.
     pub fn new(shared: &Shared) -> anyhow::Result<Self> {
+        shared.data.check(&[(Kind::Caption, 1.0)])?;
         Ok(Self {
             shared: shared.clone(),
             vae: Autoencoder::new(shared)?,
@@ -67,10 +70,9 @@ impl Task for DecoderTask {
             let (stage, size) = (&shared.config.decoder, shared.config.picture_size as u32);
             let mut batch = Batch { pixels: Vec::new(), tokens: Vec::new(), noise: Noise::default() };
             for rng in &mut rngs {
-                let scene = Scene::sample(rng, Split::Train);
-                let caption = shared.caption(&scene, rng);
+                let (caption, picture) = shared.data.captioned(rng);
                 let caption = if rng.bool(stage.drop_caption) { "" } else { &caption };
-                batch.pixels.extend(sprites::draw(&scene, size).pixels_for_vae(size));
+                batch.pixels.extend(picture.pixels_for_vae(size));
                 batch.tokens.extend(shared.text_tokens(caption));
             }
             batch.noise = Noise::sample(&mut rngs, stage.draws, &schedule, latents, stage.min_snr_gamma);
@@ -96,9 +98,9 @@ impl Task for DecoderTask {
         let (mut pictures, mut prompts) = (Vec::new(), Vec::new());
         for i in 0..COLUMNS as u64 {
             let mut rng = sample_rng(0, "decoder sheet", i);
-            let scene = Scene::sample(&mut rng, Split::Train);
-            prompts.push(self.shared.caption(&scene, &mut rng));
-            pictures.push(sprites::draw(&scene, size));
+            let (caption, picture) = self.shared.data.captioned(&mut rng);
+            prompts.push(caption);
+            pictures.push(picture.square(size, Filter::Bilinear));
         }
         let conditions = |captions: &[String]| {
             let tokens: Vec<u32> = captions.iter().flat_map(|caption| self.shared.text_tokens(caption)).collect();

@@ -8,18 +8,16 @@ use kosmosg::encoder::EncoderNetworks;
 use kosmosg::engine::Tensor;
 use kosmosg::engine::burn::Burn;
 use kosmosg::noise::Rng;
-use kosmosg::picture::Picture;
+use kosmosg::picture::Filter;
 use kosmosg::schedule::NoiseSchedule;
 use kosmosg::unet::UNet;
 use kosmosg::weights::{HostTensor, WeightError, Weights};
 
-use super::lm::{illustrate, interleave};
-use super::sequences::{Item, Sequences, written};
+use super::sequences::Sequences;
 use super::{Autoencoder, Shared, choose, sampling};
-use crate::sprites::{
-    self, Backdrop, Background, Caption, Creature, Detail, Edit, Scene, Setting, Shown, Split, Wording,
-};
-use crate::train::init::sample_rng;
+use crate::sprites;
+use crate::train::config::InstructStage;
+use crate::train::data::{Constructed, Item, Kind, Sample, written};
 use crate::train::noising::Noise;
 use crate::train::parameters::Parameters;
 use crate::train::run::{Loss, Sheet, Source, Task};
@@ -44,6 +42,8 @@ pub(in crate::train) struct Batch {
 impl InstructTask {
     /// The task of a run whose other stages are trained.
     pub fn new(shared: &Shared) -> anyhow::Result<Self> {
+        let [constructed, edits, captions] = shared.config.instruct.mix;
+        shared.data.check(&[(Kind::Constructed, constructed), (Kind::Edit, edits), (Kind::Caption, captions)])?;
         let decoder = Parameters::new(&result(&shared.run, Stage::Decoder)?, &shared.device, |_| false);
         let mut known = result(&shared.run, Stage::Lm)?;
         known.extend(result(&shared.run, Stage::Align)?);
@@ -103,7 +103,7 @@ impl Task for InstructTask {
         Loss { total, parts: vec![("mse", mse)], count: noise.timesteps.len() }
     }
 
-    /// Creatures that were never trained on, each in a sentence, over what comes out.
+    /// What prompts show over what comes out.
     fn sheet(&self, networks: &Self::Networks) -> anyhow::Result<Option<Sheet>> {
         const COLUMNS: usize = 8;
         const ROWS: usize = 2;
@@ -112,20 +112,9 @@ impl Task for InstructTask {
         for row in 0..ROWS {
             let (mut nothing, mut prompts) = (Sequences::default(), Sequences::default());
             for number in row * COLUMNS..(row + 1) * COLUMNS {
-                let mut rng = sample_rng(0, "instruct sheet", number as u64);
-                let creature = Creature::sample(&mut rng, Split::HeldOut);
-                let background = Background::ALL[number % Background::ALL.len()];
-                let mut scene = Scene::with_creatures(&mut rng, &[creature]);
-                scene.setting = Setting::sample(&mut rng, background);
-                let caption = Caption::sample(&mut rng, &scene, Detail::Full);
-                // Only the creature is a picture: its words are gone, and those of the place stay.
-                let pieces = caption.interleaved(|shown| match shown {
-                    Shown::Creature { .. } => Wording::Picture,
-                    Shown::Background(_) => Wording::Words,
-                });
-                let items = illustrate(pieces, &scene, size, || Backdrop::White);
+                let (items, shown) = self.shared.data.showcase(number);
                 texts.push(written(&items));
-                pictures.push(sprites::portrait(&creature, size));
+                pictures.push(shown.square(size, Filter::Bilinear));
                 prompts.push(&self.shared, items);
                 nothing.push(&self.shared, Vec::new());
             }
@@ -137,24 +126,15 @@ impl Task for InstructTask {
 }
 
 /// A prompt and the picture that it asks for.
-fn sample(rng: &mut Rng, shared: &Shared) -> (Vec<Item>, Picture) {
-    let (stage, size) = (&shared.config.instruct, shared.config.picture_size as u32);
-    let scene = Scene::sample(rng, Split::Train);
-    match choose(rng, stage.mix) {
-        0 => {
-            let altered = if rng.bool(ALTERED) { Caption::altered(rng, &scene) } else { None };
-            let caption = altered.unwrap_or_else(|| Caption::sample(rng, &scene, Detail::Partial));
-            let items = interleave(rng, &caption, &scene, stage.drop_words, stage.keep_background, size);
-            (items, sprites::draw(&scene, size))
+fn sample(rng: &mut Rng, shared: &Shared) -> Sample {
+    let InstructStage { mix, drop_words, keep_background, drop_caption, .. } = shared.config.instruct;
+    match choose(rng, mix) {
+        0 => shared.data.constructed(rng, Constructed { drop_words, keep_background, altered: ALTERED }),
+        1 => shared.data.edit(rng, drop_caption),
+        _ => {
+            let (caption, picture) = shared.data.captioned(rng);
+            (vec![Item::Words(caption)], picture)
         }
-        1 => {
-            let edit = Edit::sample(rng, Split::Train);
-            let caption = shared.caption(&edit.source, rng);
-            let caption = if rng.bool(stage.drop_caption) { String::new() } else { caption };
-            let source = Item::Picture(sprites::draw(&edit.source, size));
-            (vec![Item::Words(caption), source, Item::Words(edit.instruction)], sprites::draw(&edit.target, size))
-        }
-        _ => (vec![Item::Words(shared.caption(&scene, rng))], sprites::draw(&scene, size)),
     }
 }
 

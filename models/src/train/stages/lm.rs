@@ -1,5 +1,7 @@
 //! Stage 1: multimodal language modelling, *Kosmos-G* section 2.1: the next word, in texts, after pictures and between them.
 
+use std::collections::BTreeMap;
+
 use kosmosg::encoder::EncoderNetworks;
 use kosmosg::engine::burn::Burn;
 use kosmosg::loss::cross_entropy;
@@ -7,16 +9,18 @@ use kosmosg::mllm::{Mllm, TokenBatch};
 use kosmosg::noise::Rng;
 use kosmosg::resampler::Resampler;
 use kosmosg::vision::VisionTower;
-use kosmosg::weights::{WeightError, Weights};
+use kosmosg::weights::{HostTensor, WeightError, Weights};
 
-use super::sequences::{Item, Sequences};
-use super::{Shared, choose, strange};
-use crate::sprites::{self, Backdrop, Caption, Creature, Detail, Piece, Scene, Split, Wording};
+use super::sequences::Sequences;
+use super::{Shared, choose};
+use crate::train::data::{Constructed, Item, Kind};
 use crate::train::run::{Loss, Source, Task};
+use crate::train::{Stage, result};
 
 /// See the [module documentation](self).
 pub(in crate::train) struct LmTask {
     shared: Shared,
+    eyes: BTreeMap<String, HostTensor>,
 }
 
 /// The language model and its eyes.
@@ -27,15 +31,21 @@ pub(in crate::train) struct Networks {
 }
 
 impl LmTask {
-    /// The task of a run.
-    pub fn new(shared: &Shared) -> Self {
-        Self { shared: shared.clone() }
+    /// The task of a run whose eyes are trained.
+    pub fn new(shared: &Shared) -> anyhow::Result<Self> {
+        let [captions, described, constructed] = shared.config.lm.mix;
+        shared.data.check(&[(Kind::Caption, captions + described), (Kind::Constructed, constructed)])?;
+        Ok(Self { eyes: result(&shared.run, Stage::Vision)?, shared: shared.clone() })
     }
 }
 
 impl Task for LmTask {
     type Networks = Networks;
     type Batch = Sequences;
+
+    fn known(&self) -> BTreeMap<String, HostTensor> {
+        self.eyes.clone()
+    }
 
     fn trained(&self) -> Option<&[String]> {
         Some(&self.shared.config.lm.trained)
@@ -93,64 +103,14 @@ fn next_words(batch: &TokenBatch, boi: u32) -> (Vec<u32>, Vec<bool>) {
 
 /// A caption, a picture with its words, or a caption with pictures in it.
 fn sample(rng: &mut Rng, shared: &Shared) -> Vec<Item> {
-    let size = shared.config.picture_size as u32;
-    let scene = Scene::sample(rng, Split::Train);
     match choose(rng, shared.config.lm.mix) {
-        0 => vec![Item::Words(shared.caption(&scene, rng))],
-        // What a prompt will show are single creatures, so half of the pictures are such.
-        1 if rng.bool(0.5) => {
-            let creature = Creature::sample(rng, Split::Train);
-            let scene = Scene::with_creatures(rng, &[creature]);
-            let picture = sprites::cutout(&scene, 0, backdrop(rng, 0.5), size);
-            vec![Item::Picture(picture), Item::Words(creature.description())]
-        }
+        0 => vec![Item::Words(shared.data.caption(rng))],
         1 => {
-            let caption = shared.caption(&scene, rng);
-            vec![Item::Picture(sprites::draw(&scene, size)), Item::Words(caption)]
+            let (picture, words) = shared.data.described(rng);
+            vec![Item::Picture(picture), Item::Words(words)]
         }
-        _ => {
-            let caption = Caption::sample(rng, &scene, Detail::Partial);
-            interleave(rng, &caption, &scene, 0.5, 0.5, size)
-        }
+        _ => shared.data.constructed(rng, Constructed { drop_words: 0.5, keep_background: 0.5, altered: 0.0 }).0,
     }
-}
-
-/// A caption in which every entity has its picture; its words are dropped with one probability, and a creature keeps what is
-/// around it with another.
-pub(super) fn interleave(
-    rng: &mut Rng,
-    caption: &Caption,
-    scene: &Scene,
-    drop_words: f64,
-    keep_background: f64,
-    size: u32,
-) -> Vec<Item> {
-    let pieces = caption.interleaved(|_| if rng.bool(drop_words) { Wording::Picture } else { Wording::Both });
-    let mut items = illustrate(pieces, scene, size, || backdrop(rng, keep_background));
-    for item in &mut items {
-        if let Item::Words(words) = item {
-            *words = strange(words, rng);
-        }
-    }
-    items
-}
-
-/// Draws what the pieces of a caption show, each with its backdrop.
-pub(super) fn illustrate(
-    pieces: Vec<Piece>,
-    scene: &Scene,
-    size: u32,
-    mut backdrop: impl FnMut() -> Backdrop,
-) -> Vec<Item> {
-    let item = |piece| match piece {
-        Piece::Text(words) => Item::Words(words),
-        Piece::Picture(shown) => Item::Picture(shown.picture(scene, backdrop(), size)),
-    };
-    pieces.into_iter().map(item).collect()
-}
-
-fn backdrop(rng: &mut Rng, keep: f64) -> Backdrop {
-    if rng.bool(keep) { Backdrop::Kept } else { Backdrop::White }
 }
 
 #[cfg(test)]

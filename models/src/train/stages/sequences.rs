@@ -3,25 +3,10 @@
 use kosmosg::engine::Tensor;
 use kosmosg::engine::burn::Burn;
 use kosmosg::mllm::TokenBatch;
-use kosmosg::picture::Picture;
-use kosmosg::prompt::{ImageRef, PromptDocument, PromptItem, PromptSequence};
+use kosmosg::prompt::PromptSequence;
 
 use super::Shared;
-
-/// A piece of a sample.
-pub(in crate::train) enum Item {
-    Words(String),
-    Picture(Picture),
-}
-
-/// A sample as a person reads it.
-pub(in crate::train) fn written(items: &[Item]) -> String {
-    let item = |item: &Item| match item {
-        Item::Words(words) => words.clone(),
-        Item::Picture(_) => "<i>".to_owned(),
-    };
-    items.iter().map(item).collect::<Vec<_>>().join(" ")
-}
+use crate::train::data::{Item, prompt};
 
 /// Sequences with their pictures, in host memory.
 #[derive(Default)]
@@ -35,19 +20,12 @@ impl Sequences {
     /// Adds a sequence, made just as at inference.
     pub fn push(&mut self, shared: &Shared, items: Vec<Item>) {
         let networks = &shared.config.networks.kosmosg;
-        let mut pictures = 0;
-        let items = items.into_iter().map(|item| match item {
-            Item::Words(words) => PromptItem::Text(words),
-            Item::Picture(picture) => {
-                self.pixels.extend(picture.pixels_for_encoder(networks.vision.image_size as u32));
-                pictures += 1;
-                PromptItem::Image(ImageRef { picture: pictures - 1, name: String::new() })
-            }
-        });
-        let document = PromptDocument::new(items.collect::<Vec<_>>());
+        let (document, pictures) = prompt(items);
         let longest = networks.aligner.max_positions - 2;
-        let sequence = shared.tokenizer.sequence(&document, networks.connector.latent_queries, longest);
-        self.rows.push(sequence.expect("the world's sentences are short"));
+        let sequence = shared.words.tokenizer.sequence(&document, networks.connector.latent_queries, longest);
+        self.rows.push(sequence.expect("samples that are short enough"));
+        let pixels = pictures.iter().flat_map(|picture| picture.pixels_for_encoder(networks.vision.image_size as u32));
+        self.pixels.extend(pixels);
     }
 
     /// Appends `</s>` to every sequence.

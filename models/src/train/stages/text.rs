@@ -10,11 +10,13 @@ use super::Shared;
 use super::answers::{Answers, cross_entropy};
 use crate::eval::question::Question;
 use crate::sprites::{Scene, Split};
+use crate::train::data::World;
 use crate::train::run::{Loss, Source, Task};
 
 /// See the [module documentation](self).
 pub(in crate::train) struct TextTask {
     shared: Shared,
+    world: World,
 }
 
 /// Captions, and the right answers to all questions about their scenes.
@@ -26,7 +28,7 @@ pub(in crate::train) struct Batch {
 impl TextTask {
     /// The task of a run.
     pub fn new(shared: &Shared) -> Self {
-        Self { shared: shared.clone() }
+        Self { world: shared.world(), shared: shared.clone() }
     }
 }
 
@@ -43,12 +45,12 @@ impl Task for TextTask {
     }
 
     fn source(&self) -> Source<Batch> {
-        let shared = self.shared.clone();
+        let (shared, world) = (self.shared.clone(), self.world.clone());
         Box::new(move |rngs| {
             let mut batch = Batch { tokens: Vec::new(), answers: Answers::new() };
             for mut rng in rngs {
                 let scene = Scene::sample(&mut rng, Split::Train);
-                batch.tokens.extend(shared.text_tokens(&shared.caption(&scene, &mut rng)));
+                batch.tokens.extend(shared.text_tokens(&world.caption_of(&scene, &mut rng)));
                 batch.answers.push(Question::all().map(|question| question.answer(&scene)).collect());
             }
             batch

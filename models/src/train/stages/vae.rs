@@ -4,13 +4,12 @@
 use kosmosg::config::VaeConfig;
 use kosmosg::engine::burn::Burn;
 use kosmosg::engine::{Tensor, Unary};
-use kosmosg::noise::Rng;
-use kosmosg::picture::Picture;
-use kosmosg::vae::{VaeDecoder, VaeEncoder};
+use kosmosg::picture::Filter;
+use kosmosg::vae::{LatentDistribution, VaeDecoder, VaeEncoder};
 use kosmosg::weights::{WeightError, Weights};
 
 use super::{Shared, pictures};
-use crate::sprites::{self, Scene, Split};
+use crate::sprites;
 use crate::train::init::sample_rng;
 use crate::train::run::{Loss, Sheet, Source, Task};
 
@@ -42,8 +41,8 @@ impl VaeTask {
     /// Standard deviation of the latents of `n` pictures.
     fn deviation(&self, encoder: &VaeEncoder<Burn>, n: usize) -> anyhow::Result<f64> {
         let size = self.shared.config.picture_size;
-        let draw = |i| sprites::draw(&Scene::sample(&mut sample_rng(0, "latents", i), Split::Train), size as u32);
-        let pixels: Vec<f32> = (0..n as u64).flat_map(|i| draw(i).pixels_for_vae(size as u32)).collect();
+        let picture = |i| self.shared.data.picture(&mut sample_rng(0, "latents", i));
+        let pixels: Vec<f32> = (0..n as u64).flat_map(|i| picture(i).pixels_for_vae(size as u32)).collect();
         let latents = pollster::block_on(encoder.latents(self.shared.pixels(pixels, size)).to_host())?;
         let count = latents.len() as f64;
         let mean = latents.iter().map(|&x| f64::from(x)).sum::<f64>() / count;
@@ -61,12 +60,12 @@ impl Task for VaeTask {
     }
 
     fn source(&self) -> Source<Batch> {
-        let size = self.shared.config.picture_size as u32;
+        let (data, size) = (self.shared.data.clone(), self.shared.config.picture_size as u32);
         let latents = self.latent_len();
         Box::new(move |rngs| {
             let mut batch = Batch { pixels: Vec::new(), noise: Vec::new() };
             for mut rng in rngs {
-                batch.pixels.extend(sample(&mut rng, size).pixels_for_vae(size));
+                batch.pixels.extend(data.picture(&mut rng).pixels_for_vae(size));
                 batch.noise.extend((0..latents).map(|_| rng.gaussian() as f32));
             }
             batch
@@ -76,17 +75,16 @@ impl Task for VaeTask {
     fn loss(&self, (encoder, decoder): &Self::Networks, batch: Batch) -> Loss {
         let pictures = self.shared.pixels(batch.pixels, self.shared.config.picture_size);
         let [rows, ..] = pictures.shape();
-        let latents = encoder.forward(pictures.clone());
-        let deviation = latents.logvar.clone().affine(0.5, 0.0).map(Unary::Exp);
-        let noise = Tensor::from_host(batch.noise, latents.mean.shape(), &self.shared.device);
-        let difference = decoder.forward(latents.mean.clone() + deviation.clone() * noise) - pictures;
+        let LatentDistribution { mean, logvar } = encoder.forward(pictures.clone());
+        let (mean, logvar) = (mean.kept(), logvar.kept());
+        let deviation = logvar.clone().affine(0.5, 0.0).map(Unary::Exp).kept();
+        let noise = Tensor::from_host(batch.noise, mean.shape(), &self.shared.device);
+        let difference = decoder.forward(mean.clone() + deviation.clone() * noise) - pictures;
         let squared = difference.clone() * difference;
         let mse = squared.clone().mean_all();
         // |d|, smooth at 0, where the root has no slope.
         let absolute = squared.affine(1.0, 1e-6).map(Unary::Sqrt).mean_all();
-        let kl = (latents.mean.clone() * latents.mean + deviation.clone() * deviation - latents.logvar)
-            .mean_all()
-            .affine(0.5, -0.5);
+        let kl = (mean.clone() * mean + deviation.clone() * deviation - logvar).mean_all().affine(0.5, -0.5);
         // A divergence is a sum over the numbers that describe a picture, not a mean.
         let weight = self.shared.config.vae.kl * self.latent_len() as f32;
         let total = absolute + mse.clone() + kl.clone().affine(weight, 0.0);
@@ -97,7 +95,9 @@ impl Task for VaeTask {
     fn sheet(&self, (encoder, decoder): &Self::Networks) -> anyhow::Result<Option<Sheet>> {
         const COLUMNS: u64 = 12;
         let size = self.shared.config.picture_size;
-        let originals: Vec<_> = (0..COLUMNS).map(|i| sample(&mut sample_rng(0, "sheet", i), size as u32)).collect();
+        let original =
+            |i| self.shared.data.picture(&mut sample_rng(0, "sheet", i)).square(size as u32, Filter::Bilinear);
+        let originals: Vec<_> = (0..COLUMNS).map(original).collect();
         let pixels = originals.iter().flat_map(|picture| picture.pixels_for_vae(size as u32)).collect();
         let reconstructed = decoder.forward(encoder.latents(self.shared.pixels(pixels, size)));
         let all = [originals, pictures(&reconstructed)?].concat();
@@ -109,14 +109,5 @@ impl Task for VaeTask {
         let scaling_factor = self.deviation(encoder, 64)?.recip();
         let config = VaeConfig { scaling_factor, ..self.config.clone() };
         Ok(Some((super::VAE_CONFIG, serde_json::to_vec_pretty(&config)?)))
-    }
-}
-
-/// What the autoencoder has to carry: scenes, empty ones too.
-fn sample(rng: &mut Rng, size: u32) -> Picture {
-    let scene = Scene::sample(rng, Split::Train);
-    match rng.below(20) {
-        0 => sprites::draw(&Scene::empty(scene.setting), size),
-        _ => sprites::draw(&scene, size),
     }
 }

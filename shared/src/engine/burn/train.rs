@@ -3,6 +3,8 @@
 //! A training run keeps its weights as flat tensors by name, hands them to the networks as
 //! [`Parameter::Device`](crate::weights::Parameter::Device), and builds the graph anew for each step.
 
+use std::cell::RefCell;
+
 use ::burn::tensor::TensorData;
 
 use super::{Burn, BurnDevice, cpu};
@@ -19,23 +21,87 @@ pub fn detach<const D: usize>(x: Tensor<Burn, D>) -> Tensor<Burn, D> {
     Tensor(x.0.detach())
 }
 
+thread_local! {
+    /// What [`checkpoint`] keeps, in the order in which it was computed; `None` outside of [`checkpointing`].
+    static KEPT: RefCell<Option<Vec<Box<dyn Block>>>> = const { RefCell::new(None) };
+}
+
+/// Runs `work`, a forward and a [`backward`] pass on this thread, with less memory: of each
+/// [block](crate::engine::Engine::checkpoint) only the result is kept, and the rest is computed again for the gradients.
+pub fn checkpointing<R>(work: impl FnOnce() -> R) -> R {
+    KEPT.set(Some(Vec::new()));
+    let result = work();
+    KEPT.set(None);
+    result
+}
+
+/// See [`Engine::checkpoint`](crate::engine::Engine::checkpoint).
+pub(super) fn checkpoint<M: Clone + 'static, I: Clone + 'static, const D: usize>(
+    module: &M,
+    input: I,
+    block: fn(&M, I) -> Tensor<Burn, D>,
+) -> Tensor<Burn, D> {
+    if KEPT.with_borrow(Option::is_none) {
+        return block(module, input);
+    }
+    let output = block(module, input.clone());
+    if !output.0.is_tracked() {
+        return output;
+    }
+    let output = Tensor(output.0.inner().autodiff().require_grad());
+    let kept = Box::new(Kept { module: module.clone(), input, block, output: output.clone() });
+    KEPT.with_borrow_mut(|blocks| {
+        if let Some(blocks) = blocks {
+            blocks.push(kept);
+        }
+    });
+    output
+}
+
+/// A block whose way from input to output is to be computed again.
+struct Kept<M, I, const D: usize> {
+    module: M,
+    input: I,
+    block: fn(&M, I) -> Tensor<Burn, D>,
+    output: Tensor<Burn, D>,
+}
+
+trait Block {
+    /// From the gradient with respect to the output to those with respect to what it depends on.
+    fn backward(self: Box<Self>, gradients: &mut Gradients);
+}
+
+impl<M, I, const D: usize> Block for Kept<M, I, D> {
+    fn backward(self: Box<Self>, gradients: &mut Gradients) {
+        let Self { module, input, block, output } = *self;
+        if let Some(gradient) = gradients.take(&output) {
+            let again = block(&module, input);
+            gradients.0.push((again.0 * gradient.0.autodiff()).sum().backward());
+        }
+    }
+}
+
 /// The gradients of `loss`, one number, with respect to every tracked tensor it depends on.
 ///
 /// # Panics
 /// If `loss` depends on no [tracked](track) tensor, or lives on a device without
 /// [gradients](BurnDevice::training).
 pub fn backward(loss: &Tensor<Burn, 1>) -> Gradients {
-    Gradients(loss.0.backward())
+    let mut gradients = Gradients(vec![loss.0.backward()]);
+    let blocks = KEPT.take().unwrap_or_default();
+    blocks.into_iter().rev().for_each(|block| block.backward(&mut gradients));
+    gradients
 }
 
-/// What [`backward`] found.
-pub struct Gradients(::burn::tensor::Gradients);
+/// What [`backward`] found: sums over all of these.
+pub struct Gradients(Vec<::burn::tensor::Gradients>);
 
 impl Gradients {
     /// The gradient with respect to a [tracked](track) tensor, on the device without gradients; `None` if the loss
     /// does not depend on it.
-    pub fn take(&mut self, tracked: &Tensor<Burn, 1>) -> Option<Tensor<Burn, 1>> {
-        tracked.0.grad_remove(&mut self.0).map(Tensor)
+    pub fn take<const D: usize>(&mut self, tracked: &Tensor<Burn, D>) -> Option<Tensor<Burn, D>> {
+        let found = self.0.iter_mut().filter_map(|gradients| tracked.0.grad_remove(gradients).map(Tensor));
+        found.reduce(|a, b| a + b)
     }
 }
 
