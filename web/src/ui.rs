@@ -1,14 +1,14 @@
 //! The interface on the main thread: it turns what the person and the browser do into [`Event`]s, and carries out the
 //! [`Effect`]s.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use kosmosg::bundle::{MANIFEST, Manifest};
 use kosmosg::protocol::JobStatus;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::spawn_local;
-use web_sys::{HtmlElement, HtmlInputElement, UrlSearchParams};
+use web_sys::{HtmlElement, HtmlInputElement, UiEvent, UrlSearchParams};
 
 use crate::app::{App, BUNDLE, Choice, Effect, Event, Order, Phase, Processor};
 use crate::{js, texts};
@@ -34,9 +34,6 @@ mod stage;
 /// Times before a server that went away is asked again, until it is given up.
 const PATIENCE_MS: [i32; 4] = [500, 1000, 2000, 4000];
 
-/// Two clicks within this time may be one double click.
-const DOUBLE_CLICK_MS: f64 = 500.0;
-
 /// Starts the page; `assets` is the address of the folder of its programs.
 #[wasm_bindgen]
 pub fn start(assets: String) {
@@ -59,7 +56,6 @@ pub fn start(assets: String) {
             stage: Stage::new(),
             links: RefCell::default(),
             following: RefCell::new(None),
-            made_ms: Cell::new(f64::NEG_INFINITY),
         }
     });
     page.listen();
@@ -78,8 +74,6 @@ pub struct Page {
     links: RefCell<[Option<Link>; 2]>,
     /// The server's job whose events are heard.
     following: RefCell<Option<(String, server::Events)>>,
-    /// When the person last asked for a picture.
-    made_ms: Cell<f64>,
 }
 
 impl Page {
@@ -246,9 +240,10 @@ impl Page {
 
     fn listen(self: &Rc<Self>) {
         self.on_click("generate", Page::make);
-        // The second click of a double click on what stood in its place means nothing.
-        self.on_click("cancel", |page| {
-            if js::now_ms() - page.made_ms.get() > DOUBLE_CLICK_MS {
+        let page = self.clone();
+        dom::on(&dom::by_id::<HtmlElement>("cancel"), "click", move |click: UiEvent| {
+            // The second click of a double click was meant for the button that stood in its place.
+            if click.detail() < 2 {
                 page.happened(Event::Cancel);
             }
         });
@@ -301,7 +296,6 @@ impl Page {
             return self.notify(texts::NOTHING_TO_MAKE);
         }
         self.notify("");
-        self.made_ms.set(js::now_ms());
         let is_done = matches!(self.app.borrow().phase(), Phase::Done { .. });
         self.controls.renew_seed(self.app.borrow().seed().filter(|_| is_done));
         let (prompt, numbers) = draft.numbered();
