@@ -18,7 +18,9 @@ pub use plot::plot;
 pub use vocabulary::{tokenizer, vocabulary};
 
 use run::train;
-use stages::{AlignTask, DecoderTask, InstructTask, JudgeTask, LmTask, Shared, TextTask, VaeTask, VisionTask};
+use stages::{
+    AlignTask, DecoderTask, ImitateTask, InstructTask, JudgeTask, LmTask, Shared, TextTask, VaeTask, VisionTask,
+};
 
 mod checkpoint;
 pub mod config;
@@ -26,6 +28,7 @@ mod data;
 mod events;
 mod export;
 mod init;
+mod loss_scale;
 mod noising;
 mod optimizer;
 mod parameters;
@@ -52,6 +55,8 @@ pub enum Stage {
     Lm,
     /// 2: AlignerNet, on captions alone.
     Align,
+    /// 3a: everything before the decoder, to tell the decoder of a picture what words would tell.
+    Imitate,
     /// 3: everything before the decoder, through the decoder.
     Instruct,
     /// What judges the pictures; it needs none of the others.
@@ -60,8 +65,17 @@ pub enum Stage {
 
 impl Stage {
     /// All of them, in order.
-    pub const ALL: [Self; 8] =
-        [Self::Vae, Self::Text, Self::Decoder, Self::Vision, Self::Lm, Self::Align, Self::Instruct, Self::Judge];
+    pub const ALL: [Self; 9] = [
+        Self::Vae,
+        Self::Text,
+        Self::Decoder,
+        Self::Vision,
+        Self::Lm,
+        Self::Align,
+        Self::Imitate,
+        Self::Instruct,
+        Self::Judge,
+    ];
 
     /// Its name on the command line and in the run's folder.
     pub fn name(self) -> &'static str {
@@ -72,19 +86,21 @@ impl Stage {
             Self::Vision => "vision",
             Self::Lm => "lm",
             Self::Align => "align",
+            Self::Imitate => "imitate",
             Self::Instruct => "instruct",
             Self::Judge => "judge",
         }
     }
 
-    /// The stages whose results it builds on.
+    /// The stages whose results it builds on, if they are trained at all.
     fn needs(self) -> &'static [Self] {
         match self {
             Self::Vae | Self::Text | Self::Vision | Self::Judge => &[],
             Self::Decoder => &[Self::Vae, Self::Text],
             Self::Lm => &[Self::Vision],
             Self::Align => &[Self::Decoder, Self::Lm],
-            Self::Instruct => &[Self::Vae, Self::Decoder, Self::Lm, Self::Align],
+            Self::Imitate => &[Self::Decoder, Self::Lm, Self::Align],
+            Self::Instruct => &[Self::Vae, Self::Decoder, Self::Lm, Self::Align, Self::Imitate],
         }
     }
 }
@@ -126,6 +142,7 @@ pub fn run(stage: Stage, options: &TrainOptions) -> anyhow::Result<()> {
         Stage::Vision => train(&job, &VisionTask::new(&shared)),
         Stage::Lm => train(&job, &LmTask::new(&shared)?),
         Stage::Align => train(&job, &AlignTask::new(&shared)?),
+        Stage::Imitate => train(&job, &ImitateTask::new(&shared)?),
         Stage::Instruct => train(&job, &InstructTask::new(&shared)?),
         Stage::Judge => train(&job, &JudgeTask::new(&shared)),
     }

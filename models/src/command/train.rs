@@ -9,20 +9,23 @@ use super::DeviceName;
 /// Trains a model on the world of sprites: the paper's stages at the size that a configuration says.
 ///
 /// Stages build on each other: vae, text (what captions tell), decoder (text to picture), vision (what pictures show), lm
-/// (language model), align (AlignerNet), instruct (through the frozen decoder). Judge needs none of them: it learns to read
-/// what is in a picture, to measure with.
+/// (language model), align (AlignerNet), imitate (pictures in prompts, as words would tell them), instruct (the same through
+/// the frozen decoder). Judge needs none of them: it learns to read what is in a picture, to measure with.
 /// An interrupted stage goes on from its last checkpoint. At any time after align, export makes a bundle of what there is;
 /// import makes a run of a bundle, to train it further.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   kosmosg train tiny -o my-bundle       all stages of the built-in configuration, then the bundle
-  kosmosg train decoder --config my.toml --device libtorch")]
+  kosmosg train config --config paper > my.toml
+  kosmosg train instruct --config my.toml --run my-run --device libtorch")]
 pub struct Arguments {
-    /// The stage; or tiny, for all stages of that configuration, then export; or export, export-judge, import, plot.
+    /// The stage; or tiny, for all stages of that configuration, then export; or config, which prints a preset to
+    /// begin a file with; or export, export-judge, import, plot.
     #[arg(value_name = "STAGE", value_parser = task)]
     task: Task,
-    /// The configuration: tiny, the built-in model's, or a TOML file.
+    /// The configuration: tiny, the built-in model's; paper, the published sizes and settings, to be told where your files
+    /// are; or a TOML file.
     #[arg(long, default_value = TINY)]
     config: PathBuf,
     /// Folder of the run: checkpoints, logs, sample sheets [default: ~/.cache/kosmosg/train/NAME-OF-CONFIG].
@@ -49,6 +52,7 @@ enum Task {
     ExportJudge,
     Import,
     Plot,
+    Config,
 }
 
 fn task(name: &str) -> Result<Task, String> {
@@ -58,19 +62,24 @@ fn task(name: &str) -> Result<Task, String> {
         "export-judge" => return Ok(Task::ExportJudge),
         "import" => return Ok(Task::Import),
         "plot" => return Ok(Task::Plot),
+        "config" => return Ok(Task::Config),
         _ => {}
     }
     let names = Stage::ALL.map(Stage::name).join(", ");
     let stage = Stage::ALL.into_iter().find(|stage| stage.name() == name);
     stage
         .map(Task::Train)
-        .ok_or(format!("the stages are {names}; and there are {TINY}, export, export-judge, import and plot"))
+        .ok_or(format!("the stages are {names}; and there are {TINY}, config, export, export-judge, import and plot"))
 }
 
 impl Arguments {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let is_preset = self.config == Path::new(TINY) || matches!(self.task, Task::All);
-        let config = if is_preset { TrainConfig::tiny() } else { TrainConfig::read(&self.config)? };
+        let preset = self.config.to_str().and_then(TrainConfig::preset);
+        let config = match preset {
+            _ if matches!(self.task, Task::All) => TrainConfig::tiny(),
+            Some(text) => toml::from_str(text).context("the preset cannot be read")?,
+            None => TrainConfig::read(&self.config)?,
+        };
         let run = match self.run {
             Some(run) => run,
             None => {
@@ -85,7 +94,8 @@ impl Arguments {
             }
             Task::All => {
                 let options = TrainOptions { config, run, device: self.device.of_burn()?.training() };
-                Stage::ALL.into_iter().try_for_each(|stage| train::run(stage, &options))?;
+                let mut stages = Stage::ALL.into_iter().filter(|stage| options.config.training(*stage).is_some());
+                stages.try_for_each(|stage| train::run(stage, &options))?;
                 export(&options.run, &options.config, output()?)?;
             }
             Task::Import => {
@@ -95,6 +105,7 @@ impl Arguments {
             }
             Task::Export => export(&run, &config, output()?)?,
             Task::Plot => train::plot(&run, output()?)?,
+            Task::Config => print!("{}", preset.context("config prints a preset: --config tiny or --config paper")?),
             Task::ExportJudge => train::export_judge(&run, output()?)?,
         }
         Ok(ExitCode::SUCCESS)

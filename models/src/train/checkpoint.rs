@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::loss_scale::LossScale;
+
 /// Where a stage stands.
 pub(super) struct Checkpoint {
     /// What is not a tensor.
@@ -29,6 +31,9 @@ pub(super) struct Progress {
     pub updates: u64,
     /// Time spent, in seconds.
     pub seconds: f64,
+    /// What the loss is scaled with.
+    #[serde(default)]
+    pub loss_scale: LossScale,
     /// What the stage began with, which must be the same to go on.
     pub fingerprint: Value,
 }

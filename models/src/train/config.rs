@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use kosmosg::config::{ClipTextConfig, KosmosGConfig, UNetConfig, VaeConfig};
+use kosmosg::engine::burn::train::Precision;
 use kosmosg::schedule::{PredictionType, SchedulerConfig};
 use serde::{Deserialize, Serialize};
 
@@ -26,20 +27,26 @@ pub struct TrainConfig {
     pub prediction_type: PredictionType,
     /// Stage 0a.
     pub vae: VaeStage,
-    /// Stage 0b.
-    pub text: TextStage,
+    /// Stage 0b, where the data can teach it.
+    #[serde(default)]
+    pub text: Option<TextStage>,
     /// Stage 0c.
     pub decoder: DecoderStage,
-    /// Stage 0d.
-    pub vision: VisionStage,
+    /// Stage 0d, where the data can teach it.
+    #[serde(default)]
+    pub vision: Option<VisionStage>,
     /// Stage 1.
     pub lm: LmStage,
     /// Stage 2.
     pub align: AlignStage,
+    /// Stage 3, its first part, where the data can teach it.
+    #[serde(default)]
+    pub imitate: Option<ImitateStage>,
     /// Stage 3.
     pub instruct: InstructStage,
-    /// The judge.
-    pub judge: JudgeStage,
+    /// The judge, where the data can teach it.
+    #[serde(default)]
+    pub judge: Option<JudgeStage>,
 }
 
 /// Files in the forms that the published loaders read; relative paths begin at the configuration's folder.
@@ -109,6 +116,9 @@ pub struct Training {
     /// more work for much less memory.
     #[serde(default)]
     pub checkpointing: bool,
+    /// What products are computed with: `f32`; `f16` or `bf16`, on a device that has it.
+    #[serde(default)]
+    pub precision: Precision,
     /// So many different samples, again and again, instead of new ones without end: to see whether a network learns at all.
     #[serde(default)]
     pub samples: Option<u64>,
@@ -193,6 +203,10 @@ pub struct DecoderStage {
     /// Draws of timestep and noise for each picture, since a denoiser costs less than what is before it.
     #[serde(default = "one")]
     pub draws: usize,
+    /// Beginnings of the names that are trained, if it is not all: `["unet."]` keeps the text encoder, and with it what
+    /// AlignerNet learnt to say.
+    #[serde(default)]
+    pub trained: Option<Vec<String>>,
     /// How it is trained.
     pub training: Training,
 }
@@ -221,6 +235,15 @@ pub struct LmStage {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AlignStage {
+    /// How it is trained.
+    pub training: Training,
+}
+
+/// The first part of stage 3: what stage 3 is about, learnt from the words for it. Which samples, and what is trained, is as in
+/// [`InstructStage`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImitateStage {
     /// How it is trained.
     pub training: Training,
 }
@@ -260,32 +283,39 @@ pub struct JudgeStage {
 }
 
 impl TrainConfig {
-    /// How a stage is trained.
-    pub fn training(&self, stage: Stage) -> &Training {
-        match stage {
+    /// How a stage is trained; none of a stage that this configuration does without.
+    pub fn training(&self, stage: Stage) -> Option<&Training> {
+        Some(match stage {
             Stage::Vae => &self.vae.training,
-            Stage::Text => &self.text.training,
+            Stage::Text => &self.text.as_ref()?.training,
             Stage::Decoder => &self.decoder.training,
-            Stage::Vision => &self.vision.training,
+            Stage::Vision => &self.vision.as_ref()?.training,
             Stage::Lm => &self.lm.training,
             Stage::Align => &self.align.training,
+            Stage::Imitate => &self.imitate.as_ref()?.training,
             Stage::Instruct => &self.instruct.training,
-            Stage::Judge => &self.judge.training,
-        }
+            Stage::Judge => &self.judge.as_ref()?.training,
+        })
     }
 
     /// The same, to be changed.
-    pub fn training_mut(&mut self, stage: Stage) -> &mut Training {
-        match stage {
+    pub fn training_mut(&mut self, stage: Stage) -> Option<&mut Training> {
+        Some(match stage {
             Stage::Vae => &mut self.vae.training,
-            Stage::Text => &mut self.text.training,
+            Stage::Text => &mut self.text.as_mut()?.training,
             Stage::Decoder => &mut self.decoder.training,
-            Stage::Vision => &mut self.vision.training,
+            Stage::Vision => &mut self.vision.as_mut()?.training,
             Stage::Lm => &mut self.lm.training,
             Stage::Align => &mut self.align.training,
+            Stage::Imitate => &mut self.imitate.as_mut()?.training,
             Stage::Instruct => &mut self.instruct.training,
-            Stage::Judge => &mut self.judge.training,
-        }
+            Stage::Judge => &mut self.judge.as_mut()?.training,
+        })
+    }
+
+    /// Whether stages that follow `stage` do without its result.
+    pub fn does_without(&self, stage: Stage) -> bool {
+        stage == Stage::Imitate && self.imitate.is_none()
     }
 
     /// The decoder's noise schedule: Stable Diffusion's.
@@ -311,9 +341,21 @@ impl TrainConfig {
     /// # Panics
     /// Never: a test reads it.
     pub fn tiny() -> Self {
-        toml::from_str(include_str!("../../configs/tiny.toml")).expect("the preset is tested")
+        toml::from_str(TINY).expect("the preset is tested")
+    }
+
+    /// A preset as a file that a person can change: `tiny`, the built-in bundle's, or `paper`, at the published sizes and with
+    /// the published settings, for prepared files.
+    pub fn preset(name: &str) -> Option<&'static str> {
+        match name {
+            "tiny" => Some(TINY),
+            "paper" => Some(include_str!("../../configs/paper.toml")),
+            _ => None,
+        }
     }
 }
+
+const TINY: &str = include_str!("../../configs/tiny.toml");
 
 #[cfg(test)]
 mod tests {
@@ -328,6 +370,22 @@ mod tests {
         assert_eq!(networks.text.hidden_size, networks.unet.cross_attention_dim);
         assert_eq!(networks.kosmosg.aligner.dim, networks.unet.cross_attention_dim);
         assert_eq!(networks.kosmosg.aligner.queries, networks.text.max_position_embeddings);
+    }
+
+    #[test]
+    fn the_published_settings_have_the_published_sizes() {
+        let config: TrainConfig = toml::from_str(TrainConfig::preset("paper").unwrap()).unwrap();
+        assert_eq!(config.networks.kosmosg, KosmosGConfig::published());
+        assert_eq!(config.networks.vae.latent_channels, config.networks.unet.in_channels);
+        for stage in [Stage::Align, Stage::Instruct] {
+            let Training { betas, eps, weight_decay, clip, warmup, lr, decay, precision, .. } =
+                config.training(stage).unwrap().clone();
+            assert_eq!((betas, eps, weight_decay, clip), ([0.9, 0.98], 1e-6, 0.01, 2.0));
+            assert_eq!((warmup, lr, decay, precision), (375, 1e-3, Decay::Linear, Precision::F16));
+        }
+        let InstructStage { mix, drop_words, keep_background, drop_caption, null_condition, .. } = config.instruct;
+        assert_eq!((mix, drop_words, keep_background), ([2.0, 2.0, 1.0], 0.5, 0.5));
+        assert_eq!((drop_caption, null_condition), (0.5, 0.1));
     }
 
     #[test]

@@ -13,7 +13,6 @@ use kosmosg::weights::{DType, HostTensor, gguf};
 
 use super::checkpoint::{Checkpoint, Progress, write_whole};
 use super::config::{Networks, TrainConfig};
-use super::run::Job;
 use super::stages::{Autoencoder, Shared, VAE_CONFIG, vae_config};
 use super::{Stage, TrainOptions, WEIGHTS, preview, result, result_path};
 
@@ -89,8 +88,9 @@ pub fn import(bundle: &Path, config: &TrainConfig, run: &Path) -> anyhow::Result
         anyhow::bail!("{} has another noise schedule or picture size than the configuration", bundle.display());
     }
     let shared = Shared::new(&TrainOptions { config: config.clone(), run: run.to_owned(), device: BurnDevice::cpu() })?;
-    for stage in Stage::ALL.into_iter().filter(|stage| *stage != Stage::Judge) {
-        let Job { dir, basis, .. } = shared.job(stage)?;
+    let has = |stage: &Stage| *stage != Stage::Judge && !config.does_without(*stage);
+    for stage in Stage::ALL.into_iter().filter(has) {
+        let (dir, basis) = shared.begin(stage)?;
         if Progress::newest(&dir)?.is_some() {
             anyhow::bail!("{} holds a stage already; name another run", dir.display());
         }
@@ -117,10 +117,10 @@ const ORIGIN: &str = "Trained from nothing by `kosmosg train` on pictures that i
 type Part = (&'static str, &'static [Stage], &'static [&'static str]);
 
 const PARTS: [Part; 6] = [
-    ("vision", &[Stage::Instruct, Stage::Lm, Stage::Vision], &["img_model"]),
-    ("mllm", &[Stage::Instruct, Stage::Lm], &["gpt_model", "img_connector"]),
+    ("vision", &[Stage::Instruct, Stage::Imitate, Stage::Lm, Stage::Vision], &["img_model"]),
+    ("mllm", &[Stage::Instruct, Stage::Imitate, Stage::Lm], &["gpt_model", "img_connector"]),
     // AlignerNet's N, at `aligner.decoder…`, has done its work.
-    ("aligner", &[Stage::Instruct, Stage::Align], &["aligner.encoder"]),
+    ("aligner", &[Stage::Instruct, Stage::Imitate, Stage::Align], &["aligner.encoder"]),
     ("unet", &[Stage::Decoder], &["unet."]),
     ("vae", &[Stage::Vae], &["vae."]),
     ("text", &[Stage::Decoder, Stage::Text], &["text."]),

@@ -94,6 +94,12 @@ impl Step {
         Self(self.0.into_iter().zip(other.0).map(join).collect())
     }
 
+    /// All gradients times a factor.
+    pub fn scaled(self, factor: f64) -> Self {
+        let scaled = |x: Tensor<Burn, 1>| if factor == 1.0 { x } else { x.times(factor) };
+        Self(self.0.into_iter().map(scaled).collect())
+    }
+
     /// The squared norm of all gradients together, `[1]`, still on the device.
     pub fn squared_norm(&self) -> Tensor<Burn, 1> {
         Tensor::cat(self.0.iter().cloned().map(squared_norm).collect(), 0).sum(0)

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use kosmosg::engine::Tensor;
-use kosmosg::engine::burn::train::{backward, checkpointing, plain};
+use kosmosg::engine::burn::train::{Precision, backward, checkpointing, in_precision, plain};
 use kosmosg::engine::burn::{Burn, BurnDevice};
 use kosmosg::noise::Rng;
 use kosmosg::picture::Picture;
@@ -21,6 +21,7 @@ use super::WEIGHTS;
 use super::checkpoint::{Checkpoint, Progress, write_whole};
 use super::config::Training;
 use super::init::sample_rngs;
+use super::loss_scale::LossScale;
 use super::optimizer::{AdamW, Step};
 use super::parameters::Parameters;
 use super::prefetch::prefetch;
@@ -119,12 +120,17 @@ pub(super) fn train<T: Task + Sync>(job: &Job, task: &T) -> anyhow::Result<()> {
         let step = trainer.progress.step;
         if report.is_finite() {
             skipped = 0;
+        } else if trainer.progress.loss_scale.overflowed() {
+            let scale = trainer.progress.loss_scale.factor();
+            reporter.say(&format!(
+                "step {step}: the gradients are not finite; skipped, the loss is now scaled with {scale}"
+            ));
         } else {
             skipped += 1;
-            reporter.say(&format!("step {step}: the loss is not finite; skipped"));
+            reporter.say(&format!("step {step}: the loss or its gradients are not finite; skipped"));
             if skipped == MOST_SKIPPED {
                 anyhow::bail!(
-                    "{MOST_SKIPPED} steps in a row had no finite loss; lower the learning rate of stage {name} and start \
+                    "{MOST_SKIPPED} steps in a row had no finite loss or gradients; lower the learning rate of stage {name} and start \
                      again from the checkpoint in {}",
                     dir.display()
                 );
@@ -157,6 +163,7 @@ pub(super) struct Trainer {
     device: BurnDevice,
     workers: Workers,
     checkpointing: bool,
+    precision: Precision,
 }
 
 /// The numbers of a step.
@@ -177,6 +184,13 @@ impl Trainer {
     /// Goes on from the newest checkpoint, or starts.
     pub fn open<T: Task>(job: &Job, task: &T) -> anyhow::Result<Self> {
         let Job { name, dir, training, basis, device } = job;
+        if !training.precision.is_on(device) {
+            anyhow::bail!(
+                "stage {name} is to be trained in {:?}, which this device does not compute with; take `precision` out of \
+                 [{name}.training], or choose another device",
+                training.precision
+            );
+        }
         let mut fingerprint = basis.clone();
         fingerprint["seed"] = training.seed.into();
         fingerprint["batch"] = training.batch.into();
@@ -200,7 +214,9 @@ impl Trainer {
         }
         let parameters = Parameters::new(&tensors, device, |name| task.trains(name));
         let mut optimizer = AdamW::new(training, &parameters, |name| task.trains(name));
-        let mut progress = Progress { fingerprint, ..Progress::default() };
+        let precision = training.precision;
+        let loss_scale = LossScale::new(precision);
+        let mut progress = Progress { fingerprint, loss_scale, ..Progress::default() };
         if let Some(checkpoint) = checkpoint.filter(Checkpoint::is_underway) {
             optimizer
                 .restore(checkpoint.progress.updates, &checkpoint.optimizer, device)
@@ -209,7 +225,7 @@ impl Trainer {
         }
         let workers = Workers::new(training, device)?;
         let checkpointing = training.checkpointing;
-        Ok(Self { parameters, optimizer, progress, device: device.clone(), workers, checkpointing })
+        Ok(Self { parameters, optimizer, progress, device: device.clone(), workers, checkpointing, precision })
     }
 
     /// One update, unless the loss is not finite, by samples in `parts`.
@@ -227,6 +243,7 @@ impl Trainer {
         };
         if outcome.is_finite() {
             self.optimizer.update(&mut self.parameters, step, outcome.norm);
+            self.progress.loss_scale.went_well(self.precision);
         }
         self.progress.step += 1;
         self.progress.updates = self.optimizer.updates();
@@ -237,14 +254,16 @@ impl Trainer {
     fn differentiate<T: Task>(&self, task: &T, batch: T::Batch) -> Result<Part, WeightError> {
         let parameters = self.parameters.tracked();
         let networks = parameters.build(|weights| task.networks(weights))?;
+        let scale = self.progress.loss_scale.factor();
         let differentiate = || {
             let loss = task.loss(&networks, batch);
-            let gradients = backward(&loss.total);
+            let gradients = backward(&loss.total.clone().affine(scale as f32, 0.0));
             (loss, gradients)
         };
-        let (Loss { total, parts, count }, mut gradients) =
-            if self.checkpointing { checkpointing(differentiate) } else { differentiate() };
-        let step = self.optimizer.gather(&parameters, &mut gradients);
+        let (Loss { total, parts, count }, mut gradients) = in_precision(self.precision, || {
+            if self.checkpointing { checkpointing(differentiate) } else { differentiate() }
+        });
+        let step = self.optimizer.gather(&parameters, &mut gradients).scaled(scale.recip());
         let (names, numbers): (Vec<_>, Vec<_>) = [("loss", total)].into_iter().chain(parts).unzip();
         Ok(Part { step, names, numbers: Tensor::cat(numbers.into_iter().map(plain).collect(), 0), count })
     }
@@ -377,6 +396,24 @@ mod tests {
         assert_eq!((checkpoint.progress.step, checkpoint.progress.updates), (200, 133));
         let x = checkpoint.weights["x"].to_f32();
         assert!(x.iter().all(|x| (x - 3.0).abs() < 0.05), "{x:?}");
+    }
+
+    /// In half precision the scale of the loss falls until the gradients are finite again, however many steps that takes.
+    #[test]
+    fn gradients_that_overflow_lower_the_scale() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut job = job(dir.path(), 200);
+        job.training.precision = Precision::F16;
+        train(&job, &Toy { fails: |step| (20..30).contains(&step) }).unwrap();
+        let checkpoint = Checkpoint::newest(dir.path()).unwrap().unwrap();
+        assert_eq!(checkpoint.progress.updates, 190);
+        assert_eq!(checkpoint.progress.loss_scale.factor(), 65536.0 / 1024.0);
+        let x = checkpoint.weights["x"].to_f32();
+        assert!(x.iter().all(|x| (x - 3.0).abs() < 0.05), "{x:?}");
+        // They are not finite whatever the scale is.
+        job.training.steps += 50;
+        let error = train(&job, &Toy { fails: |_| true }).unwrap_err().to_string();
+        assert!(error.contains("5 steps in a row"), "{error}");
     }
 
     #[test]

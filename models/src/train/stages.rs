@@ -22,6 +22,7 @@ use crate::eval::answer::text_tokens;
 pub(super) use align::AlignTask;
 pub(super) use autoencoder::{Autoencoder, VAE_CONFIG, vae_config};
 pub(super) use decoder::DecoderTask;
+pub(super) use imitate::ImitateTask;
 pub(super) use instruct::InstructTask;
 pub(super) use judge::JudgeTask;
 pub(super) use lm::LmTask;
@@ -33,6 +34,7 @@ mod align;
 mod answers;
 mod autoencoder;
 mod decoder;
+mod imitate;
 mod instruct;
 mod judge;
 mod lm;
@@ -72,13 +74,23 @@ impl Shared {
     /// A stage of the run, ready to be trained.
     ///
     /// # Errors
-    /// An earlier stage that it needs is not trained yet, or its folder cannot be made.
+    /// The configuration does without it, an earlier stage that it needs is not trained yet, or its folder cannot be made.
     pub fn job(&self, stage: Stage) -> anyhow::Result<Job> {
+        let training = self.config.training(stage).cloned();
+        let training = training.with_context(|| format!("the configuration has no [{}]", stage.name()))?;
+        let (dir, basis) = self.begin(stage)?;
+        Ok(Job { name: stage.name(), dir, training, basis, device: self.device.clone() })
+    }
+
+    /// A stage's folder, which is there, and what the stage begins with.
+    ///
+    /// # Errors
+    /// An earlier stage that it needs is not trained yet, or its folder cannot be made.
+    pub fn begin(&self, stage: Stage) -> anyhow::Result<(PathBuf, Value)> {
         let basis = self.basis(stage)?;
         let dir = self.run.join(stage.name());
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        let training = self.config.training(stage).clone();
-        Ok(Job { name: stage.name(), dir, training, basis, device: self.device.clone() })
+        Ok((dir, basis))
     }
 
     /// Checks that the data tell what a stage has to know.
@@ -86,7 +98,7 @@ impl Shared {
     /// # Errors
     /// Only the world of sprites does, and the data are files.
     pub fn check(&self, stage: Stage) -> anyhow::Result<()> {
-        if self.config.data.is_some() && [Stage::Text, Stage::Vision, Stage::Judge].contains(&stage) {
+        if self.config.data.is_some() && [Stage::Text, Stage::Vision, Stage::Imitate, Stage::Judge].contains(&stage) {
             anyhow::bail!(
                 "stage {} learns from the world of sprites, which knows what its pictures show; take [data] out of the \
                  configuration, or import a bundle",
@@ -117,7 +129,9 @@ impl Shared {
             Stage::Vae => json!({ "vae": vae }),
             Stage::Text => json!({ "text": text }),
             Stage::Decoder => json!({ "text": text, "unet": unet }),
-            Stage::Vision | Stage::Lm | Stage::Align | Stage::Instruct => json!({ "kosmosg": kosmosg }),
+            Stage::Vision | Stage::Lm | Stage::Align | Stage::Imitate | Stage::Instruct => {
+                json!({ "kosmosg": kosmosg })
+            }
             Stage::Judge => json!({}),
         };
         let mut basis = json!({ "networks": networks, "picture_size": self.config.picture_size });
@@ -125,7 +139,7 @@ impl Shared {
             basis["world"] = self.data.fingerprint().into();
             basis["prediction_type"] = json!(self.config.prediction_type);
         }
-        for &earlier in stage.needs() {
+        for &earlier in stage.needs().iter().filter(|&&earlier| !self.config.does_without(earlier)) {
             basis["stages"][earlier.name()] = file_hash(&result_path(&self.run, earlier)?)?.into();
         }
         Ok(basis)

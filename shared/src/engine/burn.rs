@@ -4,12 +4,14 @@ use ::burn::Tensor;
 use ::burn::tensor::activation;
 use ::burn::tensor::module;
 use ::burn::tensor::ops::{InterpolateMode, InterpolateOptions, PadMode};
-use ::burn::tensor::{ExecutionError, Int, TensorData};
+use ::burn::tensor::{ExecutionError, FloatDType, Int, TensorData};
 
 use super::{Activation, Binary, ConvOptions, Engine, EngineError, Mask, Unary, plain};
 use crate::weights::Parameter;
 
 pub use device::BurnDevice;
+#[cfg(feature = "autodiff")]
+use train::lower_precision;
 #[cfg(feature = "webgpu")]
 pub use webgpu::GpuLimits;
 
@@ -126,7 +128,10 @@ impl Engine for Burn {
     }
 
     fn matmul<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
-        a.matmul(b)
+        match lower_precision() {
+            Some(lower) => a.cast(lower).matmul(b.cast(lower)).cast(FloatDType::F32),
+            None => a.matmul(b),
+        }
     }
 
     fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
@@ -165,6 +170,11 @@ impl Engine for Burn {
 
     fn linear<const D: usize>(x: Tensor<D>, linear: &BurnLinear) -> Tensor<D> {
         let BurnLinear { weight, bias, rows } = linear.clone();
+        if let Some(lower) = lower_precision() {
+            let weight = if rows == cpu::Rows::Outputs { weight.transpose() } else { weight };
+            let bias = bias.map(|bias| bias.cast(lower));
+            return module::linear(x.cast(lower), weight.cast(lower), bias).cast(FloatDType::F32);
+        }
         if on_cpu(&x) {
             let output = weight.dims()[if rows == cpu::Rows::Inputs { 1 } else { 0 }];
             let bias = bias.unwrap_or_else(|| Tensor::zeros([output], &weight.device()));
@@ -189,13 +199,20 @@ impl Engine for Burn {
 
     fn conv2d(x: Tensor<4>, conv: &BurnConv2d) -> Tensor<4> {
         let BurnConv2d { weight, bias, options } = conv.clone();
-        if on_cpu(&x) {
+        let lower = lower_precision();
+        if on_cpu(&x) && lower.is_none() {
             let bias = bias.unwrap_or_else(|| Tensor::zeros([weight.dims()[0]], &weight.device()));
             return cpu::apply(cpu::Conv(options), [x.into(), weight.into(), bias.into()]);
         }
         let ConvOptions { stride, padding } = options;
         let options = ::burn::tensor::ops::ConvOptions::new([stride; 2], [padding; 2], [1; 2], 1);
-        module::conv2d(x, weight, bias, options)
+        match lower {
+            Some(lower) => {
+                let bias = bias.map(|bias| bias.cast(lower));
+                module::conv2d(x.cast(lower), weight.cast(lower), bias, options).cast(FloatDType::F32)
+            }
+            None => module::conv2d(x, weight, bias, options),
+        }
     }
 
     fn layer_norm<const D: usize>(x: Tensor<D>, weight: &Tensor<1>, bias: &Tensor<1>, eps: f32) -> Tensor<D> {
@@ -229,7 +246,7 @@ impl Engine for Burn {
     }
 
     fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, mask: &Mask<Self>) -> Tensor<3> {
-        if on_cpu(&q) {
+        if on_cpu(&q) && lower_precision().is_none() {
             let visible = match mask {
                 Mask::None => cpu::Visible::All,
                 Mask::Causal => cpu::Visible::Past,
@@ -248,6 +265,11 @@ impl Engine for Burn {
     ) -> super::Tensor<Self, D> {
         train::checkpoint(module, input, block)
     }
+}
+
+#[cfg(not(feature = "autodiff"))]
+fn lower_precision() -> Option<FloatDType> {
+    None
 }
 
 fn on_cpu<const D: usize>(x: &Tensor<D>) -> bool {

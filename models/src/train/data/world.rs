@@ -36,6 +36,36 @@ impl World {
         }
     }
 
+    /// A sample's prompt, and the scene that it asks for.
+    pub fn constructed_scene(&self, rng: &mut Rng, options: Constructed) -> (Vec<Item>, Scene) {
+        let scene = Scene::sample(rng, Split::Train);
+        let altered = if rng.bool(options.altered) { Caption::altered(rng, &scene) } else { None };
+        let caption = altered.unwrap_or_else(|| Caption::sample(rng, &scene, Detail::Partial));
+        let wording = |_: &Shown| if rng.bool(options.drop_words) { Wording::Picture } else { Wording::Both };
+        let pieces = caption.interleaved(wording);
+        let mut items = self.illustrate(pieces, &scene, || backdrop(rng, options.keep_background));
+        for item in &mut items {
+            if let Item::Words(words) = item {
+                *words = strange(words, rng);
+            }
+        }
+        (items, scene)
+    }
+
+    /// A sample's picture and instruction, and the scene that they ask for.
+    pub fn edited_scene(&self, rng: &mut Rng, drop_caption: f64) -> (Vec<Item>, Scene) {
+        let edit = Edit::sample(rng, Split::Train);
+        let caption = if rng.bool(drop_caption) { String::new() } else { self.caption_of(&edit.source, rng) };
+        let source = Item::Picture(sprites::draw(&edit.source, self.size));
+        (vec![Item::Words(caption), source, Item::Words(edit.instruction)], edit.target)
+    }
+
+    /// All of a scene in the usual words; none if there are too many.
+    pub fn told(&self, scene: &Scene) -> Option<String> {
+        let caption = Caption::usual(scene).text();
+        (self.words.tokenizer.encode(&caption).len() <= self.longest).then_some(caption)
+    }
+
     /// The pieces of a caption with what they show.
     fn illustrate(&self, pieces: Vec<Piece>, scene: &Scene, mut backdrop: impl FnMut() -> Backdrop) -> Vec<Item> {
         let item = |piece| match piece {
@@ -87,26 +117,13 @@ impl Data for World {
     }
 
     fn constructed(&self, rng: &mut Rng, options: Constructed) -> Sample {
-        let scene = Scene::sample(rng, Split::Train);
-        let altered = if rng.bool(options.altered) { Caption::altered(rng, &scene) } else { None };
-        let caption = altered.unwrap_or_else(|| Caption::sample(rng, &scene, Detail::Partial));
-        let wording = |_: &Shown| if rng.bool(options.drop_words) { Wording::Picture } else { Wording::Both };
-        let pieces = caption.interleaved(wording);
-        let mut items = self.illustrate(pieces, &scene, || backdrop(rng, options.keep_background));
-        for item in &mut items {
-            if let Item::Words(words) = item {
-                *words = strange(words, rng);
-            }
-        }
+        let (items, scene) = self.constructed_scene(rng, options);
         (items, sprites::draw(&scene, self.size))
     }
 
     fn edit(&self, rng: &mut Rng, drop_caption: f64) -> Sample {
-        let edit = Edit::sample(rng, Split::Train);
-        let caption = if rng.bool(drop_caption) { String::new() } else { self.caption_of(&edit.source, rng) };
-        let source = Item::Picture(sprites::draw(&edit.source, self.size));
-        let target = sprites::draw(&edit.target, self.size);
-        (vec![Item::Words(caption), source, Item::Words(edit.instruction)], target)
+        let (items, scene) = self.edited_scene(rng, drop_caption);
+        (items, sprites::draw(&scene, self.size))
     }
 
     /// A creature that was never trained on, in a place told in words.

@@ -58,6 +58,10 @@ impl Task for DecoderTask {
         self.text.clone()
     }
 
+    fn trained(&self) -> Option<&[String]> {
+        self.shared.config.decoder.trained.as_deref()
+    }
+
     fn networks(&self, weights: &Weights<'_, Burn>) -> Result<Self::Networks, WeightError> {
         let networks = &self.shared.config.networks;
         let text = ClipText::new(&weights.at("text.text_model"), &networks.text)?;

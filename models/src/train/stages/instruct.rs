@@ -45,20 +45,16 @@ impl InstructTask {
         let [constructed, edits, captions] = shared.config.instruct.mix;
         shared.data.check(&[(Kind::Constructed, constructed), (Kind::Edit, edits), (Kind::Caption, captions)])?;
         let decoder = Parameters::new(&result(&shared.run, Stage::Decoder)?, &shared.device, |_| false);
-        let mut known = result(&shared.run, Stage::Lm)?;
-        known.extend(result(&shared.run, Stage::Align)?);
         Ok(Self {
+            known: match &shared.config.imitate {
+                Some(_) => result(&shared.run, Stage::Imitate)?,
+                None => aligned(shared)?,
+            },
             vae: Autoencoder::new(shared)?,
             unet: decoder.build(|weights| UNet::new(&weights.at("unet"), &shared.config.networks.unet))?,
             schedule: Arc::new(NoiseSchedule::from_config(&shared.config.scheduler())?),
-            known,
             shared: shared.clone(),
         })
-    }
-
-    fn condition(&self, networks: &EncoderNetworks<Burn>, sequences: &Sequences) -> Tensor<Burn, 3> {
-        let images = sequences.pictures(&self.shared).map(|pixels| networks.embed_pictures(pixels));
-        networks.condition(&sequences.tokens(&self.shared), images)
     }
 }
 
@@ -96,7 +92,7 @@ impl Task for InstructTask {
 
     fn loss(&self, networks: &Self::Networks, batch: Batch) -> Loss {
         let Batch { sequences, pixels, noise } = batch;
-        let condition = self.condition(networks, &sequences).repeat_batch(noise.draws(sequences.len()));
+        let condition = sequences.condition(&self.shared, networks).repeat_batch(noise.draws(sequences.len()));
         let (noisy, target) = noise.apply(self.vae.latents(pixels));
         let prediction = self.unet.forward(noisy, &noise.timesteps, &condition, None);
         let [total, mse] = noise.loss(prediction, target, &self.shared.device);
@@ -118,11 +114,18 @@ impl Task for InstructTask {
                 prompts.push(&self.shared, items);
                 nothing.push(&self.shared, Vec::new());
             }
-            let conditions = vec![self.condition(networks, &nothing), self.condition(networks, &prompts)];
+            let conditions = [nothing, prompts].map(|sequences| sequences.condition(&self.shared, networks)).into();
             pictures.extend(sampling::sample(&self.unet, &self.vae, &Tensor::cat(conditions, 0), &self.schedule)?);
         }
         Ok(Some(Sheet { picture: sprites::contact_sheet(&pictures, COLUMNS, 2), prompts: texts }))
     }
+}
+
+/// Everything before the decoder, as stage 2 leaves it.
+pub(super) fn aligned(shared: &Shared) -> anyhow::Result<BTreeMap<String, HostTensor>> {
+    let mut weights = result(&shared.run, Stage::Lm)?;
+    weights.extend(result(&shared.run, Stage::Align)?);
+    Ok(weights)
 }
 
 /// A prompt and the picture that it asks for.
@@ -139,4 +142,4 @@ fn sample(rng: &mut Rng, shared: &Shared) -> Sample {
 }
 
 /// Share of constructed samples in which words change what a picture shows.
-const ALTERED: f64 = 0.2;
+pub(super) const ALTERED: f64 = 0.2;

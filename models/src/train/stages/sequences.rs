@@ -1,5 +1,6 @@
 //! Words and pictures of the world as the language model takes them.
 
+use kosmosg::encoder::EncoderNetworks;
 use kosmosg::engine::Tensor;
 use kosmosg::engine::burn::Burn;
 use kosmosg::mllm::TokenBatch;
@@ -54,6 +55,12 @@ impl Sequences {
             batch.image_mask.resize(end, false);
         }
         batch
+    }
+
+    /// What everything before the decoder makes of them, `[B, Q, D]`.
+    pub fn condition(&self, shared: &Shared, networks: &EncoderNetworks<Burn>) -> Tensor<Burn, 3> {
+        let images = self.pictures(shared).map(|pixels| networks.embed_pictures(pixels));
+        networks.condition(&self.tokens(shared), images)
     }
 
     /// All pictures, `[N, 3, S, S]`, if there are any.

@@ -3,9 +3,10 @@
 //! A training run keeps its weights as flat tensors by name, hands them to the networks as
 //! [`Parameter::Device`](crate::weights::Parameter::Device), and builds the graph anew for each step.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
-use ::burn::tensor::TensorData;
+use ::burn::tensor::{FloatDType, TensorData};
+use serde::{Deserialize, Serialize};
 
 use super::{Burn, BurnDevice, cpu};
 use crate::engine::Tensor;
@@ -19,6 +20,53 @@ pub fn track(data: Vec<f32>, device: &BurnDevice) -> Tensor<Burn, 1> {
 /// The same numbers, cut off from how they came about.
 pub fn detach<const D: usize>(x: Tensor<Burn, D>) -> Tensor<Burn, D> {
     Tensor(x.0.detach())
+}
+
+/// What products are computed with: linear maps, convolutions and attention. Everything else is in f32 whatever this is, and so
+/// are the weights.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// IEEE half precision: small gradients vanish in it unless the loss is scaled up.
+    F16,
+    /// Half the bits with the range of all of them.
+    Bf16,
+}
+
+impl Precision {
+    fn lower(self) -> Option<FloatDType> {
+        match self {
+            Self::F32 => None,
+            Self::F16 => Some(FloatDType::F16),
+            Self::Bf16 => Some(FloatDType::BF16),
+        }
+    }
+
+    /// Whether a device computes with it.
+    pub fn is_on(self, device: &BurnDevice) -> bool {
+        self.lower().is_none_or(|dtype| device.inner().supports_dtype(dtype))
+    }
+}
+
+thread_local! {
+    /// What products are computed with, if it is less than f32.
+    static LOWER: Cell<Option<FloatDType>> = const { Cell::new(None) };
+}
+
+/// Runs `work`, a forward and a [`backward`] pass on this thread, with products in `precision`.
+pub fn in_precision<R>(precision: Precision, work: impl FnOnce() -> R) -> R {
+    let before = LOWER.replace(precision.lower());
+    let result = work();
+    LOWER.set(before);
+    result
+}
+
+/// What products are computed with, if it is less than f32.
+pub(super) fn lower_precision() -> Option<FloatDType> {
+    LOWER.get()
 }
 
 thread_local! {
