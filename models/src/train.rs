@@ -12,8 +12,9 @@ use anyhow::Context as _;
 use kosmosg::engine::burn::BurnDevice;
 use kosmosg::weights::HostTensor;
 
-pub use config::TrainConfig;
+pub use config::{Change, TrainConfig};
 pub use export::{export, export_judge, import};
+pub use measure::measure;
 pub use plot::plot;
 pub use vocabulary::{tokenizer, vocabulary};
 
@@ -29,6 +30,7 @@ mod events;
 mod export;
 mod init;
 mod loss_scale;
+mod measure;
 mod noising;
 mod optimizer;
 mod parameters;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kosmosg::bundle::{Defaults, Folder, Manifest};
-use kosmosg::config::PerLevel;
+use kosmosg::config::{AlignerConfig, PerLevel};
 use kosmosg::engine::burn::train::Precision;
 use kosmosg::engine::burn::{Burn, BurnDevice};
 use kosmosg::noise::Rng;
@@ -19,7 +19,7 @@ use kosmosg_models::sprites::{self, Backdrop, Creature, Edit, Scene, Split};
 use kosmosg_models::train::{self, Stage, TrainConfig, TrainOptions};
 
 fn miniature() -> TrainConfig {
-    TrainConfig::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/miniature.toml")).unwrap()
+    TrainConfig::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/miniature.toml"), &[]).unwrap()
 }
 
 fn run(stage: Stage, run: &Path, config: &TrainConfig) -> anyhow::Result<()> {
@@ -43,11 +43,18 @@ fn losses(run: &Path, stage: Stage) -> Vec<(u64, f64)> {
 
 /// Copies a stage's folder to another run.
 fn copy(stage: Stage, from: &Path, to: &Path) {
-    fs::create_dir_all(to.join(stage.name())).unwrap();
-    for entry in fs::read_dir(from.join(stage.name())).unwrap() {
+    copy_folder(&from.join(stage.name()), &to.join(stage.name()), false);
+}
+
+fn copy_folder(from: &Path, to: &Path, with_folders: bool) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
+        let copy = to.join(path.file_name().unwrap());
         if path.is_file() {
-            fs::copy(&path, to.join(stage.name()).join(path.file_name().unwrap())).unwrap();
+            fs::copy(&path, copy).unwrap();
+        } else if with_folders {
+            copy_folder(&path, &copy, true);
         }
     }
 }
@@ -136,7 +143,7 @@ fn prepared_files_train_what_a_bundle_began() {
     (config.text, config.vision, config.imitate, config.judge) = (None, None, None, None);
     let path = dir.path().join("files.toml");
     fs::write(&path, toml::to_string(&config).unwrap() + data).unwrap();
-    let mut config = TrainConfig::read(&path).unwrap();
+    let mut config = TrainConfig::read(&path, &[]).unwrap();
     let files = dir.path().join("files");
     train::import(&bundle, &config, &files).unwrap();
     for stage in Stage::ALL {
@@ -310,6 +317,42 @@ fn an_interrupted_run_equals_one_that_ran_through() {
         for (name, tensor) in &a {
             assert_eq!(tensor.bytes(), b[name].bytes(), "{stage:?}: {name}");
         }
+    }
+}
+
+/// AlignerNet without stage 2, half of it, and none: what was trained before them serves them all, and bundles of them work.
+#[test]
+fn the_papers_ablations_can_be_trained() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = miniature();
+    (config.imitate, config.judge) = (None, None);
+    for stage in Stage::ALL {
+        let Some(training) = config.training_mut(stage) else { continue };
+        (training.steps, training.sheet_every) = (2, u64::MAX);
+        run(stage, &dir.path().join("whole"), &config).unwrap();
+    }
+    config.align = None;
+    let aligner = config.networks.kosmosg.aligner.clone();
+    let ablations = [
+        ("unaligned", aligner.clone()),
+        ("half", AlignerConfig { sequence_layers: Some(0), ..aligner.clone() }),
+        ("none", AlignerConfig { layers: 0, ..aligner }),
+    ];
+    for (name, aligner) in ablations {
+        let run_dir = dir.path().join(name);
+        copy_folder(&dir.path().join("whole"), &run_dir, true);
+        for stage in [Stage::Align, Stage::Instruct] {
+            fs::remove_dir_all(run_dir.join(stage.name())).unwrap();
+        }
+        config.networks.kosmosg.aligner = aligner;
+        run(Stage::Instruct, &run_dir, &config).unwrap();
+        let bundle = dir.path().join(format!("{name} bundle"));
+        let manifest = train::export(&run_dir, &config, &bundle).unwrap();
+        check_bundle(&bundle, &manifest);
+        let layers = train::result(&run_dir, Stage::Instruct).unwrap();
+        let has = |beginning: &str| layers.keys().any(|name| name.starts_with(beginning));
+        assert_eq!(has("aligner.encoder_proj.layers."), name == "unaligned", "{name}");
+        assert_eq!(has("aligner.encoder.layers."), name != "none", "{name}");
     }
 }
 

@@ -15,6 +15,13 @@ const FIRST_POSITION: u32 = 2;
 #[derive(Debug, Clone)]
 pub struct Aligner<E: Engine> {
     embed_tokens: Linear<E>,
+    queries: usize,
+    /// None if there is only a linear map.
+    stacks: Option<Stacks<E>>,
+}
+
+#[derive(Debug, Clone)]
+struct Stacks<E: Engine> {
     encoder_proj: Bidirectional<E>,
     encoder_query: Tensor<E, 2>,
     encoder: Querying<E>,
@@ -36,11 +43,17 @@ impl<E: Engine> Aligner<E> {
     /// A [`WeightError`] that names the tensor.
     pub fn new(weights: &Weights<'_, E>, config: &AlignerConfig, mllm_dim: usize) -> Result<Self, WeightError> {
         let encoder_proj = weights.at("encoder_proj");
+        let stacks = || {
+            Ok(Stacks {
+                encoder_proj: Bidirectional::new(&encoder_proj, config)?,
+                encoder_query: weights.tensor("encoder_query", [config.queries, config.dim])?,
+                encoder: Querying::new(&weights.at("encoder"), config)?,
+            })
+        };
         Ok(Self {
             embed_tokens: encoder_proj.linear("embed_tokens", [mllm_dim, config.dim], Bias::Yes)?,
-            encoder_proj: Bidirectional::new(&encoder_proj, config)?,
-            encoder_query: weights.tensor("encoder_query", [config.queries, config.dim])?,
-            encoder: Querying::new(&weights.at("encoder"), config)?,
+            queries: config.queries,
+            stacks: (config.layers > 0).then(stacks).transpose()?,
         })
     }
 
@@ -50,16 +63,38 @@ impl<E: Engine> Aligner<E> {
         let [b, t, _] = hidden.shape();
         let device = hidden.device();
         let mask = Mask::hide(padding, b, &device);
-        let mut x = self.encoder_proj.add_positions(self.embed_tokens.forward(hidden));
+        let mut x = self.embed_tokens.forward(hidden);
+        if let Some(stacks) = &self.stacks {
+            x = stacks.encoder_proj.add_positions(x);
+        }
         if let Mask::Keys(_) = mask {
             let kept = padding.iter().map(|&pad| if pad { 0.0 } else { 1.0 }).collect();
             x = x * Tensor::from_host(kept, [b, t, 1], &device);
         }
-        let x = self.encoder_proj.forward(x, &mask);
-        let [queries, dim] = self.encoder_query.shape();
-        let query = self.encoder_query.clone().reshape([1, queries, dim]).repeat_batch(b);
-        self.encoder.forward(query, &x, &mask)
+        match &self.stacks {
+            Some(stacks) => stacks.forward(x, &mask),
+            None => first_positions(x, self.queries),
+        }
     }
+}
+
+impl<E: Engine> Stacks<E> {
+    fn forward(&self, x: Tensor<E, 3>, mask: &Mask<E>) -> Tensor<E, 3> {
+        let x = self.encoder_proj.forward(x, mask);
+        let [queries, dim] = self.encoder_query.shape();
+        let query = self.encoder_query.clone().reshape([1, queries, dim]).repeat_batch(x.shape()[0]);
+        self.encoder.forward(query, &x, mask)
+    }
+}
+
+/// The first `count` of the positions, `[B, T, d]`, with zeros for those that are not there.
+fn first_positions<E: Engine>(x: Tensor<E, 3>, count: usize) -> Tensor<E, 3> {
+    let [b, t, dim] = x.shape();
+    if t >= count {
+        return x.narrow(1, 0, count);
+    }
+    let zeros = Tensor::zeros([b, count - t, dim], &x.device());
+    Tensor::cat(vec![x, zeros], 1)
 }
 
 impl<E: Engine> AlignerDecoder<E> {
@@ -100,7 +135,8 @@ impl<E: Engine> Bidirectional<E> {
     fn new(weights: &Weights<'_, E>, config: &AlignerConfig) -> Result<Self, WeightError> {
         Ok(Self {
             embed_positions: weights.embedding("embed_positions.weight", config.max_positions, config.dim)?,
-            layers: weights.stack("layers", config.layers, |at| Layer::new(at, sizes(config)))?,
+            layers: weights
+                .stack("layers", config.sequence_layers.unwrap_or(config.layers), |at| Layer::new(at, sizes(config)))?,
             layer_norm: weights.layer_norm("layer_norm", config.dim)?,
         })
     }
@@ -140,4 +176,31 @@ impl<E: Engine> Querying<E> {
 
 fn sizes(config: &AlignerConfig) -> LayerSizes {
     LayerSizes { dim: config.dim, heads: config.heads, ffn_dim: config.ffn_dim }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::KosmosGConfig;
+    use crate::engine::burn::{Burn, BurnDevice};
+    use crate::weights::{HostTensor, load};
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn without_layers_each_position_is_mapped_by_itself() {
+        let config = AlignerConfig { dim: 2, layers: 0, queries: 3, ..KosmosGConfig::published().aligner };
+        let weights = BTreeMap::from([
+            ("encoder_proj.embed_tokens.weight".to_owned(), HostTensor::from_f32(vec![2, 1], &[2.0, 3.0])),
+            ("encoder_proj.embed_tokens.bias".to_owned(), HostTensor::from_f32(vec![2], &[0.5, 0.0])),
+        ]);
+        let device = BurnDevice::cpu();
+        let aligner = load::<Burn, _>(&weights, &device, |weights| Aligner::new(weights, &config, 1)).unwrap();
+        let condition = |states: &[f32], padding: &[bool]| {
+            let hidden = Tensor::from_host(states.to_vec(), [1, states.len(), 1], &device);
+            pollster::block_on(aligner.forward(hidden, padding).to_host()).unwrap()
+        };
+        assert_eq!(condition(&[1.0, -1.0], &[false; 2]), [2.5, 3.0, -1.5, -3.0, 0.0, 0.0]);
+        assert_eq!(condition(&[1.0, 7.0], &[false, true]), [2.5, 3.0, 0.0, 0.0, 0.0, 0.0]);
+        assert_eq!(condition(&[1.0, 0.0, 0.0, 7.0], &[false; 4]), [2.5, 3.0, 0.5, 0.0, 0.5, 0.0]);
+    }
 }

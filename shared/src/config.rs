@@ -76,8 +76,13 @@ pub struct ConnectorConfig {
 pub struct AlignerConfig {
     /// Width `d` of the condition.
     pub dim: usize,
-    /// Layers in each of its four stacks.
+    /// Layers in each of its four stacks. With none there is no AlignerNet, but a linear map of each position in its place, as in
+    /// the paper's ablation.
     pub layers: usize,
+    /// Layers of the two stacks that look over a sequence, if they are not as many as those that query it: none in the
+    /// paper's ablation of half an AlignerNet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence_layers: Option<usize>,
     /// Attention heads.
     pub heads: usize,
     /// Inner size of the feed-forward networks.
@@ -119,7 +124,6 @@ impl KosmosGConfig {
             ("vision.layers", vision.layers),
             ("vision.mlp_ratio", vision.mlp_ratio),
             ("connector.latent_queries", connector.latent_queries),
-            ("aligner.layers", aligner.layers),
             ("aligner.ffn_dim", aligner.ffn_dim),
             ("aligner.queries", aligner.queries),
         ] {
@@ -131,6 +135,8 @@ impl KosmosGConfig {
         }
         heads_of(("vision.width", vision.width), ("vision.heads", vision.heads))?;
         heads_of(("aligner.dim", aligner.dim), ("aligner.heads", aligner.heads))?;
+        within("aligner.layers", aligner.layers, 0..=check::MOST)?;
+        within("aligner.sequence_layers", aligner.sequence_layers.unwrap_or(0), 0..=check::MOST)?;
         within("vision.image_size", vision.image_size, 1..=MAX_IMAGE_SIZE)?;
         divides(("vision.patch_size", vision.patch_size), ("vision.image_size", vision.image_size))?;
         // Two rows are never used, and a sequence has a first token.
@@ -162,6 +168,7 @@ impl KosmosGConfig {
             aligner: AlignerConfig {
                 dim: 768,
                 layers: 12,
+                sequence_layers: None,
                 heads: 12,
                 ffn_dim: 3072,
                 queries: 77,

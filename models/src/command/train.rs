@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use kosmosg_models::train::{self, Stage, TrainConfig, TrainOptions};
+use kosmosg_models::train::{self, Change, Stage, TrainConfig, TrainOptions};
 
 use super::DeviceName;
 
@@ -21,13 +21,17 @@ Examples:
   kosmosg train instruct --config my.toml --run my-run --device libtorch")]
 pub struct Arguments {
     /// The stage; or tiny, for all stages of that configuration, then export; or config, which prints a preset to
-    /// begin a file with; or export, export-judge, import, plot.
+    /// begin a file with; or measure, which tells how long an
+    /// update of the denoiser takes here; or export, export-judge, import, plot.
     #[arg(value_name = "STAGE", value_parser = task)]
     task: Task,
     /// The configuration: tiny, the built-in model's; paper, the published sizes and settings, to be told where your files
     /// are; or a TOML file.
     #[arg(long, default_value = TINY)]
     config: PathBuf,
+    /// Another value for one setting, in TOML: instruct.training.steps=4000; or without it: imitate=
+    #[arg(long, value_name = "SETTING=VALUE")]
+    set: Vec<Change>,
     /// Folder of the run: checkpoints, logs, sample sheets [default: ~/.cache/kosmosg/train/NAME-OF-CONFIG].
     #[arg(long)]
     run: Option<PathBuf>,
@@ -43,6 +47,8 @@ pub struct Arguments {
 }
 
 const TINY: &str = "tiny";
+/// So many updates are measured.
+const UPDATES: usize = 25;
 
 #[derive(Debug, Clone, Copy)]
 enum Task {
@@ -53,6 +59,7 @@ enum Task {
     Import,
     Plot,
     Config,
+    Measure,
 }
 
 fn task(name: &str) -> Result<Task, String> {
@@ -63,23 +70,20 @@ fn task(name: &str) -> Result<Task, String> {
         "import" => return Ok(Task::Import),
         "plot" => return Ok(Task::Plot),
         "config" => return Ok(Task::Config),
+        "measure" => return Ok(Task::Measure),
         _ => {}
     }
     let names = Stage::ALL.map(Stage::name).join(", ");
     let stage = Stage::ALL.into_iter().find(|stage| stage.name() == name);
-    stage
-        .map(Task::Train)
-        .ok_or(format!("the stages are {names}; and there are {TINY}, config, export, export-judge, import and plot"))
+    stage.map(Task::Train).ok_or(format!(
+        "the stages are {names}; and there are {TINY}, config, measure, export, export-judge, import and plot"
+    ))
 }
 
 impl Arguments {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let preset = self.config.to_str().and_then(TrainConfig::preset);
-        let config = match preset {
-            _ if matches!(self.task, Task::All) => TrainConfig::tiny(),
-            Some(text) => toml::from_str(text).context("the preset cannot be read")?,
-            None => TrainConfig::read(&self.config)?,
-        };
+        let name = if matches!(self.task, Task::All) { Path::new(TINY) } else { &self.config };
+        let config = TrainConfig::read(name, &self.set)?;
         let run = match self.run {
             Some(run) => run,
             None => {
@@ -105,7 +109,17 @@ impl Arguments {
             }
             Task::Export => export(&run, &config, output()?)?,
             Task::Plot => train::plot(&run, output()?)?,
-            Task::Config => print!("{}", preset.context("config prints a preset: --config tiny or --config paper")?),
+            Task::Config => {
+                let preset = self.config.to_str().and_then(TrainConfig::preset);
+                print!("{}", preset.context("config prints a preset: --config tiny or --config paper")?);
+            }
+            Task::Measure => {
+                let mut times = train::measure(&config, UPDATES, &self.device.of_burn()?.training())?;
+                times.sort();
+                let rows = config.decoder.training.batch * config.decoder.draws;
+                let time = times[UPDATES / 2].as_secs_f64();
+                println!("{:.1} ms for an update of {rows} rows, {:.1} rows/s", 1000.0 * time, rows as f64 / time);
+            }
             Task::ExportJudge => train::export_judge(&run, output()?)?,
         }
         Ok(ExitCode::SUCCESS)

@@ -1,12 +1,15 @@
 //! What a run trains, and how: one TOML file.
 
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use anyhow::Context as _;
 use kosmosg::config::{ClipTextConfig, KosmosGConfig, UNetConfig, VaeConfig};
 use kosmosg::engine::burn::train::Precision;
 use kosmosg::schedule::{PredictionType, SchedulerConfig};
 use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
 
 use super::Stage;
 
@@ -37,8 +40,9 @@ pub struct TrainConfig {
     pub vision: Option<VisionStage>,
     /// Stage 1.
     pub lm: LmStage,
-    /// Stage 2.
-    pub align: AlignStage,
+    /// Stage 2; without it stage 3 begins with an AlignerNet that knows nothing, as in the paper's ablation.
+    #[serde(default)]
+    pub align: Option<AlignStage>,
     /// Stage 3, its first part, where the data can teach it.
     #[serde(default)]
     pub imitate: Option<ImitateStage>,
@@ -291,7 +295,7 @@ impl TrainConfig {
             Stage::Decoder => &self.decoder.training,
             Stage::Vision => &self.vision.as_ref()?.training,
             Stage::Lm => &self.lm.training,
-            Stage::Align => &self.align.training,
+            Stage::Align => &self.align.as_ref()?.training,
             Stage::Imitate => &self.imitate.as_ref()?.training,
             Stage::Instruct => &self.instruct.training,
             Stage::Judge => &self.judge.as_ref()?.training,
@@ -306,7 +310,7 @@ impl TrainConfig {
             Stage::Decoder => &mut self.decoder.training,
             Stage::Vision => &mut self.vision.as_mut()?.training,
             Stage::Lm => &mut self.lm.training,
-            Stage::Align => &mut self.align.training,
+            Stage::Align => &mut self.align.as_mut()?.training,
             Stage::Imitate => &mut self.imitate.as_mut()?.training,
             Stage::Instruct => &mut self.instruct.training,
             Stage::Judge => &mut self.judge.as_mut()?.training,
@@ -315,7 +319,11 @@ impl TrainConfig {
 
     /// Whether stages that follow `stage` do without its result.
     pub fn does_without(&self, stage: Stage) -> bool {
-        stage == Stage::Imitate && self.imitate.is_none()
+        match stage {
+            Stage::Align => self.align.is_none(),
+            Stage::Imitate => self.imitate.is_none(),
+            _ => false,
+        }
     }
 
     /// The decoder's noise schedule: Stable Diffusion's.
@@ -323,15 +331,24 @@ impl TrainConfig {
         SchedulerConfig { prediction_type: self.prediction_type, ..SchedulerConfig::stable_diffusion() }
     }
 
-    /// Reads a TOML file.
+    /// Reads a [preset](Self::preset) or a TOML file, with changes.
     ///
     /// # Errors
-    /// The file and the place in it.
-    pub fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let mut config: Self =
-            toml::from_str(&text).with_context(|| format!("{} is not a training configuration", path.display()))?;
-        let folder = path.parent().unwrap_or(Path::new(""));
+    /// The file and the place in it, or the change that is none.
+    pub fn read(name: &Path, changes: &[Change]) -> anyhow::Result<Self> {
+        let text = match name.to_str().and_then(Self::preset) {
+            Some(preset) => preset.to_owned(),
+            None => fs::read_to_string(name).with_context(|| format!("cannot read {}", name.display()))?,
+        };
+        let is_none = || format!("{} is not a training configuration", name.display());
+        // As text, errors tell where they are.
+        let mut config: Self = toml::from_str(&text).with_context(is_none)?;
+        if !changes.is_empty() {
+            let mut table = text.parse().with_context(is_none)?;
+            changes.iter().try_for_each(|change| change.apply(&mut table))?;
+            config = table.try_into().context("the changes by --set do not fit")?;
+        }
+        let folder = name.parent().unwrap_or(Path::new(""));
         config.data.iter_mut().flat_map(FileData::paths).for_each(|path| *path = folder.join(&*path));
         Ok(config)
     }
@@ -357,9 +374,79 @@ impl TrainConfig {
 
 const TINY: &str = include_str!("../../configs/tiny.toml");
 
+/// One setting that is to be another one: `instruct.training.steps=4000`; or, with nothing after the equals sign, not to be there.
+#[derive(Debug, Clone)]
+pub struct Change {
+    path: String,
+    value: Option<Value>,
+}
+
+impl FromStr for Change {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (path, value) = text.split_once('=').ok_or("it has no `=`: write it as decoder.training.steps=4000")?;
+        let path = path.trim().to_owned();
+        let value = match value.trim() {
+            "" => None,
+            value => {
+                let table: Table = format!("value = {value}").parse().map_err(|error: toml::de::Error| {
+                    format!("`{value}` is no value of TOML ({}); texts stand in quotes", error.message())
+                })?;
+                table.into_iter().next().map(|(_, value)| value)
+            }
+        };
+        Ok(Self { path, value })
+    }
+}
+
+impl Change {
+    fn apply(&self, table: &mut Table) -> anyhow::Result<()> {
+        let mut table = table;
+        let (folders, last) = self.path.rsplit_once('.').unwrap_or(("", &self.path));
+        for name in folders.split('.').filter(|name| !name.is_empty()) {
+            table = match table.get_mut(name) {
+                Some(Value::Table(inner)) => inner,
+                _ => anyhow::bail!("--set {}: the configuration has no [{name}]", self.path),
+            };
+        }
+        match &self.value {
+            Some(value) => table.insert(last.to_owned(), value.clone()),
+            None => Some(table.remove(last).with_context(|| format!("--set {}: there is no such setting", self.path))?),
+        };
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_can_be_changed_by_name() {
+        let read = |changes: &[&str]| {
+            let changes: Vec<Change> = changes.iter().map(|change| change.parse().unwrap()).collect();
+            TrainConfig::read(Path::new("tiny"), &changes)
+        };
+        assert_eq!(read(&[]).unwrap(), TrainConfig::tiny());
+        let config =
+            read(&["instruct.training.steps=7", "imitate=", "decoder.trained = ['unet.']", "instruct.draws=2"])
+                .unwrap();
+        assert_eq!((config.instruct.training.steps, config.imitate, config.instruct.draws), (7, None, 2));
+        assert_eq!(config.decoder.trained.unwrap(), ["unet."]);
+        for (change, why) in [
+            ("nonsense.steps=7", "no [nonsense]"),
+            ("decoder.nonsense=", "no such setting"),
+            ("decoder.nonsense=1", "do not fit"),
+            ("decoder.draws='many'", "do not fit"),
+        ] {
+            let error = read(&[change]).unwrap_err().to_string();
+            assert!(error.contains(why), "{change}: {error}");
+        }
+        for change in ["decoder.draws", "decoder.draws=many"] {
+            assert!(change.parse::<Change>().is_err(), "{change}");
+        }
+    }
 
     #[test]
     fn the_preset_can_be_read_and_fits_itself() {

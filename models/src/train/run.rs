@@ -5,7 +5,7 @@ use std::fs;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use kosmosg::engine::Tensor;
@@ -115,7 +115,12 @@ pub(super) fn train<T: Task + Sync>(job: &Job, task: &T) -> anyhow::Result<()> {
         let rngs = sample_rngs(&drawn, stage, step);
         rngs.chunks(drawn.batch.div_ceil(drawn.parts)).map(|rngs| source(rngs.to_vec())).collect()
     };
-    for parts in prefetch(first..training.steps, draw) {
+    let (mut batches, mut waited) = (prefetch(first..training.steps, draw), Duration::ZERO);
+    let begun = Instant::now();
+    loop {
+        let asked = Instant::now();
+        let Some(parts) = batches.next() else { break };
+        waited += asked.elapsed();
         let report = trainer.step(task, parts)?;
         let step = trainer.progress.step;
         if report.is_finite() {
@@ -152,6 +157,8 @@ pub(super) fn train<T: Task + Sync>(job: &Job, task: &T) -> anyhow::Result<()> {
         }
     }
     anyhow::ensure!(trainer.progress.step >= training.steps, "stage {name} has run out of samples");
+    let (took, waited) = (begun.elapsed().as_secs_f64(), waited.as_secs_f64());
+    reporter.say(&format!("{name}: done in {took:.0} s, of which {waited:.1} s went by waiting for samples"));
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use kosmosg::config::KosmosGConfig;
 use kosmosg::engine::Tensor;
 use kosmosg::engine::burn::{Burn, BurnDevice};
 use kosmosg::noise::Rng;
@@ -129,9 +130,11 @@ impl Shared {
             Stage::Vae => json!({ "vae": vae }),
             Stage::Text => json!({ "text": text }),
             Stage::Decoder => json!({ "text": text, "unet": unet }),
-            Stage::Vision | Stage::Lm | Stage::Align | Stage::Imitate | Stage::Instruct => {
-                json!({ "kosmosg": kosmosg })
+            Stage::Vision | Stage::Lm => {
+                let KosmosGConfig { mllm, vision, connector, special, aligner: _ } = kosmosg;
+                json!({ "kosmosg": { "mllm": mllm, "vision": vision, "connector": connector, "special": special } })
             }
+            Stage::Align | Stage::Imitate | Stage::Instruct => json!({ "kosmosg": kosmosg }),
             Stage::Judge => json!({}),
         };
         let mut basis = json!({ "networks": networks, "picture_size": self.config.picture_size });

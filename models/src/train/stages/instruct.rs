@@ -121,10 +121,12 @@ impl Task for InstructTask {
     }
 }
 
-/// Everything before the decoder, as stage 2 leaves it.
+/// Everything before the decoder, as stage 2 leaves it; without that stage, all but AlignerNet.
 pub(super) fn aligned(shared: &Shared) -> anyhow::Result<BTreeMap<String, HostTensor>> {
     let mut weights = result(&shared.run, Stage::Lm)?;
-    weights.extend(result(&shared.run, Stage::Align)?);
+    if !shared.config.does_without(Stage::Align) {
+        weights.extend(result(&shared.run, Stage::Align)?);
+    }
     Ok(weights)
 }
 
