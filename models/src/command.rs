@@ -2,8 +2,11 @@
 
 pub mod eval;
 pub mod generate;
+pub mod import;
 pub mod info;
+pub mod quantize;
 pub mod sprite;
+pub mod synth;
 pub mod train;
 pub mod verify;
 

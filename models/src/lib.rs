@@ -2,7 +2,10 @@
 //! training, the published tokenizer's conversion, and the comparison with the public implementations' numbers.
 
 pub mod eval;
+pub mod import;
+pub mod quantize;
 pub mod sentencepiece;
 pub mod sprites;
+pub mod synth;
 pub mod train;
 pub mod verify;

@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use kosmosg::bundle::{Folder, Tensors};
+use kosmosg::encoder;
 use kosmosg::engine::Tensor;
 use kosmosg::engine::burn::train::{backward, track};
 use kosmosg::engine::burn::{Burn, BurnDevice};
@@ -10,10 +12,10 @@ use kosmosg::engine::candle::{Candle, CandleDevice};
 use kosmosg::prompt::PromptDocument;
 use kosmosg::tokenizer::Tokenizer;
 use kosmosg::verify::{
-    self, ALIGN_GRADIENTS, Cases, Files, Form, KosmosGFixture, LM_GRADIENTS, NETWORK, RUN, Row, align_losses, lm_loss,
-    preprocess, stable_diffusion,
+    self, ALIGN_GRADIENTS, Cases, Files, Form, KosmosGFixture, LM_GRADIENTS, NETWORK, RUN, Row, align_losses, cases_of,
+    lm_loss, preprocess, stable_diffusion,
 };
-use kosmosg::weights::{Parameter, Store};
+use kosmosg::weights::{DType, Parameter, Store};
 use serde::Deserialize;
 
 use crate::sentencepiece;
@@ -65,6 +67,38 @@ pub fn folder(dir: &Path, engine: EngineName) -> anyhow::Result<(Form, Vec<Row>)
     Ok((form, rows))
 }
 
+/// Compares what a bundle's encoder computes with the cases of a fixture that it was made of, as closely as its weights are kept.
+///
+/// # Errors
+/// The bundle or the cases are missing or malformed, or of other sizes, or the engine fails.
+pub fn bundle(dir: &Path, cases: &Path, engine: EngineName) -> anyhow::Result<Vec<Row>> {
+    let bundle = Folder::open(dir)?;
+    let mut weights = Tensors::new();
+    for part in encoder::PARTS {
+        weights.extend(bundle.part(part)?);
+    }
+    let coarsest = weights.values().map(|tensor| tolerance_of(tensor.dtype())).fold(NETWORK, f64::max);
+    let fixture = KosmosGFixture { config: bundle.manifest().networks.kosmosg.clone(), weights };
+    let contents = std::fs::read(cases).with_context(|| format!("cannot read {}", cases.display()))?;
+    let files = Files::from([("cases.safetensors".to_owned(), contents)]);
+    let cases = match engine {
+        EngineName::Burn => pollster::block_on(cases_of::<Burn>(&fixture, &files, &BurnDevice::cpu(), coarsest)),
+        EngineName::Candle => pollster::block_on(cases_of::<Candle>(&fixture, &files, &CandleDevice::cpu(), coarsest)),
+    }?;
+    Ok(cases.into_rows())
+}
+
+/// How closely a network computes whose weights are kept so, as a relative error. Rounding of 2⁻¹¹, of 1/254 and of 1/16 of the
+/// largest number of a block adds up over layers.
+fn tolerance_of(dtype: DType) -> f64 {
+    match dtype {
+        DType::F32 => NETWORK,
+        DType::F16 => 5e-3,
+        DType::Bf16 | DType::Q8_0 => 5e-2,
+        DType::Q4_0 => 0.5,
+    }
+}
+
 /// All files below `dir` by their path within it.
 ///
 /// # Errors
@@ -110,7 +144,8 @@ fn gradients(files: &Files, cases: &mut Cases, prefix: &str) -> anyhow::Result<(
     let loss = match prefix {
         LM_GRADIENTS => lm_loss(cases, &encoder, &fixture.config, &device)?,
         _ => {
-            let (mse, rec) = align_losses(cases, &encoder, &decoder, &fixture.config, &device)?;
+            let decoder = decoder.as_ref().context("model.safetensors has no tensors of AlignerNet's N")?;
+            let (mse, rec) = align_losses(cases, &encoder, decoder, &fixture.config, &device)?;
             mse + rec
         }
     };
@@ -173,7 +208,7 @@ fn token_ids(files: &Files) -> anyhow::Result<Vec<Row>> {
     let converted = sentencepiece::convert(model, std::str::from_utf8(dictionary)?)?;
     let mut rows = Vec::new();
     let mut exact = |name: String, same: bool| {
-        rows.push(Row { tensor: name, error: if same { 0.0 } else { f64::INFINITY }, tolerance: 0.0 });
+        rows.push(Row::new(name, if same { 0.0 } else { f64::INFINITY }, 0.0));
     };
     exact("vocab_size".into(), converted.vocab_size == list.vocab_size);
     let special = &converted.special;

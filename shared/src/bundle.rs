@@ -19,9 +19,11 @@ use crate::schedule::{NoiseSchedule, SchedulerConfig};
 use crate::tokenizer::TokenizerError;
 use crate::weights::{HostTensor, WeightError, gguf};
 
-pub use folder::{Folder, write};
+pub use folder::Folder;
+pub use writer::{Planned, Writer, write};
 
 mod folder;
+mod writer;
 
 /// The version of the form that this program writes and reads.
 pub const FORMAT: u32 = 1;

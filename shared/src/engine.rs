@@ -18,6 +18,7 @@ use crate::weights::Parameter;
 
 pub use tensor::{Tensor, attention};
 
+pub mod blueprint;
 #[cfg(feature = "burn")]
 pub mod burn;
 #[cfg(feature = "candle")]

@@ -15,7 +15,7 @@ mod kosmosg;
 mod preprocess;
 mod sd;
 
-pub use kosmosg::{ALIGN_GRADIENTS, KosmosGFixture, LM_GRADIENTS, align_losses, kosmosg, lm_loss};
+pub use kosmosg::{ALIGN_GRADIENTS, KosmosGFixture, LM_GRADIENTS, align_losses, cases_of, kosmosg, lm_loss};
 pub use preprocess::preprocess;
 pub use sd::stable_diffusion;
 
@@ -70,9 +70,17 @@ pub struct Row {
     pub error: f64,
     /// The largest error allowed.
     pub tolerance: f64,
+    /// Cosine of the angle between ours and theirs, where there are numbers of both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cosine: Option<f64>,
 }
 
 impl Row {
+    /// A comparison that has no angle.
+    pub fn new(tensor: impl Into<String>, error: f64, tolerance: f64) -> Self {
+        Self { tensor: tensor.into(), error, tolerance, cosine: None }
+    }
+
     /// Whether the error is within the tolerance.
     pub fn passed(&self) -> bool {
         self.error <= self.tolerance
@@ -245,8 +253,10 @@ impl Cases {
         tolerance: f64,
     ) -> Result<(), VerifyError> {
         let (theirs, expected) = self.numbers(name)?;
-        let error = if shape == expected { relative_error(ours, &theirs) } else { f64::INFINITY };
-        self.rows.push(Row { tensor: name.to_owned(), error, tolerance });
+        let is_like = shape == expected;
+        let error = if is_like { relative_error(ours, &theirs) } else { f64::INFINITY };
+        let cosine = is_like.then(|| cosine(ours, &theirs)).filter(|cosine| cosine.is_finite());
+        self.rows.push(Row { cosine, ..Row::new(name, error, tolerance) });
         Ok(())
     }
 
@@ -260,7 +270,7 @@ impl Cases {
     /// A comparison that cannot be made has failed.
     pub fn fail(&mut self, name: &str) {
         self.used.get_mut().insert(name.to_owned());
-        self.rows.push(Row { tensor: name.to_owned(), error: f64::INFINITY, tolerance: 0.0 });
+        self.rows.push(Row::new(name, f64::INFINITY, 0.0));
     }
 
     /// All comparisons. A tensor that nothing was compared with is a failed one: a fixture that expects more than is
@@ -268,7 +278,7 @@ impl Cases {
     pub fn into_rows(self) -> Vec<Row> {
         let used = self.used.into_inner();
         let unused = self.floats.into_keys().filter(|name| !used.contains(name));
-        let failed = unused.map(|tensor| Row { tensor, error: f64::INFINITY, tolerance: 0.0 });
+        let failed = unused.map(|tensor| Row::new(tensor, f64::INFINITY, 0.0));
         self.rows.into_iter().chain(failed).collect()
     }
 }
@@ -280,6 +290,12 @@ pub fn relative_error(ours: &[f32], theirs: &[f32]) -> f64 {
     let size = norm(&mut theirs.iter().map(|&x| f64::from(x)));
     let error = if size > 0.0 { difference / size } else { difference };
     if error.is_nan() { f64::INFINITY } else { error }
+}
+
+/// The cosine of the angle between two vectors.
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
 fn file<'a>(files: &'a Files, name: &str) -> Result<&'a [u8], VerifyError> {

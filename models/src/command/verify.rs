@@ -1,17 +1,23 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use kosmosg_models::verify::{EngineName, folder};
+use anyhow::bail;
+use kosmosg::bundle::MANIFEST;
+use kosmosg_models::verify::{EngineName, bundle, folder};
 
 /// Compares our numbers with a folder of numbers from the public implementations.
 ///
 /// The folder is of one of four forms: KOSMOS-G's networks (config.json, model.safetensors, cases.safetensors),
 /// Stable Diffusion's (diffusers' folders and cases.safetensors), preprocessing (pictures, cases.json,
-/// cases.safetensors), or a tokenizer (sentencepiece.bpe.model, dict.txt, cases.json).
+/// cases.safetensors), or a tokenizer (sentencepiece.bpe.model, dict.txt, cases.json). Or it is a bundle, with the cases of the
+/// fixture that it was imported from; then numbers have to agree as closely as its weights are kept.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The folder.
     dir: PathBuf,
+    /// For a bundle: cases.safetensors of the fixture that it was made of.
+    #[arg(long, value_name = "FILE")]
+    cases: Option<PathBuf>,
     /// Which engine computes our numbers.
     #[arg(long, value_enum, default_value = "burn")]
     engine: EngineName,
@@ -22,7 +28,11 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let (_, mut rows) = folder(&self.dir, self.engine)?;
+        let mut rows = match (&self.cases, self.dir.join(MANIFEST).exists()) {
+            (Some(cases), _) => bundle(&self.dir, cases, self.engine)?,
+            (None, false) => folder(&self.dir, self.engine)?.1,
+            (None, true) => bail!("{} is a bundle: name what to compare it with by --cases", self.dir.display()),
+        };
         // JSON has no infinity.
         rows.iter_mut().for_each(|row| row.error = row.error.min(f64::MAX));
         let failed = rows.iter().filter(|row| !row.passed()).count();
@@ -38,7 +48,7 @@ impl Arguments {
             println!("{} passed, {failed} failed", rows.len() - failed);
         }
         if rows.is_empty() {
-            anyhow::bail!("{} has nothing to compare", self.dir.display());
+            bail!("{} has nothing to compare", self.dir.display());
         }
         Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

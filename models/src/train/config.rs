@@ -361,18 +361,27 @@ impl TrainConfig {
         toml::from_str(TINY).expect("the preset is tested")
     }
 
+    /// The preset of the published sizes.
+    ///
+    /// # Panics
+    /// Never: a test reads it.
+    pub fn paper() -> Self {
+        toml::from_str(PAPER).expect("the preset is tested")
+    }
+
     /// A preset as a file that a person can change: `tiny`, the built-in bundle's, or `paper`, at the published sizes and with
     /// the published settings, for prepared files.
     pub fn preset(name: &str) -> Option<&'static str> {
         match name {
             "tiny" => Some(TINY),
-            "paper" => Some(include_str!("../../configs/paper.toml")),
+            "paper" => Some(PAPER),
             _ => None,
         }
     }
 }
 
 const TINY: &str = include_str!("../../configs/tiny.toml");
+const PAPER: &str = include_str!("../../configs/paper.toml");
 
 /// One setting that is to be another one: `instruct.training.steps=4000`; or, with nothing after the equals sign, not to be there.
 #[derive(Debug, Clone)]
@@ -461,7 +470,7 @@ mod tests {
 
     #[test]
     fn the_published_settings_have_the_published_sizes() {
-        let config: TrainConfig = toml::from_str(TrainConfig::preset("paper").unwrap()).unwrap();
+        let config = TrainConfig::paper();
         assert_eq!(config.networks.kosmosg, KosmosGConfig::published());
         assert_eq!(config.networks.vae.latent_channels, config.networks.unet.in_channels);
         for stage in [Stage::Align, Stage::Instruct] {

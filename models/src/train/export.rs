@@ -15,6 +15,7 @@ use super::checkpoint::{Checkpoint, Progress, write_whole};
 use super::config::{Networks, TrainConfig};
 use super::stages::{Autoencoder, Shared, VAE_CONFIG, vae_config};
 use super::{Stage, TrainOptions, WEIGHTS, preview, result, result_path};
+use crate::quantize::Quant;
 
 /// Writes what a run resulted in as a bundle into the folder `out`, and returns its manifest. Of each part it takes the
 /// latest: before stage 3 the bundle is that of stage 2.
@@ -63,7 +64,7 @@ pub fn export(run: &Path, config: &TrainConfig, out: &Path) -> anyhow::Result<Ma
 /// The judge is not trained, or the file cannot be written.
 pub fn export_judge(run: &Path, file: &Path) -> anyhow::Result<()> {
     let pack = |(name, tensor): (String, HostTensor)| {
-        let packed = tensor.to_dtype(packed(&name, tensor.shape()))?;
+        let packed = tensor.to_dtype(Quant::Q8_0.form("judge", &name, tensor.shape()))?;
         Ok((name, packed))
     };
     let weights: BTreeMap<_, _> = result(run, Stage::Judge)?.into_iter().map(pack).collect::<anyhow::Result<_>>()?;
@@ -138,36 +139,10 @@ fn collect(run: &Path, stage: Stage, (part, _, beginnings): Part) -> anyhow::Res
     for (name, tensor) in result(run, stage)? {
         let Some(&beginning) = beginnings.iter().find(|&&beginning| name.starts_with(beginning)) else { continue };
         let name = if beginning.ends_with('.') { &name[beginning.len()..] } else { &name };
-        tensors.insert(name.to_owned(), tensor.to_dtype(packed(name, tensor.shape()))?);
+        tensors.insert(name.to_owned(), tensor.to_dtype(Quant::Q8_0.form(part, name, tensor.shape()))?);
     }
     if tensors.is_empty() {
         anyhow::bail!("stage {} of {} left nothing for part `{part}`", stage.name(), run.display());
     }
     Ok(tensors)
-}
-
-/// How a tensor is stored.
-fn packed(name: &str, shape: &[usize]) -> DType {
-    let is_table = name.rsplit('.').nth(1).is_some_and(|module| module.contains("embed"));
-    match shape {
-        [_] => DType::F32,
-        [_, row] if name.ends_with(".weight") && !is_table && row % DType::Q8_0.block() == 0 => DType::Q8_0,
-        _ => DType::F16,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_matrices_of_whole_blocks_are_packed_tightly() {
-        assert_eq!(packed("encoder.layers.0.mlp.fc1.weight", &[512, 128]), DType::Q8_0);
-        assert_eq!(packed("encoder.layers.0.mlp.fc1.weight", &[512, 100]), DType::F16);
-        assert_eq!(packed("unet.time_embedding.linear_1.weight", &[384, 96]), DType::Q8_0);
-        assert_eq!(packed("gpt_model.decoder.embed_tokens.weight", &[167, 192]), DType::F16);
-        assert_eq!(packed("aligner.encoder_query", &[40, 128]), DType::F16);
-        assert_eq!(packed("conv_in.weight", &[64, 8, 3, 3]), DType::F16);
-        assert_eq!(packed("conv_in.bias", &[64]), DType::F32);
-    }
 }

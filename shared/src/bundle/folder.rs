@@ -1,13 +1,13 @@
-//! A bundle in a folder of this machine: read and written.
+//! A bundle in a folder of this machine.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::{BundleError, MANIFEST, Manifest, Part, PartFile, Tensors};
-use crate::weights::{HostTensor, gguf};
-
-/// Files of a part are split at this size, so that a page can fetch them one by one.
-const MAX_FILE_BYTES: usize = 256 << 20;
+use super::{BundleError, MANIFEST, Manifest, Tensors};
+use crate::weights::HostTensor;
+use crate::weights::gguf::{self, Located};
 
 /// A bundle in a folder of this machine.
 #[derive(Debug, Clone)]
@@ -42,6 +42,33 @@ impl Folder {
         self.manifest.read_part(name, contents.collect::<Result<_, _>>()?)
     }
 
+    /// Where the tensors of the part called `name` lie, without reading them: the file with each.
+    ///
+    /// # Errors
+    /// Any [`BundleError`] but that of a wrong digest, for which all would have to be read.
+    pub fn index(&self, name: &str) -> Result<BTreeMap<String, (PathBuf, Located)>, BundleError> {
+        let mut tensors = BTreeMap::new();
+        for file in &self.manifest.part(name)?.files {
+            let path = self.dir.join(&file.name);
+            let beginning = read_range(&path, 0, LONGEST_HEADER.min(file.bytes))?;
+            let located = gguf::index(&file.name, &beginning, file.bytes);
+            let located = located.map_err(|source| BundleError::Weights { part: name.to_owned(), source })?;
+            tensors.extend(located.into_iter().map(|(tensor, located)| (tensor, (path.clone(), located))));
+        }
+        Ok(tensors)
+    }
+
+    /// A tensor of an [`index`](Self::index).
+    ///
+    /// # Errors
+    /// [`BundleError::Io`].
+    pub fn read(&self, (path, located): &(PathBuf, Located)) -> Result<HostTensor, BundleError> {
+        let Located { shape, dtype, start } = located;
+        let length = dtype.bytes(shape).expect("a shape that was checked");
+        let bytes = read_range(path, *start, length as u64)?;
+        Ok(HostTensor::new(shape.clone(), *dtype, bytes).expect("as many bytes as the shape says"))
+    }
+
     /// The tokenizer's JSON.
     ///
     /// # Errors
@@ -54,65 +81,23 @@ impl Folder {
     }
 }
 
-/// Writes a bundle into the folder `dir`, which it makes, and returns its manifest. `draft` says everything but files.
-///
-/// # Errors
-/// [`BundleError::Io`].
-pub fn write(
-    dir: &Path,
-    draft: Manifest,
-    tokenizer: &[u8],
-    parts: &BTreeMap<String, Tensors>,
-) -> Result<Manifest, BundleError> {
-    std::fs::create_dir_all(dir).map_err(|source| BundleError::Io { path: dir.to_owned(), source })?;
-    let mut manifest =
-        Manifest { tokenizer: PartFile::new("tokenizer.json", tokenizer), parts: BTreeMap::new(), ..draft };
-    write_file(&dir.join("tokenizer.json"), tokenizer)?;
-    for (name, tensors) in parts {
-        let shards = split(tensors);
-        let mut files = Vec::with_capacity(shards.len());
-        for (i, shard) in shards.iter().enumerate() {
-            let file_name = match shards.len() {
-                1 => format!("{name}.gguf"),
-                n => format!("{name}-{:05}-of-{n:05}.gguf", i + 1),
-            };
-            let contents = gguf::write(shard);
-            write_file(&dir.join(&file_name), &contents)?;
-            files.push(PartFile::new(&file_name, &contents));
-        }
-        let loaded = |tensor: &HostTensor| tensor.shape().iter().product::<usize>() as u64 * 4;
-        let part = Part {
-            bytes: files.iter().map(|file| file.bytes).sum(),
-            memory_bytes: tensors.values().map(loaded).sum(),
-            largest_tensor_bytes: tensors.values().map(loaded).max().unwrap_or(0),
-            files,
-        };
-        manifest.parts.insert(name.clone(), part);
-    }
-    let json = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
-    write_file(&dir.join(MANIFEST), &json)?;
-    Ok(manifest)
-}
+/// No header is longer.
+const LONGEST_HEADER: u64 = 16 << 20;
 
-/// Tensors in groups of at most [`MAX_FILE_BYTES`], a larger tensor alone.
-fn split(tensors: &Tensors) -> Vec<Tensors> {
-    let mut shards = vec![Tensors::new()];
-    let mut bytes = 0;
-    for (name, tensor) in tensors {
-        if bytes > 0 && bytes + tensor.bytes().len() > MAX_FILE_BYTES {
-            shards.push(Tensors::new());
-            bytes = 0;
-        }
-        bytes += tensor.bytes().len();
-        shards.last_mut().expect("there is a first shard").insert(name.clone(), tensor.clone());
+fn read_range(path: &Path, start: u64, length: u64) -> Result<Vec<u8>, BundleError> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|mut file| {
+        file.seek(SeekFrom::Start(start))?;
+        file.take(length).read_to_end(&mut bytes)
+    });
+    match read {
+        Ok(read) if read as u64 == length => Ok(bytes),
+        Ok(_) => Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof)),
+        Err(error) => Err(error),
     }
-    shards
+    .map_err(|source| BundleError::Io { path: path.to_owned(), source })
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, BundleError> {
     std::fs::read(path).map_err(|source| BundleError::Io { path: path.to_owned(), source })
-}
-
-fn write_file(path: &Path, contents: &[u8]) -> Result<(), BundleError> {
-    std::fs::write(path, contents).map_err(|source| BundleError::Io { path: path.to_owned(), source })
 }

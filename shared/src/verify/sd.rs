@@ -242,7 +242,7 @@ async fn sampling_runs<E: Engine>(
         let expected: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
         let error =
             if taken.len() == expected.len() { super::relative_error(&taken, &expected) } else { f64::INFINITY };
-        cases.rows.push(Row { tensor: format!("timesteps.{name}"), error, tolerance: 1e-6 });
+        cases.rows.push(Row::new(format!("timesteps.{name}"), error, 1e-6));
         cases.compare_numbers(&format!("sample.{name}"), &latents, &shape, RUN)?;
         if last.as_ref() == Some(name) {
             finished = Some(latents);

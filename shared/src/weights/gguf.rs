@@ -10,7 +10,8 @@ use super::{DType, HostTensor, WeightError};
 
 const MAGIC: &[u8; 4] = b"GGUF";
 const VERSION: u32 = 3;
-const ALIGNMENT: usize = 32;
+/// Where tensors begin, in bytes.
+pub const ALIGNMENT: usize = 32;
 /// ggml allows four dimensions.
 const MAX_DIMS: u32 = 4;
 
@@ -21,19 +22,42 @@ const MAX_DIMS: u32 = 4;
 /// not one of [`DType`].
 pub fn read(what: &str, bytes: Vec<u8>) -> Result<BTreeMap<String, HostTensor>, WeightError> {
     let bytes = Arc::new(bytes);
+    let tensor = |(name, Located { shape, dtype, start })| {
+        let length = dtype.bytes(&shape).expect("a shape that was checked");
+        Ok((name, HostTensor::view(shape, dtype, bytes.clone(), start as usize..start as usize + length)?))
+    };
+    index(what, &bytes, bytes.len() as u64)?.into_iter().map(tensor).collect()
+}
+
+/// A tensor within a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located {
+    /// The sizes of the dimensions.
+    pub shape: Vec<usize>,
+    /// How its numbers are stored.
+    pub dtype: DType,
+    /// Where its bytes begin.
+    pub start: u64,
+}
+
+/// Where the tensors lie in a file of `length` bytes that has this `beginning`, in which its header is.
+///
+/// # Errors
+/// Those of [`read`].
+pub fn index(what: &str, beginning: &[u8], length: u64) -> Result<BTreeMap<String, Located>, WeightError> {
     let malformed = |detail: String| WeightError::Malformed { what: what.to_owned(), detail };
-    let mut cursor = Cursor { bytes: &bytes, at: 0 };
-    let entries = header(&mut cursor).map_err(malformed)?;
-    let data = cursor.at.next_multiple_of(ALIGNMENT);
+    let mut cursor = Cursor { bytes: beginning, at: 0 };
+    let entries = read_header(&mut cursor).map_err(malformed)?;
+    let data = cursor.at.next_multiple_of(ALIGNMENT) as u64;
     let mut tensors = BTreeMap::new();
     for Entry { name, shape, dtype, offset } in entries {
-        let length = dtype.bytes(&shape).ok_or_else(|| malformed(format!("tensor `{name}`: shape {shape:?}")))?;
-        let start = data.checked_add(offset).filter(|s| s.checked_add(length).is_some_and(|end| end <= bytes.len()));
+        let bytes = dtype.bytes(&shape).ok_or_else(|| malformed(format!("tensor `{name}`: shape {shape:?}")))? as u64;
+        let start = data.checked_add(offset as u64);
+        let start = start.filter(|start| start.checked_add(bytes).is_some_and(|end| end <= length));
         let Some(start) = start else {
             return Err(malformed(format!("ends inside tensor `{name}`; the file is truncated")));
         };
-        let tensor = HostTensor::view(shape, dtype, bytes.clone(), start..start + length)?;
-        if tensors.insert(name.clone(), tensor).is_some() {
+        if tensors.insert(name.clone(), Located { shape, dtype, start }).is_some() {
             return Err(malformed(format!("tensor `{name}` is there twice")));
         }
     }
@@ -42,6 +66,21 @@ pub fn read(what: &str, bytes: Vec<u8>) -> Result<BTreeMap<String, HostTensor>, 
 
 /// A file of these tensors.
 pub fn write(tensors: &BTreeMap<String, HostTensor>) -> Vec<u8> {
+    let entries = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.shape(), tensor.dtype()));
+    let mut file = header(entries);
+    for tensor in tensors.values() {
+        file.resize(file.len().next_multiple_of(ALIGNMENT), 0);
+        file.extend(tensor.bytes());
+    }
+    file
+}
+
+/// What a file of tensors of these names, shapes and types begins with: then each follows, padded from the file's beginning to
+/// [`ALIGNMENT`].
+///
+/// # Panics
+/// If a shape's rows are not whole blocks.
+pub fn header<'a>(tensors: impl ExactSizeIterator<Item = (&'a str, &'a [usize], DType)>) -> Vec<u8> {
     let mut file = Vec::new();
     file.extend(MAGIC);
     file.extend(VERSION.to_le_bytes());
@@ -51,19 +90,16 @@ pub fn write(tensors: &BTreeMap<String, HostTensor>) -> Vec<u8> {
     file.extend(4u32.to_le_bytes()); // a u32
     file.extend((ALIGNMENT as u32).to_le_bytes());
     let mut offset = 0;
-    for (name, tensor) in tensors {
+    for (name, shape, dtype) in tensors {
         string(&mut file, name);
-        file.extend((tensor.shape().len() as u32).to_le_bytes());
-        for &size in tensor.shape().iter().rev() {
+        file.extend((shape.len() as u32).to_le_bytes());
+        for &size in shape.iter().rev() {
             file.extend((size as u64).to_le_bytes());
         }
-        file.extend(code(tensor.dtype()).to_le_bytes());
+        file.extend(code(dtype).to_le_bytes());
         file.extend((offset as u64).to_le_bytes());
-        offset = (offset + tensor.bytes().len()).next_multiple_of(ALIGNMENT);
-    }
-    for tensor in tensors.values() {
-        file.resize(file.len().next_multiple_of(ALIGNMENT), 0);
-        file.extend(tensor.bytes());
+        let bytes = dtype.bytes(shape).expect("rows of whole blocks");
+        offset = (offset + bytes).next_multiple_of(ALIGNMENT);
     }
     file
 }
@@ -91,7 +127,7 @@ struct Entry {
     offset: usize,
 }
 
-fn header(cursor: &mut Cursor<'_>) -> Result<Vec<Entry>, String> {
+fn read_header(cursor: &mut Cursor<'_>) -> Result<Vec<Entry>, String> {
     if cursor.take(4)? != MAGIC {
         return Err("not a GGUF file".into());
     }

@@ -1,0 +1,164 @@
+//! The sizes of KOSMOS-G's networks, from the tensors of its checkpoint and what its configuration says.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context as _, bail, ensure};
+use kosmosg::config::{AlignerConfig, ConnectorConfig, KosmosGConfig, MllmConfig, SpecialTokens, VisionConfig};
+use serde::Deserialize;
+
+use super::pickle::{Id, Pickle};
+
+/// Shapes by name.
+pub type Shapes<'a> = BTreeMap<&'a str, &'a [usize]>;
+
+/// Sizes as a file says them: `{"config": {"mllm": …}}`.
+///
+/// # Errors
+/// The file cannot be read, or says no sizes that networks can have.
+pub fn read(path: &Path) -> anyhow::Result<KosmosGConfig> {
+    #[derive(Deserialize)]
+    struct File {
+        config: KosmosGConfig,
+    }
+    let json = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let File { config } = serde_json::from_slice(&json).with_context(|| format!("{} says no sizes", path.display()))?;
+    config.validate().with_context(|| path.display().to_string())?;
+    Ok(config)
+}
+
+/// The sizes of the networks with these tensors. Numbers of heads show in no tensor: those of the language model are in the
+/// checkpoint's `settings`, the others are `known` or, for networks of the published sizes, the published ones.
+///
+/// # Errors
+/// A tensor that tells a size is missing, sizes that are known are others, or a number of heads is nowhere.
+pub fn sizes(
+    shapes: &Shapes<'_>,
+    settings: Option<&Settings<'_>>,
+    special: &SpecialTokens,
+    known: Option<&KosmosGConfig>,
+) -> anyhow::Result<KosmosGConfig> {
+    let published = KosmosGConfig::published();
+    let [vocab_size, dim] = shape(shapes, "gpt_model.decoder.embed_tokens.weight")?;
+    let [ffn_dim, _] = shape(shapes, "gpt_model.decoder.layers.0.ffn.fc1.weight")?;
+    let [width, _, patch_size, _] = shape(shapes, "img_model.visual.conv1.weight")?;
+    let [positions, _] = shape(shapes, "img_model.visual.positional_embedding")?;
+    let [mlp, _] = shape(shapes, "img_model.visual.transformer.resblocks.0.mlp.c_fc.weight")?;
+    let [latent_queries, _] = shape(shapes, "img_connector.latent_query")?;
+    let [queries, aligner_dim] = shape(shapes, "aligner.encoder_query")?;
+    let [aligner_ffn_dim, _] = shape(shapes, "aligner.encoder.layers.0.ffn.fc1.weight")?;
+    let [max_positions, _] = shape(shapes, "aligner.encoder_proj.embed_positions.weight")?;
+    let side = (positions.saturating_sub(1)).isqrt();
+    ensure!(side * side + 1 == positions, "the vision tower has {positions} positions, which is no square and one");
+    let aligner_layers = count(shapes, "aligner.encoder.layers.");
+    let sequence_layers = count(shapes, "aligner.encoder_proj.layers.");
+    let mut config = KosmosGConfig {
+        mllm: MllmConfig { vocab_size, dim, layers: count(shapes, "gpt_model.decoder.layers."), heads: 0, ffn_dim },
+        vision: VisionConfig {
+            image_size: side * patch_size,
+            patch_size,
+            width,
+            layers: count(shapes, "img_model.visual.transformer.resblocks."),
+            heads: 0,
+            mlp_ratio: mlp / width.max(1),
+        },
+        connector: ConnectorConfig { latent_queries, heads: None },
+        aligner: AlignerConfig {
+            dim: aligner_dim,
+            layers: aligner_layers,
+            sequence_layers: (sequence_layers != aligner_layers).then_some(sequence_layers),
+            heads: 0,
+            ffn_dim: aligner_ffn_dim,
+            queries,
+            max_positions,
+        },
+        special: special.clone(),
+    };
+    let told = settings.and_then(|settings| settings.size("decoder_attention_heads"));
+    let heads = |what: &str, told: Option<usize>, known: Option<usize>, published: Option<usize>| {
+        if let (Some(told), Some(known)) = (told, known) {
+            ensure!(told == known, "the checkpoint says {told} heads of the {what}, the given sizes say {known}");
+        }
+        told.or(known).or(published).with_context(|| {
+            format!(
+                "the checkpoint does not say how many heads the {what} has, and its sizes are not the published ones; \
+                 give them with --network config.json"
+            )
+        })
+    };
+    let like = |same: bool, heads: usize| same.then_some(heads);
+    config.mllm.heads = heads(
+        "language model",
+        told,
+        known.map(|known| known.mllm.heads),
+        like(dim == published.mllm.dim, published.mllm.heads),
+    )?;
+    config.vision.heads = heads(
+        "vision tower",
+        None,
+        known.map(|known| known.vision.heads),
+        like(width == published.vision.width, published.vision.heads),
+    )?;
+    config.aligner.heads = heads(
+        "aligner",
+        None,
+        known.map(|known| known.aligner.heads),
+        like(aligner_dim == published.aligner.dim, published.aligner.heads),
+    )?;
+    config.connector.heads = known.and_then(|known| known.connector.heads);
+    if let Some(known) = known
+        && *known != config
+    {
+        bail!("the tensors have other sizes than --network says:\n  tensors: {config:?}\n  given:   {known:?}");
+    }
+    config.validate().context("the checkpoint's networks cannot be")?;
+    if let Some(told) = settings.and_then(|settings| settings.size("image_token_length"))
+        && told != latent_queries
+    {
+        bail!("the checkpoint says {told} embeddings a picture, its img_connector.latent_query has {latent_queries}");
+    }
+    Ok(config)
+}
+
+/// The shape of a tensor that tells sizes.
+fn shape<const D: usize>(shapes: &Shapes<'_>, name: &str) -> anyhow::Result<[usize; D]> {
+    let shape = *shapes.get(name).with_context(|| missing(shapes, name))?;
+    shape.try_into().with_context(|| format!("tensor `{name}` has shape {shape:?}, expected {D} dimensions"))
+}
+
+fn missing(shapes: &Shapes<'_>, name: &str) -> String {
+    let has = |beginning: &str| shapes.keys().any(|name| name.starts_with(beginning));
+    match (has("gpt_model."), has("aligner.")) {
+        (false, _) => format!("tensor `{name}` is missing: this is no checkpoint of KOSMOS-G"),
+        (true, false) => {
+            format!("tensor `{name}` is missing: this is a checkpoint of stage 1, before there is an AlignerNet")
+        }
+        (true, true) => format!("tensor `{name}` is missing"),
+    }
+}
+
+/// How many numbers follow a beginning of names.
+fn count(shapes: &Shapes<'_>, beginning: &str) -> usize {
+    let number = |name: &&str| name.strip_prefix(beginning)?.split('.').next()?.parse::<usize>().ok();
+    shapes.keys().filter_map(number).max().map_or(0, |last| last + 1)
+}
+
+/// The settings in a fairseq checkpoint: plain dictionaries, OmegaConf's or argparse's.
+#[derive(Debug)]
+pub struct Settings<'a>(pub &'a Pickle);
+
+impl Settings<'_> {
+    /// A size by its name.
+    fn size(&self, name: &str) -> Option<usize> {
+        let root = self.0.root();
+        let sections = ["model", "task"].map(|section| self.field(self.field(root, "cfg")?, section));
+        let sections = sections.into_iter().chain([self.field(root, "args")]).flatten();
+        let value = sections.into_iter().find_map(|section| self.field(section, name))?;
+        let value = self.0.get(value, "_val").unwrap_or(value);
+        usize::try_from(self.0.int(value)?).ok()
+    }
+
+    fn field(&self, of: Id, name: &str) -> Option<Id> {
+        self.0.get(of, name).or_else(|| self.0.get(self.0.get(of, "_content")?, name))
+    }
+}

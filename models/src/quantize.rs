@@ -1,0 +1,136 @@
+//! In which form each weight of a bundle is stored, and bundles in another form.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use kosmosg::bundle::{Folder, Manifest, Planned, Writer};
+use kosmosg::weights::gguf::Located;
+use kosmosg::weights::{DType, HostTensor};
+use serde::Serialize;
+
+/// Forms of a bundle's weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Quant {
+    /// Large matrices in blocks of 8 bits, the rest as [`F16`](Self::F16) has it.
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// Large matrices in blocks of 4 bits, the rest as [`F16`](Self::F16) has it.
+    #[value(name = "q4_0")]
+    Q4_0,
+    /// 16 bits; norms and biases in 32.
+    F16,
+    /// 4 bits where it costs least, 8 elsewhere.
+    Mixed,
+}
+
+impl Quant {
+    /// How a tensor of a part is stored. Norms and biases stay exact, since they are few; kernels of convolutions and tables, of
+    /// which a run reads a few rows, stay at 16 bits.
+    pub fn form(self, part: &str, name: &str, shape: &[usize]) -> DType {
+        let is_matrix = shape.len() == 2 && name.ends_with(".weight") && !is_table(name);
+        let packed = match self {
+            Self::F16 => DType::F16,
+            Self::Q8_0 => DType::Q8_0,
+            Self::Q4_0 => DType::Q4_0,
+            Self::Mixed if part == "mllm" => DType::Q4_0,
+            Self::Mixed => DType::Q8_0,
+        };
+        match shape {
+            [] | [_] => DType::F32,
+            [_, row] if is_matrix && row % packed.block() == 0 => packed,
+            _ => DType::F16,
+        }
+    }
+}
+
+/// How a tensor changed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Change {
+    /// The part that it belongs to.
+    pub part: String,
+    /// Its name.
+    pub name: String,
+    /// How it is stored now.
+    pub form: String,
+    /// Bytes before and after.
+    pub bytes: [u64; 2],
+    /// `‖after − before‖ / ‖before‖`
+    pub error: f64,
+}
+
+/// Writes the bundle `out` with the weights of another one in other forms, tensor by tensor. The autoencoder, which is small and
+/// shows every error, keeps 16 bits.
+///
+/// # Errors
+/// The bundle cannot be read, or the new one not written.
+pub fn quantize(
+    bundle: &Folder,
+    quant: Quant,
+    out: &Path,
+    resume: bool,
+    mut changed: impl FnMut(Change),
+) -> anyhow::Result<Manifest> {
+    let manifest = bundle.manifest();
+    let basis = serde_json::to_string(&(manifest, format!("{quant:?}")))?;
+    let mut writer = Writer::create(out, &basis, resume)?;
+    for part in manifest.parts.keys() {
+        let index = bundle.index(part)?;
+        let quant = if part == "vae" { Quant::F16 } else { quant };
+        let planned = |(name, (_, located)): (&String, &(_, Located))| Planned {
+            name: name.clone(),
+            shape: located.shape.clone(),
+            dtype: quant.form(part, name, &located.shape),
+        };
+        let plan: Vec<_> = index.iter().map(planned).collect();
+        writer.part(part, &plan, |planned| {
+            let tensor = bundle.read(&index[&planned.name])?;
+            let packed = tensor.to_dtype(planned.dtype).with_context(|| format!("tensor `{}`", planned.name))?;
+            changed(Change {
+                part: part.clone(),
+                name: planned.name.clone(),
+                form: format!("{:?}", planned.dtype),
+                bytes: [tensor.bytes().len() as u64, packed.bytes().len() as u64],
+                error: relative_error(&tensor, &packed),
+            });
+            anyhow::Ok(packed)
+        })?;
+    }
+    let tokenizer = bundle.tokenizer()?;
+    Ok(writer.finish(manifest.clone(), &tokenizer)?)
+}
+
+fn relative_error(before: &HostTensor, after: &HostTensor) -> f64 {
+    if before.dtype() == after.dtype() {
+        return 0.0;
+    }
+    let (mut difference, mut norm) = (0.0, 0.0);
+    for (before, after) in before.to_f32().into_iter().zip(after.to_f32()) {
+        let (before, after) = (f64::from(before), f64::from(after));
+        difference += (after - before).powi(2);
+        norm += before.powi(2);
+    }
+    if norm == 0.0 { difference.sqrt() } else { (difference / norm).sqrt() }
+}
+
+/// Whether it is a table of learned rows.
+fn is_table(name: &str) -> bool {
+    name.rsplit('.').nth(1).is_some_and(|module| module.contains("embed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_matrices_of_whole_blocks_are_packed_tightly() {
+        let form = |name, shape: &[usize]| Quant::Q8_0.form("unet", name, shape);
+        assert_eq!(form("encoder.layers.0.mlp.fc1.weight", &[512, 128]), DType::Q8_0);
+        assert_eq!(form("encoder.layers.0.mlp.fc1.weight", &[512, 100]), DType::F16);
+        assert_eq!(form("unet.time_embedding.linear_1.weight", &[384, 96]), DType::Q8_0);
+        assert_eq!(form("gpt_model.decoder.embed_tokens.weight", &[167, 192]), DType::F16);
+        assert_eq!(form("aligner.encoder_query", &[40, 128]), DType::F16);
+        assert_eq!(form("conv_in.weight", &[64, 8, 3, 3]), DType::F16);
+        assert_eq!(form("conv_in.bias", &[64]), DType::F32);
+    }
+}
