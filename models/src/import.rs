@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context as _, bail, ensure};
 use kosmosg::bundle::{Defaults, FORMAT, Family, Manifest, Networks, PartFile, Planned, Writer};
@@ -107,13 +108,12 @@ pub fn import(options: &ImportOptions, out: &Path, mut event: impl FnMut(Event<'
     draft = Manifest::from_json(&serde_json::to_vec(&draft)?)?;
 
     let encoder = blueprint::weights(|weights| EncoderNetworks::new(weights, &kosmosg))?;
-    let (encoder_parts, left) = encoder_parts(&encoder, weights, *quant)?;
-    let mut parts = encoder_parts;
+    let (mut parts, left) = encoder_parts(&encoder, weights, *quant)?;
     let unet_weights = blueprint::weights(|weights| UNet::new(weights, &unet.config))?;
     let mut vae_weights = blueprint::weights(|weights| VaeEncoder::new(weights, &vae.config))?;
     vae_weights.extend(blueprint::weights(|weights| VaeDecoder::new(weights, &vae.config))?);
     parts.insert("unet", (plan("unet", &unet_weights, &unet.weights, *quant)?, &unet.weights));
-    parts.insert("vae", (plan("vae", &vae_weights, &vae.weights, Quant::F16)?, &vae.weights));
+    parts.insert("vae", (plan("vae", &vae_weights, &vae.weights, *quant)?, &vae.weights));
     if let Some(text) = &text {
         let text_weights = blueprint::weights(|weights| ClipText::new(&weights.at("text_model"), &text.config))?;
         parts.insert("text", (plan("text", &text_weights, &text.weights, *quant)?, &text.weights));
@@ -123,7 +123,7 @@ pub fn import(options: &ImportOptions, out: &Path, mut event: impl FnMut(Event<'
     let all = parts.values().flat_map(|(plan, _)| plan);
     event(Event::Total(all.filter_map(bytes).sum()));
 
-    let basis = serde_json::to_string(&(&draft, format!("{quant:?}")))?;
+    let basis = serde_json::to_string(&(&draft, format!("{quant:?}"), stamp(checkpoint)?, stamp(&options.decoder)?))?;
     let mut writer = Writer::create(out, &basis, options.resume)?;
     for (part, (plan, source)) in &parts {
         writer.part(part, plan, |planned| {
@@ -132,6 +132,12 @@ pub fn import(options: &ImportOptions, out: &Path, mut event: impl FnMut(Event<'
         })?;
     }
     Ok(writer.finish(draft, &converted.vocabulary.to_json())?)
+}
+
+/// What tells a file from a later one of the same name: its length, and when it was written.
+fn stamp(path: &Path) -> anyhow::Result<(u64, SystemTime)> {
+    let metadata = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok((metadata.len(), metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH)))
 }
 
 fn bytes(planned: &Planned) -> Option<u64> {

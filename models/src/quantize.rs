@@ -4,8 +4,9 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use kosmosg::bundle::{Folder, Manifest, Planned, Writer};
+use kosmosg::verify::relative_error;
+use kosmosg::weights::DType;
 use kosmosg::weights::gguf::Located;
-use kosmosg::weights::{DType, HostTensor};
 use serde::Serialize;
 
 /// Forms of a bundle's weights.
@@ -20,16 +21,17 @@ pub enum Quant {
     Q4_0,
     /// 16 bits; norms and biases in 32.
     F16,
-    /// 4 bits where it costs least, 8 elsewhere.
+    /// The language model's large matrices in blocks of 4 bits, the others in 8.
     Mixed,
 }
 
 impl Quant {
     /// How a tensor of a part is stored. Norms and biases stay exact, since they are few; kernels of convolutions and tables, of
-    /// which a run reads a few rows, stay at 16 bits.
+    /// which a run reads a few rows, stay at 16 bits, and so does all of the autoencoder, which shows every error.
     pub fn form(self, part: &str, name: &str, shape: &[usize]) -> DType {
         let is_matrix = shape.len() == 2 && name.ends_with(".weight") && !is_table(name);
         let packed = match self {
+            _ if part == "vae" => DType::F16,
             Self::F16 => DType::F16,
             Self::Q8_0 => DType::Q8_0,
             Self::Q4_0 => DType::Q4_0,
@@ -59,8 +61,7 @@ pub struct Change {
     pub error: f64,
 }
 
-/// Writes the bundle `out` with the weights of another one in other forms, tensor by tensor. The autoencoder, which is small and
-/// shows every error, keeps 16 bits.
+/// Writes the bundle `out` with the weights of another one in other forms, tensor by tensor.
 ///
 /// # Errors
 /// The bundle cannot be read, or the new one not written.
@@ -76,7 +77,6 @@ pub fn quantize(
     let mut writer = Writer::create(out, &basis, resume)?;
     for part in manifest.parts.keys() {
         let index = bundle.index(part)?;
-        let quant = if part == "vae" { Quant::F16 } else { quant };
         let planned = |(name, (_, located)): (&String, &(_, Located))| Planned {
             name: name.clone(),
             shape: located.shape.clone(),
@@ -91,26 +91,13 @@ pub fn quantize(
                 name: planned.name.clone(),
                 form: format!("{:?}", planned.dtype),
                 bytes: [tensor.bytes().len() as u64, packed.bytes().len() as u64],
-                error: relative_error(&tensor, &packed),
+                error: relative_error(&packed.to_f32(), &tensor.to_f32()),
             });
             anyhow::Ok(packed)
         })?;
     }
     let tokenizer = bundle.tokenizer()?;
     Ok(writer.finish(manifest.clone(), &tokenizer)?)
-}
-
-fn relative_error(before: &HostTensor, after: &HostTensor) -> f64 {
-    if before.dtype() == after.dtype() {
-        return 0.0;
-    }
-    let (mut difference, mut norm) = (0.0, 0.0);
-    for (before, after) in before.to_f32().into_iter().zip(after.to_f32()) {
-        let (before, after) = (f64::from(before), f64::from(after));
-        difference += (after - before).powi(2);
-        norm += before.powi(2);
-    }
-    if norm == 0.0 { difference.sqrt() } else { (difference / norm).sqrt() }
 }
 
 /// Whether it is a table of learned rows.

@@ -1,6 +1,5 @@
 //! The sizes of KOSMOS-G's networks, from the tensors of its checkpoint and what its configuration says.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
@@ -8,9 +7,7 @@ use kosmosg::config::{AlignerConfig, ConnectorConfig, KosmosGConfig, MllmConfig,
 use serde::Deserialize;
 
 use super::pickle::{Id, Pickle};
-
-/// Shapes by name.
-pub type Shapes<'a> = BTreeMap<&'a str, &'a [usize]>;
+use super::source::{Shapes, places};
 
 /// Sizes as a file says them: `{"config": {"mllm": …}}`.
 ///
@@ -50,15 +47,15 @@ pub fn sizes(
     let [max_positions, _] = shape(shapes, "aligner.encoder_proj.embed_positions.weight")?;
     let side = (positions.saturating_sub(1)).isqrt();
     ensure!(side * side + 1 == positions, "the vision tower has {positions} positions, which is no square and one");
-    let aligner_layers = count(shapes, "aligner.encoder.layers.");
-    let sequence_layers = count(shapes, "aligner.encoder_proj.layers.");
+    let aligner_layers = places(shapes, "aligner.encoder.layers");
+    let sequence_layers = places(shapes, "aligner.encoder_proj.layers");
     let mut config = KosmosGConfig {
-        mllm: MllmConfig { vocab_size, dim, layers: count(shapes, "gpt_model.decoder.layers."), heads: 0, ffn_dim },
+        mllm: MllmConfig { vocab_size, dim, layers: places(shapes, "gpt_model.decoder.layers"), heads: 0, ffn_dim },
         vision: VisionConfig {
             image_size: side * patch_size,
             patch_size,
             width,
-            layers: count(shapes, "img_model.visual.transformer.resblocks."),
+            layers: places(shapes, "img_model.visual.transformer.resblocks"),
             heads: 0,
             mlp_ratio: mlp / width.max(1),
         },
@@ -75,36 +72,22 @@ pub fn sizes(
         special: special.clone(),
     };
     let told = settings.and_then(|settings| settings.size("decoder_attention_heads"));
-    let heads = |what: &str, told: Option<usize>, known: Option<usize>, published: Option<usize>| {
-        if let (Some(told), Some(known)) = (told, known) {
-            ensure!(told == known, "the checkpoint says {told} heads of the {what}, the given sizes say {known}");
+    let given = known.unwrap_or(&published);
+    // Where they are found: in the checkpoint, in the given sizes, or in those of the published model if it is as wide.
+    let heads = |what: &str, told: Option<usize>, width: usize, [given_width, given]: [usize; 2]| {
+        if let (Some(told), Some(_)) = (told, known) {
+            ensure!(told == given, "the checkpoint says {told} heads of the {what}, the given sizes say {given}");
         }
-        told.or(known).or(published).with_context(|| {
+        told.or((known.is_some() || width == given_width).then_some(given)).with_context(|| {
             format!(
                 "the checkpoint does not say how many heads the {what} has, and its sizes are not the published ones; \
                  give them with --network config.json"
             )
         })
     };
-    let like = |same: bool, heads: usize| same.then_some(heads);
-    config.mllm.heads = heads(
-        "language model",
-        told,
-        known.map(|known| known.mllm.heads),
-        like(dim == published.mllm.dim, published.mllm.heads),
-    )?;
-    config.vision.heads = heads(
-        "vision tower",
-        None,
-        known.map(|known| known.vision.heads),
-        like(width == published.vision.width, published.vision.heads),
-    )?;
-    config.aligner.heads = heads(
-        "aligner",
-        None,
-        known.map(|known| known.aligner.heads),
-        like(aligner_dim == published.aligner.dim, published.aligner.heads),
-    )?;
+    config.mllm.heads = heads("language model", told, dim, [given.mllm.dim, given.mllm.heads])?;
+    config.vision.heads = heads("vision tower", None, width, [given.vision.width, given.vision.heads])?;
+    config.aligner.heads = heads("aligner", None, aligner_dim, [given.aligner.dim, given.aligner.heads])?;
     config.connector.heads = known.and_then(|known| known.connector.heads);
     if let Some(known) = known
         && *known != config
@@ -135,12 +118,6 @@ fn missing(shapes: &Shapes<'_>, name: &str) -> String {
         }
         (true, true) => format!("tensor `{name}` is missing"),
     }
-}
-
-/// How many numbers follow a beginning of names.
-fn count(shapes: &Shapes<'_>, beginning: &str) -> usize {
-    let number = |name: &&str| name.strip_prefix(beginning)?.split('.').next()?.parse::<usize>().ok();
-    shapes.keys().filter_map(number).max().map_or(0, |last| last + 1)
 }
 
 /// The settings in a fairseq checkpoint: plain dictionaries, OmegaConf's or argparse's.

@@ -14,12 +14,24 @@ use super::torch::TorchFile;
 /// Floating-point tensors by name, read one by one.
 pub trait Source {
     /// The shapes of all of them.
-    fn shapes(&self) -> BTreeMap<&str, &[usize]>;
+    fn shapes(&self) -> Shapes<'_>;
     /// One of them.
     ///
     /// # Errors
     /// There is none of that name, or the file cannot be read.
     fn read(&self, name: &str) -> anyhow::Result<HostTensor>;
+}
+
+/// Shapes by name.
+pub type Shapes<'a> = BTreeMap<&'a str, &'a [usize]>;
+
+/// How many of the places `BEGINNING.0.…`, `BEGINNING.1.…` there are.
+pub(super) fn places(shapes: &Shapes<'_>, beginning: &str) -> usize {
+    let is_there = |i: &usize| {
+        let place = format!("{beginning}.{i}.");
+        shapes.keys().any(|name| name.starts_with(&place))
+    };
+    (0..).take_while(is_there).count()
 }
 
 /// The tensors of a file in one of the forms that checkpoints come in.
@@ -121,7 +133,7 @@ impl SafetensorsFile {
 }
 
 impl Source for SafetensorsFile {
-    fn shapes(&self) -> BTreeMap<&str, &[usize]> {
+    fn shapes(&self) -> Shapes<'_> {
         let floats = self.tensors.iter().filter(|(_, info)| Self::float(info).is_some());
         floats.map(|(name, info)| (name.as_str(), info.shape.as_slice())).collect()
     }
@@ -188,7 +200,7 @@ impl Joined {
 }
 
 impl Source for Joined {
-    fn shapes(&self) -> BTreeMap<&str, &[usize]> {
+    fn shapes(&self) -> Shapes<'_> {
         self.0.iter().flat_map(|source| source.shapes()).collect()
     }
 

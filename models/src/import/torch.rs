@@ -10,7 +10,7 @@ use kosmosg::weights::{DType, HostTensor};
 use zip::{CompressionMethod, ZipArchive};
 
 use super::pickle::{Id, Node, Pickle};
-use super::source::{Bytes, Float, Source};
+use super::source::{Bytes, Float, Shapes, Source};
 
 /// A file that `torch.save` wrote.
 pub struct TorchFile {
@@ -267,7 +267,7 @@ impl TorchTensors {
 }
 
 impl Source for TorchTensors {
-    fn shapes(&self) -> BTreeMap<&str, &[usize]> {
+    fn shapes(&self) -> Shapes<'_> {
         self.places.iter().map(|(name, place)| (name.as_str(), place.shape.as_slice())).collect()
     }
 

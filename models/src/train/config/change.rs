@@ -1,0 +1,84 @@
+//! Settings that are changed by name.
+
+use std::str::FromStr;
+
+use anyhow::Context as _;
+use toml::{Table, Value};
+
+/// One setting that is to be another one: `instruct.training.steps=4000`; or, with nothing after the equals sign, not to be there.
+#[derive(Debug, Clone)]
+pub struct Change {
+    path: String,
+    value: Option<Value>,
+}
+
+impl FromStr for Change {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (path, value) = text.split_once('=').ok_or("it has no `=`: write it as decoder.training.steps=4000")?;
+        let path = path.trim().to_owned();
+        let value = match value.trim() {
+            "" => None,
+            value => {
+                let table: Table = format!("value = {value}").parse().map_err(|error: toml::de::Error| {
+                    format!("`{value}` is no value of TOML ({}); texts stand in quotes", error.message())
+                })?;
+                table.into_iter().next().map(|(_, value)| value)
+            }
+        };
+        Ok(Self { path, value })
+    }
+}
+
+impl Change {
+    pub(super) fn apply(&self, table: &mut Table) -> anyhow::Result<()> {
+        let mut table = table;
+        let (folders, last) = self.path.rsplit_once('.').unwrap_or(("", &self.path));
+        for name in folders.split('.').filter(|name| !name.is_empty()) {
+            table = match table.get_mut(name) {
+                Some(Value::Table(inner)) => inner,
+                _ => anyhow::bail!("--set {}: the configuration has no [{name}]", self.path),
+            };
+        }
+        match &self.value {
+            Some(value) => table.insert(last.to_owned(), value.clone()),
+            None => Some(table.remove(last).with_context(|| format!("--set {}: there is no such setting", self.path))?),
+        };
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::train::TrainConfig;
+
+    #[test]
+    fn settings_can_be_changed_by_name() {
+        let read = |changes: &[&str]| {
+            let changes: Vec<Change> = changes.iter().map(|change| change.parse().unwrap()).collect();
+            TrainConfig::read(Path::new("tiny"), &changes)
+        };
+        assert_eq!(read(&[]).unwrap(), TrainConfig::tiny());
+        let config =
+            read(&["instruct.training.steps=7", "imitate=", "decoder.trained = ['unet.']", "instruct.draws=2"])
+                .unwrap();
+        assert_eq!((config.instruct.training.steps, config.imitate, config.instruct.draws), (7, None, 2));
+        assert_eq!(config.decoder.trained.unwrap(), ["unet."]);
+        for (change, why) in [
+            ("nonsense.steps=7", "no [nonsense]"),
+            ("decoder.nonsense=", "no such setting"),
+            ("decoder.nonsense=1", "do not fit"),
+            ("decoder.draws='many'", "do not fit"),
+        ] {
+            let error = read(&[change]).unwrap_err().to_string();
+            assert!(error.contains(why), "{change}: {error}");
+        }
+        for change in ["decoder.draws", "decoder.draws=many"] {
+            assert!(change.parse::<Change>().is_err(), "{change}");
+        }
+    }
+}
