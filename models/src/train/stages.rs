@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use kosmosg::clip_text::ClipText;
 use kosmosg::config::KosmosGConfig;
 use kosmosg::engine::Tensor;
 use kosmosg::engine::burn::{Burn, BurnDevice};
@@ -16,8 +17,9 @@ use serde_json::{Value, json};
 use super::checkpoint::{Progress, file_hash};
 use super::config::{Networks, TrainConfig};
 use super::data::{Data, Files, Words, World};
+use super::parameters::Parameters;
 use super::run::Job;
-use super::{Stage, TrainOptions, result_path};
+use super::{Stage, TrainOptions, result, result_path};
 use crate::eval::answer::text_tokens;
 
 pub(super) use align::AlignTask;
@@ -146,6 +148,17 @@ impl Shared {
             basis["stages"][earlier.name()] = file_hash(&result_path(&self.run, earlier)?)?.into();
         }
         Ok(basis)
+    }
+
+    /// What a stage resulted in, as a part of a later one that stays as it is.
+    fn frozen(&self, stage: Stage) -> anyhow::Result<Parameters> {
+        Ok(Parameters::new(&result(&self.run, stage)?, &self.device, |_| false))
+    }
+
+    /// The decoder's text encoder, which later stages learn from.
+    fn text_encoder(&self) -> anyhow::Result<ClipText<Burn>> {
+        let config = &self.config.networks.text;
+        Ok(self.frozen(Stage::Decoder)?.build(|weights| ClipText::new(&weights.at("text.text_model"), config))?)
     }
 
     /// The world of sprites, for stages that have to know what a picture shows.

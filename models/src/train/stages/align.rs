@@ -11,10 +11,9 @@ use kosmosg::weights::{WeightError, Weights};
 
 use super::Shared;
 use super::sequences::Sequences;
+use crate::train::Stage;
 use crate::train::data::{Item, Kind};
-use crate::train::parameters::Parameters;
 use crate::train::run::{Loss, Source, Task};
-use crate::train::{Stage, result};
 
 /// See the [module documentation](self).
 pub(in crate::train) struct AlignTask {
@@ -33,15 +32,11 @@ impl AlignTask {
     /// The task of a run whose decoder and language model are trained.
     pub fn new(shared: &Shared) -> anyhow::Result<Self> {
         shared.data.check(&[(Kind::Caption, 1.0)])?;
-        let networks = &shared.config.networks;
-        let frozen =
-            |stage| Ok::<_, anyhow::Error>(Parameters::new(&result(&shared.run, stage)?, &shared.device, |_| false));
+        let config = &shared.config.networks.kosmosg.mllm;
         Ok(Self {
             shared: shared.clone(),
-            mllm: frozen(Stage::Lm)?
-                .build(|weights| Mllm::new(&weights.at("gpt_model.decoder"), &networks.kosmosg.mllm))?,
-            text: frozen(Stage::Decoder)?
-                .build(|weights| ClipText::new(&weights.at("text.text_model"), &networks.text))?,
+            mllm: shared.frozen(Stage::Lm)?.build(|weights| Mllm::new(&weights.at("gpt_model.decoder"), config))?,
+            text: shared.text_encoder()?,
         })
     }
 }

@@ -7,8 +7,7 @@ use kosmosg::engine::burn::Burn;
 use kosmosg::vae::{VaeDecoder, VaeEncoder};
 
 use super::Shared;
-use crate::train::parameters::Parameters;
-use crate::train::{Stage, result};
+use crate::train::Stage;
 
 /// Name of the file that stage 0a leaves its configuration in, with the measured `scaling_factor`.
 pub(in crate::train) const VAE_CONFIG: &str = "config.json";
@@ -25,8 +24,7 @@ impl Autoencoder {
     /// Reads stage 0a's result.
     pub fn new(shared: &Shared) -> anyhow::Result<Self> {
         let config = vae_config(&shared.run)?;
-        let parameters = Parameters::new(&result(&shared.run, Stage::Vae)?, &shared.device, |_| false);
-        let (encoder, decoder) = parameters.build(|weights| {
+        let (encoder, decoder) = shared.frozen(Stage::Vae)?.build(|weights| {
             let weights = weights.at("vae");
             Ok((VaeEncoder::new(&weights, &config)?, VaeDecoder::new(&weights, &config)?))
         })?;

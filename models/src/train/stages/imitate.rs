@@ -16,9 +16,7 @@ use super::sequences::Sequences;
 use super::{Shared, choose};
 use crate::train::config::InstructStage;
 use crate::train::data::{Constructed, Data as _, Item, World};
-use crate::train::parameters::Parameters;
 use crate::train::run::{Loss, Source, Task};
-use crate::train::{Stage, result};
 
 /// See the [module documentation](self).
 pub(in crate::train) struct ImitateTask {
@@ -36,13 +34,7 @@ pub(in crate::train) struct Batch {
 impl ImitateTask {
     /// The task of a run whose AlignerNet is trained.
     pub fn new(shared: &Shared) -> anyhow::Result<Self> {
-        let decoder = Parameters::new(&result(&shared.run, Stage::Decoder)?, &shared.device, |_| false);
-        let text = &shared.config.networks.text;
-        Ok(Self {
-            text: decoder.build(|weights| ClipText::new(&weights.at("text.text_model"), text))?,
-            known: aligned(shared)?,
-            shared: shared.clone(),
-        })
+        Ok(Self { shared: shared.clone(), text: shared.text_encoder()?, known: aligned(shared)? })
     }
 }
 

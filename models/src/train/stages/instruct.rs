@@ -19,7 +19,6 @@ use crate::sprites;
 use crate::train::config::InstructStage;
 use crate::train::data::{Constructed, Item, Kind, Sample, written};
 use crate::train::noising::Noise;
-use crate::train::parameters::Parameters;
 use crate::train::run::{Loss, Sheet, Source, Task};
 use crate::train::{Stage, result};
 
@@ -44,7 +43,7 @@ impl InstructTask {
     pub fn new(shared: &Shared) -> anyhow::Result<Self> {
         let [constructed, edits, captions] = shared.config.instruct.mix;
         shared.data.check(&[(Kind::Constructed, constructed), (Kind::Edit, edits), (Kind::Caption, captions)])?;
-        let decoder = Parameters::new(&result(&shared.run, Stage::Decoder)?, &shared.device, |_| false);
+        let decoder = shared.frozen(Stage::Decoder)?;
         Ok(Self {
             known: match &shared.config.imitate {
                 Some(_) => result(&shared.run, Stage::Imitate)?,
