@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::{BundleError, MANIFEST, Manifest, Part, PartFile, Tensors};
 use crate::digest::hex;
-use crate::weights::{DType, HostTensor, gguf};
+use crate::weights::{DType, HostTensor, WeightError, gguf};
 
 /// Files of a part are split at this size, so that a page can fetch them one by one.
 const MAX_FILE_BYTES: usize = 256 << 20;
@@ -35,7 +35,7 @@ impl Planned {
     fn bytes(&self, part: &str) -> Result<usize, BundleError> {
         self.dtype.bytes(&self.shape).ok_or_else(|| BundleError::Weights {
             part: part.to_owned(),
-            source: crate::weights::WeightError::Malformed {
+            source: WeightError::Malformed {
                 what: format!("tensor `{}`", self.name),
                 detail: format!("{:?} cannot hold shape {:?}", self.dtype, self.shape),
             },
@@ -140,10 +140,10 @@ impl Writer {
         for planned in shard {
             let tensor = read(planned)?;
             if (tensor.shape(), tensor.dtype()) != (&planned.shape[..], planned.dtype) {
-                let source = crate::weights::WeightError::Shape {
-                    name: planned.name.clone(),
-                    expected: planned.shape.clone(),
-                    found: tensor.shape().to_vec(),
+                let Planned { name, shape, dtype } = planned;
+                let source = WeightError::Malformed {
+                    what: format!("tensor `{name}`"),
+                    detail: format!("{tensor:?} instead of the planned {dtype:?} {shape:?}"),
                 };
                 return Err(BundleError::Weights { part: part.to_owned(), source }.into());
             }

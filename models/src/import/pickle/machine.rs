@@ -42,8 +42,6 @@ const KNOWN: &[&str] = &[
     "torch._utils._rebuild_tensor_v2",
     "torch.storage.TypedStorage",
     "torch.storage.UntypedStorage",
-    "torch.storage._load_from_bytes",
-    "torch.serialization._get_layout",
 ];
 
 /// Packages whose names are settings: a checkpoint's configuration names the classes that it was made by.
