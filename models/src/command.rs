@@ -15,8 +15,38 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use kosmosg::engine::burn::BurnDevice;
 use kosmosg::engine::candle::CandleDevice;
+use kosmosg_models::verify::On;
 
-/// What computes, as the command line calls it.
+/// The tensor library that computes, as the command line calls it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum EngineName {
+    /// burn, which the page and training use.
+    Burn,
+    /// candle, which the server uses.
+    Candle,
+}
+
+/// What a command computes on.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Computing {
+    /// Tensor library.
+    #[arg(long, value_enum, default_value = "burn")]
+    engine: EngineName,
+    /// cpu; wgpu (burn only); cuda; libtorch (burn only). The last two are in builds with the feature of that name.
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: DeviceName,
+}
+
+impl Computing {
+    fn on(self) -> anyhow::Result<On> {
+        Ok(match self.engine {
+            EngineName::Burn => On::Burn(self.device.of_burn()?),
+            EngineName::Candle => On::Candle(self.device.of_candle()?),
+        })
+    }
+}
+
+/// Where a command computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum DeviceName {
     Cpu,

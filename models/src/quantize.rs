@@ -13,10 +13,10 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub enum Quant {
-    /// Large matrices in blocks of 8 bits, the rest as [`F16`](Self::F16) has it.
+    /// Large matrices in blocks of 8 bits, the rest as f16 has it.
     #[value(name = "q8_0")]
     Q8_0,
-    /// Large matrices in blocks of 4 bits, the rest as [`F16`](Self::F16) has it.
+    /// Large matrices in blocks of 4 bits, the rest as f16 has it.
     #[value(name = "q4_0")]
     Q4_0,
     /// 16 bits; norms and biases in 32.

@@ -20,20 +20,20 @@ use serde::Deserialize;
 
 use crate::sentencepiece;
 
-/// The engine that computes our numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum EngineName {
+/// What computes our numbers.
+#[derive(Debug, Clone)]
+pub enum On {
     /// burn, which the page and training use.
-    Burn,
+    Burn(BurnDevice),
     /// candle, which the server uses.
-    Candle,
+    Candle(CandleDevice),
 }
 
 /// Compares everything in the folder `dir`, of whichever form.
 ///
 /// # Errors
 /// The folder is of no known form, files are missing or malformed, or the engine fails.
-pub fn folder(dir: &Path, engine: EngineName) -> anyhow::Result<(Form, Vec<Row>)> {
+pub fn folder(dir: &Path, on: &On) -> anyhow::Result<(Form, Vec<Row>)> {
     let files = read(dir).with_context(|| format!("reading {}", dir.display()))?;
     let Some(form) = Form::of(&files) else {
         bail!(
@@ -43,23 +43,22 @@ pub fn folder(dir: &Path, engine: EngineName) -> anyhow::Result<(Form, Vec<Row>)
             dir.display()
         );
     };
-    let burn = BurnDevice::cpu();
-    let candle = CandleDevice::cpu();
-    let rows = match (form, engine) {
-        (Form::KosmosG, EngineName::Burn) => {
-            let mut cases = pollster::block_on(verify::kosmosg::<Burn>(&files, &burn, NETWORK))?;
-            [LM_GRADIENTS, ALIGN_GRADIENTS].into_iter().try_for_each(|prefix| gradients(&files, &mut cases, prefix))?;
+    let rows = match (form, on) {
+        (Form::KosmosG, On::Burn(device)) => {
+            let mut cases = pollster::block_on(verify::kosmosg::<Burn>(&files, device, NETWORK))?;
+            let mut compare = |prefix| gradients(&files, &mut cases, prefix, device);
+            [LM_GRADIENTS, ALIGN_GRADIENTS].into_iter().try_for_each(&mut compare)?;
             [cases.into_rows(), prompts(&files)?].concat()
         }
-        (Form::KosmosG, EngineName::Candle) => {
-            let cases = pollster::block_on(verify::kosmosg::<Candle>(&files, &candle, NETWORK))?;
+        (Form::KosmosG, On::Candle(device)) => {
+            let cases = pollster::block_on(verify::kosmosg::<Candle>(&files, device, NETWORK))?;
             [cases.into_rows(), prompts(&files)?].concat()
         }
-        (Form::StableDiffusion, EngineName::Burn) => {
-            pollster::block_on(stable_diffusion::<Burn>(&files, &burn, NETWORK, true))?.into_rows()
+        (Form::StableDiffusion, On::Burn(device)) => {
+            pollster::block_on(stable_diffusion::<Burn>(&files, device, NETWORK, true))?.into_rows()
         }
-        (Form::StableDiffusion, EngineName::Candle) => {
-            pollster::block_on(stable_diffusion::<Candle>(&files, &candle, NETWORK, true))?.into_rows()
+        (Form::StableDiffusion, On::Candle(device)) => {
+            pollster::block_on(stable_diffusion::<Candle>(&files, device, NETWORK, true))?.into_rows()
         }
         (Form::Preprocess, _) => preprocess(&files)?.into_rows(),
         (Form::Tokenizer, _) => token_ids(&files)?,
@@ -71,7 +70,7 @@ pub fn folder(dir: &Path, engine: EngineName) -> anyhow::Result<(Form, Vec<Row>)
 ///
 /// # Errors
 /// The bundle or the cases are missing or malformed, or of other sizes, or the engine fails.
-pub fn bundle(dir: &Path, cases: &Path, engine: EngineName) -> anyhow::Result<Vec<Row>> {
+pub fn bundle(dir: &Path, cases: &Path, on: &On) -> anyhow::Result<Vec<Row>> {
     let bundle = Folder::open(dir)?;
     let mut weights = Tensors::new();
     for part in encoder::PARTS {
@@ -81,9 +80,9 @@ pub fn bundle(dir: &Path, cases: &Path, engine: EngineName) -> anyhow::Result<Ve
     let fixture = KosmosGFixture { config: bundle.manifest().networks.kosmosg.clone(), weights };
     let contents = std::fs::read(cases).with_context(|| format!("cannot read {}", cases.display()))?;
     let files = Files::from([("cases.safetensors".to_owned(), contents)]);
-    let cases = match engine {
-        EngineName::Burn => pollster::block_on(cases_of::<Burn>(&fixture, &files, &BurnDevice::cpu(), coarsest)),
-        EngineName::Candle => pollster::block_on(cases_of::<Candle>(&fixture, &files, &CandleDevice::cpu(), coarsest)),
+    let cases = match on {
+        On::Burn(device) => pollster::block_on(cases_of::<Burn>(&fixture, &files, device, coarsest)),
+        On::Candle(device) => pollster::block_on(cases_of::<Candle>(&fixture, &files, device, coarsest)),
     }?;
     Ok(cases.into_rows())
 }
@@ -122,14 +121,14 @@ pub fn read(dir: &Path) -> anyhow::Result<Files> {
 }
 
 /// Gradients of stage 1's or stage 2's loss, with respect to the weights that the fixture has them of.
-fn gradients(files: &Files, cases: &mut Cases, prefix: &str) -> anyhow::Result<()> {
+fn gradients(files: &Files, cases: &mut Cases, prefix: &str, device: &BurnDevice) -> anyhow::Result<()> {
     let names: Vec<String> =
         cases.stems("").iter().filter_map(|name| name.strip_prefix(prefix)).map(str::to_owned).collect();
     if names.is_empty() {
         return Ok(());
     }
     let fixture = KosmosGFixture::read(files)?;
-    let device = BurnDevice::cpu().training();
+    let device = device.clone().training();
     let store = Tracking(
         fixture
             .weights

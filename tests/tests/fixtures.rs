@@ -3,57 +3,66 @@
 
 use std::path::{Path, PathBuf};
 
+use kosmosg::engine::burn::BurnDevice;
 use kosmosg::engine::candle::{Candle, CandleDevice};
 use kosmosg::verify::{Files, VerifyError, kosmosg, stable_diffusion};
-use kosmosg_models::verify::{EngineName, folder, read};
+use kosmosg_models::verify::{On, folder, read};
 use pollster::block_on;
 
 fn dir(fixture: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(fixture)
 }
 
+fn burn() -> On {
+    On::Burn(BurnDevice::cpu())
+}
+
+fn candle() -> On {
+    On::Candle(CandleDevice::cpu())
+}
+
 /// Compares a fixture and demands that all of at least `comparisons` agree.
-fn agrees(fixture: &str, engine: EngineName, comparisons: usize) {
-    let (_, rows) = folder(&dir(fixture), engine).unwrap();
+fn agrees(fixture: &str, on: &On, comparisons: usize) {
+    let (_, rows) = folder(&dir(fixture), on).unwrap();
     let failed: Vec<_> = rows.iter().filter(|row| !row.passed()).collect();
-    assert!(failed.is_empty(), "{fixture} on {engine:?}: {failed:#?}");
-    assert!(rows.len() >= comparisons, "{fixture} on {engine:?}: only {} comparisons", rows.len());
+    assert!(failed.is_empty(), "{fixture} on {on:?}: {failed:#?}");
+    assert!(rows.len() >= comparisons, "{fixture} on {on:?}: only {} comparisons", rows.len());
 }
 
 #[test]
 fn kosmosg_on_burn() {
-    agrees("kosmosg", EngineName::Burn, 34);
+    agrees("kosmosg", &burn(), 34);
 }
 
 #[test]
 fn kosmosg_on_candle() {
-    agrees("kosmosg", EngineName::Candle, 30);
+    agrees("kosmosg", &candle(), 30);
 }
 
 #[test]
 fn stable_diffusion_on_burn() {
-    agrees("sd", EngineName::Burn, 44);
+    agrees("sd", &burn(), 44);
 }
 
 #[test]
 fn stable_diffusion_on_candle() {
-    agrees("sd", EngineName::Candle, 44);
+    agrees("sd", &candle(), 44);
 }
 
 #[test]
 fn stable_diffusion_in_other_sizes() {
-    agrees("sd-sizes", EngineName::Burn, 30);
-    agrees("sd-sizes", EngineName::Candle, 30);
+    agrees("sd-sizes", &burn(), 30);
+    agrees("sd-sizes", &candle(), 30);
 }
 
 #[test]
 fn preprocessing() {
-    agrees("preprocess", EngineName::Burn, 10);
+    agrees("preprocess", &burn(), 10);
 }
 
 #[test]
 fn a_folder_that_is_no_fixture_is_an_error() {
-    let error = folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), EngineName::Burn).unwrap_err();
+    let error = folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &burn()).unwrap_err();
     assert!(error.to_string().contains("is no fixture"), "{error}");
 }
 

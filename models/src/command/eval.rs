@@ -17,9 +17,9 @@ use kosmosg_models::eval::score::{self, Row, Seen};
 use kosmosg_models::eval::task::{self, Kind, TEMPLATES, Task};
 use kosmosg_models::eval::{Accuracy, accuracy};
 use kosmosg_models::sprites;
-use kosmosg_models::verify::EngineName;
+use kosmosg_models::verify::On;
 
-use super::DeviceName;
+use super::{Computing, DeviceName};
 
 /// Measures how good a bundle of the world of sprites is: DreamBench's shape on creatures that it was never trained on.
 ///
@@ -52,12 +52,8 @@ pub struct Arguments {
     /// The judge's weights [default: the built-in ones].
     #[arg(long, value_name = "FILE")]
     judge: Option<PathBuf>,
-    /// Tensor library.
-    #[arg(long, value_enum, default_value = "burn")]
-    engine: EngineName,
-    /// cpu; wgpu (burn only); cuda; libtorch (burn only). The last two are in builds with the feature of that name.
-    #[arg(long, value_enum, default_value = "cpu")]
-    device: DeviceName,
+    #[command(flatten)]
+    computing: Computing,
     /// A PNG of subjects, pairs and edits with what the model made of them.
     #[arg(long, value_name = "FILE")]
     sheet: Option<PathBuf>,
@@ -83,10 +79,10 @@ fn named(argument: &str) -> Result<(String, PathBuf), String> {
 impl Arguments {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let judge = JudgeInUse::load(&self.judge.clone().unwrap_or_else(default_judge))?;
-        match (self.what, self.engine, self.device) {
-            (What::Judge, ..) => self.judge(&judge),
-            (What::Sprites, EngineName::Burn, device) => self.sprites::<Burn>(&judge, device.of_burn()?),
-            (What::Sprites, EngineName::Candle, device) => self.sprites::<Candle>(&judge, device.of_candle()?),
+        match (self.what, self.computing.on()?) {
+            (What::Judge, _) => self.judge(&judge),
+            (What::Sprites, On::Burn(device)) => self.sprites::<Burn>(&judge, device),
+            (What::Sprites, On::Candle(device)) => self.sprites::<Candle>(&judge, device),
         }
     }
 
@@ -117,7 +113,7 @@ impl Arguments {
         let tasks = task::tasks(self.seed, subjects, longest);
         let drawn = judge.see(&task::others(self.seed, REFERENCES))?;
         let drawn: Vec<_> = drawn.into_iter().map(|(_, features)| features).collect();
-        let threads = if self.device == DeviceName::Cpu { rayon::current_num_threads() } else { 1 };
+        let threads = if self.computing.device == DeviceName::Cpu { rayon::current_num_threads() } else { 1 };
         let (mut rows, mut details) = (Vec::new(), serde_json::Map::new());
         let mut row = |name: &str, make: &dyn Fn(&ProgressBar) -> anyhow::Result<Vec<Picture>>| -> anyhow::Result<_> {
             let bar = self.progress(name, tasks.len());

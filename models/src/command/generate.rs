@@ -14,9 +14,9 @@ use kosmosg::pipeline::{Pipeline, Request};
 use kosmosg::prompt::PromptDocument;
 use kosmosg::protocol::GenerateSettings;
 use kosmosg::sampler::SamplerKind;
-use kosmosg_models::verify::EngineName;
+use kosmosg_models::verify::On;
 
-use super::DeviceName;
+use super::Computing;
 use adapters::Adapters;
 
 mod adapters;
@@ -65,12 +65,8 @@ pub struct Arguments {
     picture: u64,
     #[command(flatten)]
     adapters: Adapters,
-    /// Tensor library.
-    #[arg(long, value_enum, default_value = "burn")]
-    engine: EngineName,
-    /// cpu; wgpu (burn only); cuda; libtorch (burn only). The last two are in builds with the feature of that name.
-    #[arg(long, value_enum, default_value = "cpu")]
-    device: DeviceName,
+    #[command(flatten)]
+    computing: Computing,
     /// Print what was made as JSON.
     #[arg(long)]
     json: bool,
@@ -78,9 +74,9 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        match (self.engine, self.device) {
-            (EngineName::Burn, device) => self.run_on::<Burn>(device.of_burn()?),
-            (EngineName::Candle, device) => self.run_on::<Candle>(device.of_candle()?),
+        match self.computing.on()? {
+            On::Burn(device) => self.run_on::<Burn>(device),
+            On::Candle(device) => self.run_on::<Candle>(device),
         }
     }
 

@@ -3,8 +3,9 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use kosmosg::bundle::Folder;
+use kosmosg::engine::burn::BurnDevice;
 use kosmosg_models::quantize::{Change, Quant, quantize};
-use kosmosg_models::verify::{EngineName, bundle};
+use kosmosg_models::verify::{On, bundle};
 
 /// Writes a bundle with its weights in another form, and says what that costs.
 #[derive(Debug, clap::Args)]
@@ -43,7 +44,7 @@ impl Arguments {
             changes.push(change);
         })?;
         let rows = match &self.cases {
-            Some(cases) => bundle(&self.output, cases, EngineName::Burn)?,
+            Some(cases) => bundle(&self.output, cases, &On::Burn(BurnDevice::cpu()))?,
             None => Vec::new(),
         };
         let conditions: Vec<_> =

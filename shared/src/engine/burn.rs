@@ -6,12 +6,13 @@ use ::burn::tensor::module;
 use ::burn::tensor::ops::{InterpolateMode, InterpolateOptions, PadMode};
 use ::burn::tensor::{ExecutionError, FloatDType, Int, TensorData};
 
+use super::cpu::packed;
 use super::{Activation, Binary, ConvOptions, Engine, EngineError, Mask, Unary, plain};
-use crate::weights::Parameter;
+use crate::weights::{HostTensor, Parameter};
 
 pub use device::BurnDevice;
 #[cfg(feature = "autodiff")]
-use train::lower_precision;
+use train::{lower_precision, seen};
 #[cfg(feature = "webgpu")]
 pub use webgpu::GpuLimits;
 
@@ -29,11 +30,18 @@ pub struct Burn;
 /// A prepared linear map.
 #[derive(Debug, Clone)]
 pub struct BurnLinear {
+    weight: LinearWeight,
+    bias: Option<Tensor<1>>,
+}
+
+#[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are dense")]
+enum LinearWeight {
     /// `[in, out]`, except while training on the CPU: there `[out, in]`, as it is stored, to spare a transposition in
     /// each step.
-    weight: Tensor<2>,
-    bias: Option<Tensor<1>>,
-    rows: cpu::Rows,
+    Dense(Tensor<2>, cpu::Rows),
+    /// `[out, in]`, on the CPU, where no gradients are wanted.
+    Packed(HostTensor),
 }
 
 /// A prepared convolution: `weight` `[out, in, k, k]`.
@@ -80,27 +88,29 @@ impl Engine for Burn {
     }
 
     fn reshape<const D: usize, const D2: usize>(x: Tensor<D>, shape: [usize; D2]) -> Tensor<D2> {
-        x.reshape(shape)
+        seen(x).reshape(shape)
     }
 
     fn permute<const D: usize>(x: Tensor<D>, axes: [usize; D]) -> Tensor<D> {
-        x.permute(axes)
+        seen(x).permute(axes)
     }
 
     fn narrow<const D: usize>(x: Tensor<D>, dim: usize, start: usize, length: usize) -> Tensor<D> {
-        x.narrow(dim, start, length)
+        seen(x).narrow(dim, start, length)
     }
 
     fn cat<const D: usize>(parts: Vec<Tensor<D>>, dim: usize) -> Tensor<D> {
-        Tensor::cat(parts, dim)
+        Tensor::cat(parts.into_iter().map(seen).collect(), dim)
     }
 
     fn affine<const D: usize>(x: Tensor<D>, scale: f32, offset: f32) -> Tensor<D> {
+        let x = seen(x);
         let x = if scale == 1.0 { x } else { x.mul_scalar(scale) };
         if offset == 0.0 { x } else { x.add_scalar(offset) }
     }
 
     fn unary<const D: usize>(x: Tensor<D>, function: Unary) -> Tensor<D> {
+        let x = seen(x);
         match function {
             Unary::Silu | Unary::Gelu | Unary::QuickGelu if on_cpu(&x) => {
                 cpu::apply(cpu::Activate(function), [x.into()])
@@ -115,6 +125,7 @@ impl Engine for Burn {
     }
 
     fn binary<const D: usize>(a: Tensor<D>, b: Tensor<D>, function: Binary) -> Tensor<D> {
+        let (a, b) = (seen(a), seen(b));
         match function {
             Binary::Add => a + b,
             Binary::Sub => a - b,
@@ -124,10 +135,11 @@ impl Engine for Burn {
     }
 
     fn sum<const D: usize>(x: Tensor<D>, dim: usize) -> Tensor<D> {
-        x.sum_dim(dim)
+        seen(x).sum_dim(dim)
     }
 
     fn matmul<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
+        let (a, b) = (seen(a), seen(b));
         match lower_precision() {
             Some(lower) => a.cast(lower).matmul(b.cast(lower)).cast(FloatDType::F32),
             None => a.matmul(b),
@@ -135,41 +147,53 @@ impl Engine for Burn {
     }
 
     fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-        activation::softmax(x, D - 1)
+        activation::softmax(seen(x), D - 1)
     }
 
     fn log_softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-        activation::log_softmax(x, D - 1)
+        activation::log_softmax(seen(x), D - 1)
     }
 
     fn rows(table: Tensor<2>, rows: &[u32]) -> Tensor<2> {
         let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
         let n = rows.len();
         let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [n]), &table.device());
-        table.select(0, rows)
+        seen(table).select(0, rows)
     }
 
     fn pad(x: Tensor<4>, [left, right, top, bottom]: [usize; 4]) -> Tensor<4> {
-        x.pad([(top, bottom), (left, right)], PadMode::Constant(0.0))
+        seen(x).pad([(top, bottom), (left, right)], PadMode::Constant(0.0))
     }
 
     fn upsample(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
-        module::interpolate(x, InterpolateOptions::new(InterpolateMode::Nearest).with_output_size(size))
+        module::interpolate(seen(x), InterpolateOptions::new(InterpolateMode::Nearest).with_output_size(size))
     }
 
     fn prepare_linear(weight: Parameter<Self>, bias: Option<Parameter<Self>>, device: &BurnDevice) -> BurnLinear {
         let shape = [weight.shape()[0], weight.shape()[1]];
-        let weight = Self::dense(weight, shape, device);
         let bias = bias.map(|bias| Self::dense(bias, [shape[0]], device));
-        match (on_cpu(&weight), weight.is_autodiff()) {
-            (true, true) => BurnLinear { weight, bias, rows: cpu::Rows::Outputs },
-            (true, false) => BurnLinear { weight: cpu::row_major(weight.transpose()), bias, rows: cpu::Rows::Inputs },
-            (false, _) => BurnLinear { weight: weight.transpose(), bias, rows: cpu::Rows::Inputs },
-        }
+        let plain_cpu = cpu::is_cpu(device.inner()) && !device.inner().is_autodiff();
+        let weight = match weight {
+            Parameter::Host(weight) if plain_cpu && packed::stays_packed(&weight) => LinearWeight::Packed(weight),
+            weight => {
+                let weight = Self::dense(weight, shape, device);
+                match (on_cpu(&weight), weight.is_autodiff()) {
+                    (true, true) => LinearWeight::Dense(weight, cpu::Rows::Outputs),
+                    (true, false) => LinearWeight::Dense(cpu::row_major(weight.transpose()), cpu::Rows::Inputs),
+                    (false, _) => LinearWeight::Dense(weight.transpose(), cpu::Rows::Inputs),
+                }
+            }
+        };
+        BurnLinear { weight, bias }
     }
 
     fn linear<const D: usize>(x: Tensor<D>, linear: &BurnLinear) -> Tensor<D> {
-        let BurnLinear { weight, bias, rows } = linear.clone();
+        let BurnLinear { weight, bias } = linear.clone();
+        let (x, bias) = (seen(x), bias.map(seen));
+        let (weight, rows) = match weight {
+            LinearWeight::Dense(weight, rows) => (seen(weight), rows),
+            LinearWeight::Packed(weight) => return cpu::packed_linear(x, &weight, bias),
+        };
         if let Some(lower) = lower_precision() {
             let weight = if rows == cpu::Rows::Outputs { weight.transpose() } else { weight };
             let bias = bias.map(|bias| bias.cast(lower));
@@ -199,6 +223,7 @@ impl Engine for Burn {
 
     fn conv2d(x: Tensor<4>, conv: &BurnConv2d) -> Tensor<4> {
         let BurnConv2d { weight, bias, options } = conv.clone();
+        let (x, weight, bias) = (seen(x), seen(weight), bias.map(seen));
         let lower = lower_precision();
         if on_cpu(&x) && lower.is_none() {
             let bias = bias.unwrap_or_else(|| Tensor::zeros([weight.dims()[0]], &weight.device()));
@@ -216,11 +241,12 @@ impl Engine for Burn {
     }
 
     fn layer_norm<const D: usize>(x: Tensor<D>, weight: &Tensor<1>, bias: &Tensor<1>, eps: f32) -> Tensor<D> {
+        let [weight, bias] = [weight, bias].map(|x| seen(x.clone()));
+        let x = seen(x);
         if on_cpu(&x) {
-            let inputs = [x.into(), weight.clone().into(), bias.clone().into()];
-            return cpu::apply(cpu::LayerNorm { eps }, inputs);
+            return cpu::apply(cpu::LayerNorm { eps }, [x.into(), weight.into(), bias.into()]);
         }
-        module::layer_norm(x, weight.clone(), Some(bias.clone()), f64::from(eps))
+        module::layer_norm(x, weight, Some(bias), f64::from(eps))
     }
 
     fn group_norm(
@@ -232,15 +258,18 @@ impl Engine for Burn {
         activation: Activation,
     ) -> Tensor<4> {
         if on_cpu(&x) {
-            let inputs = [x.into(), weight.clone().into(), bias.clone().into()];
-            return cpu::apply(cpu::GroupNorm { groups, eps, activation }, inputs);
+            let [weight, bias] = [weight, bias].map(|x| seen(x.clone()));
+            return cpu::apply(
+                cpu::GroupNorm { groups, eps, activation },
+                [seen(x).into(), weight.into(), bias.into()],
+            );
         }
         plain::group_norm::<Self>(x, groups, weight, bias, eps, activation)
     }
 
     fn geglu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
         if on_cpu(&x) {
-            return cpu::apply(cpu::Geglu, [x.into()]);
+            return cpu::apply(cpu::Geglu, [seen(x).into()]);
         }
         plain::geglu::<Self, D>(x)
     }
@@ -252,7 +281,7 @@ impl Engine for Burn {
                 Mask::Causal => cpu::Visible::Past,
                 Mask::Keys(scores) => cpu::Visible::Scores(cpu::numbers(scores.0.clone())),
             };
-            return cpu::apply(cpu::Attention { heads, visible }, [q.into(), k.into(), v.into()]);
+            return cpu::apply(cpu::Attention { heads, visible }, [q, k, v].map(|x| seen(x).into()));
         }
         plain::attention::<Self>(q, k, v, heads, mask)
     }
@@ -265,6 +294,11 @@ impl Engine for Burn {
     ) -> super::Tensor<Self, D> {
         train::checkpoint(module, input, block)
     }
+}
+
+#[cfg(not(feature = "autodiff"))]
+fn seen<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    x
 }
 
 #[cfg(not(feature = "autodiff"))]

@@ -2,8 +2,9 @@
 
 use candle_core::{DType, Device, Tensor};
 
+use super::cpu::packed;
 use super::{Activation, Binary, ConvOptions, Engine, EngineError, Mask, Unary, plain};
-use crate::weights::Parameter;
+use crate::weights::{HostTensor, Parameter};
 
 use failure::Failure;
 use kernels::{AttentionMask, Kernels};
@@ -94,9 +95,16 @@ impl<const D: usize> CandleTensor<D> {
 /// A linear map of [`Candle`].
 #[derive(Debug, Clone)]
 pub struct CandleLinear {
-    /// `[in, out]`: few inputs run fastest over rows.
-    weight: CandleTensor<2>,
+    weight: LinearWeight,
     bias: Option<CandleTensor<1>>,
+}
+
+#[derive(Debug, Clone)]
+enum LinearWeight {
+    /// `[in, out]`: few inputs run fastest over rows.
+    Dense(CandleTensor<2>),
+    /// `[out, in]`, for kernels that read it as it is stored.
+    Packed(HostTensor, kernels::PackedLinear),
 }
 
 /// A convolution of [`Candle`].
@@ -229,19 +237,38 @@ impl Engine for Candle {
     }
 
     fn prepare_linear(weight: Parameter<Self>, bias: Option<Parameter<Self>>, device: &CandleDevice) -> CandleLinear {
-        let shape = [weight.shape()[0], weight.shape()[1]];
-        let weight = Self::permute(Self::dense(weight, shape, device), [1, 0]);
-        let shape = weight.shape;
-        let weight = weight.map("prepare_linear", shape, |weight, kernels| (kernels.contiguous)(weight));
-        CandleLinear { weight, bias: prepare_bias(bias, device) }
+        let bias = prepare_bias(bias, device);
+        let weight = match (weight, device.kernels.packed_linear) {
+            (Parameter::Host(weight), Some(kernel)) if packed::stays_packed(&weight) => {
+                LinearWeight::Packed(weight, kernel)
+            }
+            (weight, _) => {
+                let shape = [weight.shape()[0], weight.shape()[1]];
+                let weight = Self::permute(Self::dense(weight, shape, device), [1, 0]);
+                let shape = weight.shape;
+                let row_major = weight.map("prepare_linear", shape, |weight, kernels| (kernels.contiguous)(weight));
+                LinearWeight::Dense(row_major)
+            }
+        };
+        CandleLinear { weight, bias }
     }
 
     fn linear<const D: usize>(x: CandleTensor<D>, linear: &CandleLinear) -> CandleTensor<D> {
-        let CandleLinear { weight, bias } = linear;
-        let shape = with(x.shape, D - 1, weight.shape[1]);
-        x.device.run("linear", &[&x.shape, &weight.shape], shape, || {
-            Ok((x.device.kernels.linear)(x.get()?, weight.get()?, optional(bias)?)?)
-        })
+        let bias = &linear.bias;
+        match &linear.weight {
+            LinearWeight::Dense(weight) => {
+                let shape = with(x.shape, D - 1, weight.shape[1]);
+                x.device.run("linear", &[&x.shape, &weight.shape], shape, || {
+                    Ok((x.device.kernels.linear)(x.get()?, weight.get()?, optional(bias)?)?)
+                })
+            }
+            LinearWeight::Packed(weight, kernel) => {
+                let shape = with(x.shape, D - 1, weight.shape()[0]);
+                x.device.run("linear", &[&x.shape, weight.shape()], shape, || {
+                    Ok(kernel(x.get()?, weight, optional(bias)?)?)
+                })
+            }
+        }
     }
 
     fn prepare_conv2d(

@@ -10,5 +10,6 @@ pub mod functions;
 pub mod linear;
 pub mod matrix;
 pub mod norm;
+pub mod packed;
 pub mod parallel;
 pub mod vector;

@@ -141,13 +141,24 @@ impl HostTensor {
     /// # Panics
     /// If this is not a table or a row is past its end.
     pub fn rows(&self, rows: &[u32]) -> Vec<f32> {
-        let &[entries, _] = self.shape.as_slice() else { panic!("rows of a tensor of shape {:?}", self.shape) };
+        let &[_, dim] = self.shape.as_slice() else { panic!("rows of a tensor of shape {:?}", self.shape) };
+        let mut numbers = vec![0.0; rows.len() * dim];
+        for (&row, numbers) in rows.iter().zip(numbers.chunks_mut(dim.max(1))) {
+            self.unpack(row as usize..row as usize + 1, numbers);
+        }
+        numbers
+    }
+
+    /// Writes the numbers of successive rows of a table `[entries, dim]` to `numbers`.
+    ///
+    /// # Panics
+    /// If this is not a table, a row is past its end, or `numbers` has another length.
+    pub fn unpack(&self, rows: Range<usize>, numbers: &mut [f32]) {
+        let &[entries, dim] = self.shape.as_slice() else { panic!("rows of a tensor of shape {:?}", self.shape) };
+        assert!(rows.end <= entries, "rows {rows:?} of a table of {entries}");
+        assert_eq!(numbers.len(), rows.len() * dim, "{rows:?} of a table of {dim} columns");
         let row_bytes = self.range.len() / entries.max(1);
-        let row = |&row: &u32| {
-            assert!((row as usize) < entries, "row {row} of a table of {entries}");
-            decode(self.dtype, &self.bytes()[row as usize * row_bytes..][..row_bytes])
-        };
-        rows.iter().flat_map(row).collect()
+        decode_into(self.dtype, &self.bytes()[rows.start * row_bytes..rows.end * row_bytes], numbers);
     }
 
     /// The same tensor in another form, each number rounded to the nearest that it can hold.
@@ -163,26 +174,46 @@ impl HostTensor {
 }
 
 fn decode(dtype: DType, bytes: &[u8]) -> Vec<f32> {
-    let half = |b: &[u8]| [b[0], b[1]];
+    let mut numbers = vec![0.0; bytes.len() / dtype.block_bytes() * dtype.block()];
+    decode_into(dtype, bytes, &mut numbers);
+    numbers
+}
+
+#[inline]
+fn decode_into(dtype: DType, bytes: &[u8], numbers: &mut [f32]) {
     match dtype {
-        DType::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-        DType::F16 => bytes.chunks_exact(2).map(|b| f16::from_le_bytes(half(b)).to_f32()).collect(),
-        DType::Bf16 => bytes.chunks_exact(2).map(|b| bf16::from_le_bytes(half(b)).to_f32()).collect(),
+        DType::F32 => {
+            let (bytes, _) = bytes.as_chunks();
+            numbers.iter_mut().zip(bytes).for_each(|(x, bytes)| *x = f32::from_le_bytes(*bytes));
+        }
+        DType::F16 => {
+            let (bytes, _) = bytes.as_chunks();
+            numbers.iter_mut().zip(bytes).for_each(|(x, bytes)| *x = f16::from_le_bytes(*bytes).to_f32());
+        }
+        DType::Bf16 => {
+            let (bytes, _) = bytes.as_chunks();
+            numbers.iter_mut().zip(bytes).for_each(|(x, bytes)| *x = bf16::from_le_bytes(*bytes).to_f32());
+        }
         DType::Q8_0 => {
-            let block = |b: &[u8]| {
-                let scale = f16::from_le_bytes(half(b)).to_f32();
-                std::array::from_fn::<f32, 32, _>(|i| scale * f32::from(b[2 + i] as i8))
-            };
-            bytes.chunks_exact(34).flat_map(block).collect()
+            let (blocks, _) = bytes.as_chunks::<34>();
+            let (numbers, _) = numbers.as_chunks_mut::<32>();
+            for (numbers, [low, high, quants @ ..]) in numbers.iter_mut().zip(blocks) {
+                let scale = f16::from_le_bytes([*low, *high]).to_f32();
+                numbers.iter_mut().zip(quants).for_each(|(x, &quant)| *x = scale * f32::from(quant as i8));
+            }
         }
         DType::Q4_0 => {
-            // The low nibbles hold the block's first half, the high ones its second.
-            let block = |b: &[u8]| {
-                let scale = f16::from_le_bytes(half(b)).to_f32();
-                let nibble = |i: usize| if i < 16 { b[2 + i] & 15 } else { b[2 + i - 16] >> 4 };
-                std::array::from_fn::<f32, 32, _>(|i| scale * (f32::from(nibble(i)) - 8.0))
-            };
-            bytes.chunks_exact(18).flat_map(block).collect()
+            let (blocks, _) = bytes.as_chunks::<18>();
+            let (numbers, _) = numbers.as_chunks_mut::<32>();
+            for (numbers, [low, high, quants @ ..]) in numbers.iter_mut().zip(blocks) {
+                let scale = f16::from_le_bytes([*low, *high]).to_f32();
+                // The low nibbles hold the block's first half, the high ones its second.
+                let (first, second) = numbers.split_at_mut(16);
+                for ((first, second), quant) in first.iter_mut().zip(second).zip(quants) {
+                    *first = scale * (f32::from(quant & 15) - 8.0);
+                    *second = scale * (f32::from(quant >> 4) - 8.0);
+                }
+            }
         }
     }
 }

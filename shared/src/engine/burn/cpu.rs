@@ -13,6 +13,8 @@ use ::burn::backend::{DispatchDevice, Flex, TensorMetadata};
 use ::burn::tensor::{Bytes, DType, Device, Shape};
 
 pub(super) use crate::engine::cpu::attention::Visible;
+use crate::engine::cpu::packed;
+use crate::weights::HostTensor;
 pub(super) use kernels::{Activate, Attention, Conv, Geglu, GroupNorm, LayerNorm, Linear, Rows};
 
 #[cfg(feature = "autodiff")]
@@ -67,6 +69,14 @@ pub(super) fn apply<const N: usize, const D: usize>(kernel: impl Kernel<N>, inpu
     });
     let (output, _) = kernel.forward(inputs.each_ref());
     Tensor::from_primitive::<Flex>(output.0)
+}
+
+/// `x · weightᵀ + bias`: x `[…, in]`, weight `[out, in]`, bias `[out]` to `[…, out]`, without gradients.
+pub(super) fn packed_linear<const D: usize>(x: Tensor<D>, weight: &HostTensor, bias: Option<Tensor<1>>) -> Tensor<D> {
+    let plain = |x: Tensor<D>| Array::from_tensor(x.try_into_primitive::<Flex>().expect("a tensor on the CPU"));
+    let (x, bias) = (plain(x), bias.map(numbers));
+    let y = packed::linear(x.rows(), weight, bias.as_deref());
+    Tensor::from_primitive::<Flex>(x.with_last(weight.shape()[0], y).0)
 }
 
 /// The same tensor with its numbers in row-major order, where it was a view of another order.

@@ -74,6 +74,25 @@ thread_local! {
     static KEPT: RefCell<Option<Vec<Box<dyn Block>>>> = const { RefCell::new(None) };
 }
 
+thread_local! {
+    /// In [`untracked`]: whether gradients would have been wanted of anything that was computed with.
+    static WANTED: Cell<Option<bool>> = const { Cell::new(None) };
+}
+
+/// Runs `work` without keeping what gradients would need, and tells whether there would have been gradients.
+fn untracked<const D: usize>(work: impl FnOnce() -> Tensor<Burn, D>) -> (::burn::Tensor<D>, bool) {
+    WANTED.set(Some(false));
+    let output = seen(work().0);
+    (output, WANTED.take() == Some(true))
+}
+
+/// What an operation is to compute with: of a tensor in [`untracked`] its numbers alone.
+pub(super) fn seen<const D: usize>(x: ::burn::Tensor<D>) -> ::burn::Tensor<D> {
+    let Some(wanted) = WANTED.get() else { return x };
+    WANTED.set(Some(wanted || x.is_tracked()));
+    x.without_autodiff()
+}
+
 /// Runs `work`, a forward and a [`backward`] pass on this thread, with less memory: of each
 /// [block](crate::engine::Engine::checkpoint) only the result is kept, and the rest is computed again for the gradients.
 pub fn checkpointing<R>(work: impl FnOnce() -> R) -> R {
@@ -89,14 +108,16 @@ pub(super) fn checkpoint<M: Clone + 'static, I: Clone + 'static, const D: usize>
     input: I,
     block: fn(&M, I) -> Tensor<Burn, D>,
 ) -> Tensor<Burn, D> {
-    if KEPT.with_borrow(Option::is_none) {
+    // A block within a block is computed again with it.
+    if KEPT.with_borrow(Option::is_none) || WANTED.get().is_some() {
         return block(module, input);
     }
-    let output = block(module, input.clone());
-    if !output.0.is_tracked() {
-        return output;
+    let (output, wanted) = untracked(|| block(module, input.clone()));
+    let output = output.autodiff();
+    if !wanted {
+        return Tensor(output);
     }
-    let output = Tensor(output.0.inner().autodiff().require_grad());
+    let output = Tensor(output.require_grad());
     let kept = Box::new(Kept { module: module.clone(), input, block, output: output.clone() });
     KEPT.with_borrow_mut(|blocks| {
         if let Some(blocks) = blocks {

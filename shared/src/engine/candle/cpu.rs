@@ -7,8 +7,9 @@ use super::kernels::{AttentionMask, GroupNorm, Kernels};
 use crate::engine::cpu::attention::{Attention, Visible};
 use crate::engine::cpu::conv::Conv;
 use crate::engine::cpu::matrix::Matrix;
-use crate::engine::cpu::{activation, functions, linear, norm, parallel};
+use crate::engine::cpu::{activation, functions, linear, norm, packed, parallel};
 use crate::engine::{Binary, ConvOptions, Unary};
+use crate::weights::HostTensor;
 
 use elementwise::View;
 
@@ -25,6 +26,7 @@ pub static KERNELS: Kernels = Kernels {
     log_softmax: |x| rows(x, reduce::log_softmax),
     upsample,
     linear: linear_map,
+    packed_linear: Some(packed_linear),
     conv2d,
     layer_norm,
     group_norm,
@@ -151,6 +153,19 @@ fn linear_map(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
         linear::linear(x, weight, bias.as_ref().map(Numbers::slice), out);
     }
     tensor(out, &shape)
+}
+
+fn packed_linear(x: &Tensor, weight: &HostTensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let &[outputs, inputs] = weight.shape() else { bail!("a linear map of shape {:?}", weight.shape()) };
+    let mut shape = x.dims().to_vec();
+    match shape.last_mut() {
+        Some(last) if *last == inputs => *last = outputs,
+        _ => bail!("an input of {shape:?} for a linear map of {inputs} numbers"),
+    }
+    let x = contiguous(x)?.reshape(((), inputs))?;
+    let (rows, numbers, bias) = (x.dim(0)?, Numbers::of(&x)?, bias.map(Numbers::of).transpose()?);
+    let x = Matrix::new(numbers.slice(), [rows, inputs]);
+    tensor(packed::linear(x, weight, bias.as_ref().map(Numbers::slice)), &shape)
 }
 
 fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, options: ConvOptions) -> Result<Tensor> {

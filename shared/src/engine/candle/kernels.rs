@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use crate::engine::{Activation, Binary, ConvOptions, Unary};
+use crate::weights::HostTensor;
 
 /// The operations that differ between the two sets; each is the [`Engine`](crate::engine::Engine)'s of that name.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub struct Kernels {
     pub upsample: fn(&Tensor, [usize; 2]) -> Result<Tensor>,
     /// Weight `[in, out]`.
     pub linear: fn(&Tensor, &Tensor, Option<&Tensor>) -> Result<Tensor>,
+    /// Weight `[out, in]` as it is stored; `None` where weights have to be unpacked.
+    pub packed_linear: Option<PackedLinear>,
     pub conv2d: fn(&Tensor, &Tensor, Option<&Tensor>, ConvOptions) -> Result<Tensor>,
     pub layer_norm: fn(&Tensor, &Tensor, &Tensor, f32) -> Result<Tensor>,
     pub group_norm: fn(&Tensor, GroupNorm) -> Result<Tensor>,
@@ -26,6 +29,9 @@ pub struct Kernels {
     /// `None` for the plain way.
     pub attention: Option<Attention>,
 }
+
+/// Input, weight, bias.
+pub type PackedLinear = fn(&Tensor, &HostTensor, Option<&Tensor>) -> Result<Tensor>;
 
 /// Query, key and value, heads, mask.
 pub type Attention = fn([&Tensor; 3], usize, AttentionMask) -> Result<Tensor>;

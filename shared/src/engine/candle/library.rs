@@ -15,6 +15,7 @@ pub static KERNELS: Kernels = Kernels {
     log_softmax: |x| in_f32(x, log_softmax),
     upsample,
     linear,
+    packed_linear: None,
     conv2d,
     layer_norm,
     group_norm,

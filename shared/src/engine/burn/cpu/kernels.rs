@@ -238,13 +238,13 @@ impl Array {
     }
 
     /// The rows that the last dimension runs along.
-    fn rows(&self) -> Matrix<'_> {
+    pub(super) fn rows(&self) -> Matrix<'_> {
         let columns = self.last();
         Matrix::new(self.data(), [self.data().len() / columns, columns])
     }
 
     /// This shape with another last dimension.
-    fn with_last(&self, size: usize, data: Vec<f32>) -> Self {
+    pub(super) fn with_last(&self, size: usize, data: Vec<f32>) -> Self {
         let mut shape = self.0.shape();
         let last = shape.num_dims() - 1;
         shape[last] = size;
