@@ -1,5 +1,6 @@
 //! One file a subcommand: its arguments, and what it prints.
 
+pub mod encode;
 pub mod eval;
 pub mod generate;
 pub mod import;
@@ -12,9 +13,10 @@ pub mod verify;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use kosmosg::engine::burn::BurnDevice;
 use kosmosg::engine::candle::CandleDevice;
+use kosmosg::picture::Picture;
 use kosmosg_models::verify::On;
 
 /// The tensor library that computes, as the command line calls it.
@@ -91,4 +93,9 @@ fn default_bundle() -> PathBuf {
 fn built_in(name: &str) -> PathBuf {
     let here = Path::new("models").join(name);
     if here.exists() { here } else { Path::new(env!("CARGO_MANIFEST_DIR")).join(name) }
+}
+
+fn read_picture(path: &Path) -> anyhow::Result<Picture> {
+    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    Picture::decode(&bytes).with_context(|| path.display().to_string())
 }

@@ -26,6 +26,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Generate(command::generate::Arguments),
+    Encode(command::encode::Arguments),
     Sprite(command::sprite::Arguments),
     Info(command::info::Arguments),
     Import(command::import::Arguments),
@@ -39,6 +40,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Generate(arguments) => arguments.run(),
+        Command::Encode(arguments) => arguments.run(),
         Command::Sprite(arguments) => arguments.run(),
         Command::Info(arguments) => arguments.run(),
         Command::Import(arguments) => arguments.run(),

@@ -211,19 +211,24 @@ impl Manifest {
             .ok_or_else(|| BundleError::NoPart { part: name.to_owned(), has: self.parts.keys().cloned().collect() })
     }
 
-    /// The tensors of the part called `name` from the contents of its files, in the manifest's order.
+    /// The tensors of the part called `name` from the contents of its files, which `read` has.
     ///
     /// # Errors
-    /// [`BundleError::NoPart`], [`BundleError::Corrupt`] or [`BundleError::Weights`].
-    pub fn read_part(&self, name: &str, contents: Vec<Vec<u8>>) -> Result<Tensors, BundleError> {
+    /// [`BundleError::NoPart`], [`BundleError::Corrupt`] or [`BundleError::Weights`]; what `read` fails with.
+    pub fn read_part<F: From<BundleError>>(
+        &self,
+        name: &str,
+        mut read: impl FnMut(&PartFile) -> Result<Vec<u8>, F>,
+    ) -> Result<Tensors, F> {
         let mut tensors = Tensors::new();
-        for (file, bytes) in self.part(name)?.files.iter().zip(contents) {
+        for file in &self.part(name)?.files {
+            let bytes = read(file)?;
             file.check(&bytes)?;
             let in_part = |source| BundleError::Weights { part: name.to_owned(), source };
-            for (tensor, numbers) in gguf::read(&file.name, bytes).map_err(in_part)? {
+            for (tensor, numbers) in gguf::read(&file.name, &bytes).map_err(in_part)? {
                 if tensors.contains_key(&tensor) {
                     let detail = format!("tensor `{tensor}` is in an earlier file too");
-                    return Err(in_part(WeightError::Malformed { what: file.name.clone(), detail }));
+                    return Err(in_part(WeightError::Malformed { what: file.name.clone(), detail }).into());
                 }
                 tensors.insert(tensor, numbers);
             }
@@ -392,9 +397,12 @@ mod tests {
         let tensors = Tensors::from([("x".to_owned(), HostTensor::from_f32(vec![1], &[1.0]))]);
         let file = gguf::write(&tensors);
         let files = [PartFile::new("a.gguf", &file), PartFile::new("b.gguf", &file)];
-        let manifest = manifest(&[("/parts/unet/files", json!(files))]).unwrap();
-        assert_eq!(manifest.read_part("unet", vec![file.clone()]).unwrap().len(), 1);
-        let error = manifest.read_part("unet", vec![file.clone(), file]).unwrap_err().to_string();
+        let read = |files: &[PartFile]| {
+            let manifest = manifest(&[("/parts/unet/files", json!(files))]).unwrap();
+            manifest.read_part("unet", |_| Ok::<_, BundleError>(file.clone()))
+        };
+        assert_eq!(read(&files[..1]).unwrap().len(), 1);
+        let error = read(&files).unwrap_err().to_string();
         assert_eq!(error, "part `unet`: b.gguf: tensor `x` is in an earlier file too");
     }
 

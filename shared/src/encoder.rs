@@ -1,7 +1,7 @@
 //! From a prompt of words and pictures to a condition: vision tower, resampler, language model, AlignerNet.
 
 use crate::aligner::Aligner;
-use crate::bundle::{BundleError, Manifest, Tensors};
+use crate::bundle::{BundleError, Folder, Manifest, Tensors};
 use crate::condition::Condition;
 use crate::config::KosmosGConfig;
 use crate::engine::{Engine, EngineError, Tensor};
@@ -145,6 +145,16 @@ impl<E: Engine> Encoder<E> {
             aligner: aligner.map_err(in_part("aligner"))?,
         };
         Ok(Self { tokenizer, networks, config: config.clone(), device: device.clone() })
+    }
+
+    /// The encoder of a bundle in a folder.
+    ///
+    /// # Errors
+    /// Any [`BundleError`].
+    pub fn open(folder: &Folder, device: &E::Device) -> Result<Self, BundleError> {
+        let [vision, mllm, aligner] = PARTS.map(|part| folder.part(part));
+        let parts = EncoderParts { vision: vision?, mllm: mllm?, aligner: aligner? };
+        Self::load(folder.manifest(), &folder.tokenizer()?, parts, device)
     }
 
     /// The condition of a prompt, whose places show `pictures`, and of a negative prompt (empty for none).

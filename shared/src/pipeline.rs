@@ -5,7 +5,7 @@ use crate::bundle::{BundleError, Folder, Manifest, Tensors};
 use crate::condition::Condition;
 use crate::controlnet::Control;
 use crate::denoise::{DenoiseError, DenoiseSettings, DenoiseState, guide};
-use crate::encoder::{EncodeError, Encoder, EncoderParts, PARTS};
+use crate::encoder::{EncodeError, Encoder};
 use crate::engine::{Engine, EngineError, Tensor};
 use crate::picture::{Picture, Recipe};
 use crate::prompt::PromptDocument;
@@ -209,14 +209,14 @@ impl<E: Engine> Pipeline<E> {
         let manifest = folder.manifest();
         let mut unet = folder.part("unet")?;
         change(&mut unet)?;
-        let [vision, mllm, aligner] = PARTS.map(|part| folder.part(part));
-        let parts = EncoderParts { vision: vision?, mllm: mllm?, aligner: aligner? };
-        let schedule = manifest.schedule()?;
+        let denoiser = Denoiser::load(manifest, &unet, device)?;
+        // What the networks have unpacked goes before more is read.
+        drop(unet);
         Ok(Self {
-            encoder: Encoder::load(manifest, &folder.tokenizer()?, parts, device)?,
-            denoiser: Denoiser::load(manifest, &unet, device)?,
+            encoder: Encoder::open(folder, device)?,
+            denoiser,
             decoder: Decoder::load(manifest, &folder.part("vae")?, device)?,
-            schedule,
+            schedule: manifest.schedule()?,
             manifest: manifest.clone(),
         })
     }

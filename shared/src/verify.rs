@@ -293,7 +293,7 @@ pub fn relative_error(ours: &[f32], theirs: &[f32]) -> f64 {
 }
 
 /// The cosine of the angle between two vectors.
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
+pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }

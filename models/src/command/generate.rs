@@ -9,14 +9,14 @@ use kosmosg::denoise::DenoiseState;
 use kosmosg::engine::Engine;
 use kosmosg::engine::burn::Burn;
 use kosmosg::engine::candle::Candle;
-use kosmosg::picture::{Picture, Recipe};
+use kosmosg::picture::Recipe;
 use kosmosg::pipeline::{Pipeline, Request};
 use kosmosg::prompt::PromptDocument;
 use kosmosg::protocol::GenerateSettings;
 use kosmosg::sampler::SamplerKind;
 use kosmosg_models::verify::On;
 
-use super::Computing;
+use super::{Computing, read_picture};
 use adapters::Adapters;
 
 mod adapters;
@@ -153,9 +153,4 @@ impl Arguments {
         let parent = self.output.parent().unwrap_or(Path::new(""));
         parent.join(format!("{stem}-{}.{extension}", index + 1))
     }
-}
-
-fn read_picture(path: &Path) -> anyhow::Result<Picture> {
-    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-    Picture::decode(&bytes).with_context(|| path.display().to_string())
 }

@@ -70,7 +70,7 @@ impl<E: Engine> Judge<E> {
     /// # Errors
     /// A [`WeightError`] that says what is wrong with the file, or names the tensor.
     pub fn from_gguf(file: Vec<u8>, device: &E::Device) -> Result<Self, WeightError> {
-        load(&gguf::read("the judge", file)?, device, Self::new)
+        load(&gguf::read("the judge", &file)?, device, Self::new)
     }
 
     /// Pixels `[B, 3, 64, 64]` from −1 to 1 to features `[B, 384]` and the scores of all answers to all questions, one after

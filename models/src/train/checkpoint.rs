@@ -129,7 +129,7 @@ impl Checkpoint {
 /// A file that is missing or damaged, with its path.
 pub(super) fn read_tensors(path: &Path) -> anyhow::Result<BTreeMap<String, HostTensor>> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(gguf::read(&path.display().to_string(), bytes)?)
+    Ok(gguf::read(&path.display().to_string(), &bytes)?)
 }
 
 /// SHA-256 of a file, in hexadecimal.

@@ -37,9 +37,7 @@ impl Folder {
     /// # Errors
     /// Any [`BundleError`].
     pub fn part(&self, name: &str) -> Result<Tensors, BundleError> {
-        let files = &self.manifest.part(name)?.files;
-        let contents = files.iter().map(|file| read_file(&self.dir.join(&file.name)));
-        self.manifest.read_part(name, contents.collect::<Result<_, _>>()?)
+        self.manifest.read_part(name, |file| read_file(&self.dir.join(&file.name)))
     }
 
     /// Where the tensors of the part called `name` lie, without reading them: the file with each.

@@ -4,7 +4,6 @@
 //! (name, dimensions from the fastest, type, offset), padding, data. Source: ggml's `docs/gguf.md`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use super::{DType, HostTensor, WeightError};
 
@@ -20,13 +19,13 @@ const MAX_DIMS: u32 = 4;
 /// # Errors
 /// [`WeightError::Malformed`], naming `what`, if the bytes are not GGUF, end too early, or hold a type of tensor that is
 /// not one of [`DType`].
-pub fn read(what: &str, bytes: Vec<u8>) -> Result<BTreeMap<String, HostTensor>, WeightError> {
-    let bytes = Arc::new(bytes);
+pub fn read(what: &str, bytes: &[u8]) -> Result<BTreeMap<String, HostTensor>, WeightError> {
     let tensor = |(name, Located { shape, dtype, start })| {
         let length = dtype.bytes(&shape).expect("a shape that was checked");
-        Ok((name, HostTensor::view(shape, dtype, bytes.clone(), start as usize..start as usize + length)?))
+        // Bytes of its own: what is not kept packed does not keep the others in memory.
+        Ok((name, HostTensor::new(shape, dtype, bytes[start as usize..][..length].to_vec())?))
     };
-    index(what, &bytes, bytes.len() as u64)?.into_iter().map(tensor).collect()
+    index(what, bytes, bytes.len() as u64)?.into_iter().map(tensor).collect()
 }
 
 /// A tensor within a file.
