@@ -61,6 +61,27 @@ fn a_creature_becomes_a_picture_with_its_recipe() {
 }
 
 #[test]
+fn conditions_are_written_and_compared() {
+    let dir = tempfile::tempdir().unwrap();
+    let (creature, condition) = (dir.path().join("creature.png"), dir.path().join("condition.safetensors"));
+    assert!(kosmosg(&["sprite", "-o", text(&creature)]).status.success());
+    let prompt = ["encode", "--prompt", "a <i> on the beach", "--image", text(&creature)];
+    let encode = |more: &[&str]| {
+        let output = kosmosg(&[&prompt, more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    encode(&["-o", text(&condition)]);
+    let said = encode(&["--engine", "candle", "--against", text(&condition)]);
+    assert!(said.contains("cond   cosine 1.000000") && said.contains("uncond cosine 1.000000"), "{said}");
+    let other = ["encode", "--prompt", "a castle", "--against", text(&condition)];
+    let said = String::from_utf8(kosmosg(&other).stdout).unwrap();
+    assert!(!said.contains("cond   cosine 1.000000"), "{said}");
+    let said = complaint(&["encode", "--prompt", "a castle", "--against", text(&creature)]);
+    assert!(said.contains("creature.png"), "{said}");
+}
+
+#[test]
 fn pictures_and_places_must_match() {
     let said = complaint(&["generate", "--prompt", "a <i> and a <i>", "-o", "x.png"]);
     assert!(said.contains("0 pictures") && said.contains('2'), "{said}");

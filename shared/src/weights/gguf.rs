@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let tensors = read("x.gguf", write(&sample())).unwrap();
+        let tensors = read("x.gguf", &write(&sample())).unwrap();
         assert_eq!(tensors.len(), 6);
         for (name, tensor) in sample() {
             assert_eq!(tensors[&name].shape(), tensor.shape());
@@ -250,7 +250,7 @@ mod tests {
     fn a_file_cut_anywhere_is_an_error() {
         let file = write(&sample());
         for end in 0..file.len() {
-            assert!(matches!(read("x.gguf", file[..end].to_vec()), Err(WeightError::Malformed { .. })), "{end}");
+            assert!(matches!(read("x.gguf", &file[..end]), Err(WeightError::Malformed { .. })), "{end}");
         }
     }
 
@@ -261,7 +261,7 @@ mod tests {
             let mut file = file.clone();
             file[at] = 0xff;
             // Either an error or another name, never a panic or an enormous allocation.
-            drop(read("x.gguf", file));
+            drop(read("x.gguf", &file));
         }
     }
 }
