@@ -167,7 +167,7 @@ async fn webgpu_agrees_with_the_public_implementations() {
     let server = Server::start().await;
     let page = Page::open(&server.address("/")).await;
     page.choose(Where::Gpu).await;
-    for (fixture, comparisons) in [("kosmosg", 20), ("sd", 19)] {
+    for (fixture, comparisons) in [("kosmosg", 22), ("sd", 21)] {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(fixture);
         let files = read(&dir).unwrap();
         let names: Vec<&String> = files.keys().collect();

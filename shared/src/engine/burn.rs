@@ -42,6 +42,9 @@ enum LinearWeight {
     Dense(Tensor<2>, cpu::Rows),
     /// `[out, in]`, on the CPU, where no gradients are wanted.
     Packed(HostTensor),
+    /// The same on the GPU.
+    #[cfg(feature = "webgpu")]
+    OnGpu(webgpu::packed::PackedWeight),
 }
 
 /// A prepared convolution: `weight` `[out, in, k, k]`.
@@ -172,9 +175,15 @@ impl Engine for Burn {
     fn prepare_linear(weight: Parameter<Self>, bias: Option<Parameter<Self>>, device: &BurnDevice) -> BurnLinear {
         let shape = [weight.shape()[0], weight.shape()[1]];
         let bias = bias.map(|bias| Self::dense(bias, [shape[0]], device));
-        let plain_cpu = cpu::is_cpu(device.inner()) && !device.inner().is_autodiff();
+        let is_packed = |weight: &HostTensor| packed::stays_packed(weight) && !device.inner().is_autodiff();
         let weight = match weight {
-            Parameter::Host(weight) if plain_cpu && packed::stays_packed(&weight) => LinearWeight::Packed(weight),
+            Parameter::Host(weight) if is_packed(&weight) && device.is_cpu() => LinearWeight::Packed(weight),
+            #[cfg(feature = "webgpu")]
+            Parameter::Host(weight)
+                if is_packed(&weight) && device.gpu_limits().is_some() && webgpu::packed::takes(&weight) =>
+            {
+                LinearWeight::OnGpu(webgpu::packed::PackedWeight::new(&weight, device.inner()))
+            }
             weight => {
                 let weight = Self::dense(weight, shape, device);
                 match (on_cpu(&weight), weight.is_autodiff()) {
@@ -193,6 +202,8 @@ impl Engine for Burn {
         let (weight, rows) = match weight {
             LinearWeight::Dense(weight, rows) => (seen(weight), rows),
             LinearWeight::Packed(weight) => return cpu::packed_linear(x, &weight, bias),
+            #[cfg(feature = "webgpu")]
+            LinearWeight::OnGpu(weight) => return webgpu::packed::linear(x, &weight, bias),
         };
         if let Some(lower) = lower_precision() {
             let weight = if rows == cpu::Rows::Outputs { weight.transpose() } else { weight };

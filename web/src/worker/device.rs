@@ -33,12 +33,14 @@ mod cpu {
 mod gpu {
     use super::{BurnDevice, EngineError};
 
-    /// Opens the device, and tells its name for people.
+    /// Opens the device, and tells its name for people. What our kernels compute on it is compared with the CPU first.
     ///
     /// # Errors
     /// [`EngineError::NoDevice`].
     pub async fn open() -> Result<(BurnDevice, &'static str), EngineError> {
-        Ok((BurnDevice::webgpu().await?, "WebGPU"))
+        let device = BurnDevice::webgpu().await?;
+        device.compare_kernels().await?;
+        Ok((device, "WebGPU"))
     }
 
     /// For tests: takes the device away. The next step fails as it does when the browser or the driver took it.

@@ -15,7 +15,9 @@ pub async fn rows(files: Files) -> Result<Vec<Row>, Failure> {
         Some(Form::StableDiffusion) => stable_diffusion::<Burn>(&files, &device, RUN, false).await,
         _ => return Err(failure("the files are no fixture with networks")),
     };
-    let rows = compared.map(Cases::into_rows).map_err(|error: VerifyError| failure(&error.to_string()))?;
+    let mut rows = compared.map(Cases::into_rows).map_err(|error: VerifyError| failure(&error.to_string()))?;
+    let kernels = device.compare_kernels().await?;
+    rows.extend(kernels.into_iter().map(|(kernel, deviation)| Row::new(kernel, deviation.into(), 1e-5)));
     // JSON has no infinity.
     let finite = |row: Row| Row { error: row.error.min(f64::MAX), ..row };
     Ok(rows.into_iter().map(finite).collect())

@@ -57,6 +57,20 @@ impl BurnDevice {
         self.gpu().map(|gpu| &gpu.limits)
     }
 
+    /// Compares the GPU's kernels of our own with the CPU on a small case: the name of each, and how far its result is off,
+    /// relative to the largest number. What deviates by more than 10⁻³ is not used from then on. On the CPU there is nothing to
+    /// compare.
+    ///
+    /// # Errors
+    /// [`EngineError`] if the device fails.
+    pub async fn compare_kernels(&self) -> Result<Vec<(&'static str, f32)>, EngineError> {
+        #[cfg(feature = "webgpu")]
+        if let Some(gpu) = self.gpu() {
+            return gpu.compare_kernels().await;
+        }
+        Ok(Vec::new())
+    }
+
     /// Takes the GPU away, as a driver's reset does, to show what happens then.
     #[cfg(feature = "webgpu")]
     pub fn destroy(&self) {

@@ -12,6 +12,8 @@ use ::burn::tensor::wgpu::{WgpuInitError, WgpuSetup, wgpu};
 use super::Burn;
 use crate::engine::{Engine, EngineError};
 
+pub mod packed;
+
 /// What a GPU can hold.
 #[derive(Debug, Clone)]
 pub struct GpuLimits {
@@ -33,7 +35,12 @@ pub struct Gpu {
     fault: Arc<OnceLock<EngineError>>,
     /// Why the device is gone.
     lost: Arc<OnceLock<String>>,
+    /// Kernels that compute something else here than on the CPU.
+    wrong_kernels: OnceLock<Vec<&'static str>>,
 }
+
+/// How far a kernel's result may be from the CPU's, relative to the largest number.
+const KERNEL_TOLERANCE: f32 = 1e-3;
 
 static GPU: OnceLock<Result<Gpu, EngineError>> = OnceLock::new();
 
@@ -81,7 +88,7 @@ impl Gpu {
             tensor_bytes: limits.max_storage_buffer_binding_size,
             is_software: info.device_type == wgpu::DeviceType::Cpu,
         };
-        Ok(Self { device, limits, setup, fault, lost })
+        Ok(Self { device, limits, setup, fault, lost, wrong_kernels: OnceLock::new() })
     }
 
     /// What went wrong so far. A device that is lost refuses everything else too, so that comes first.
@@ -90,6 +97,19 @@ impl Gpu {
             return Err(EngineError::DeviceLost { engine: Burn::NAME, detail: detail.clone() });
         }
         self.fault.get().map_or(Ok(()), |fault| Err(fault.clone()))
+    }
+
+    /// Kernels that computed something else than the CPU, if [compared](Self::compare_kernels).
+    pub fn wrong_kernels(&self) -> &[&'static str] {
+        self.wrong_kernels.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// See [`BurnDevice::compare_kernels`](super::BurnDevice::compare_kernels).
+    pub async fn compare_kernels(&self) -> Result<Vec<(&'static str, f32)>, EngineError> {
+        let deviations = packed::compare(&self.device).await?;
+        let wrong = deviations.iter().filter(|(_, deviation)| *deviation > KERNEL_TOLERANCE);
+        let _ = self.wrong_kernels.set(wrong.map(|(kernel, _)| *kernel).collect());
+        Ok(deviations)
     }
 
     /// Takes the device away, as a driver's reset does.
