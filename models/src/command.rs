@@ -14,9 +14,11 @@ pub mod verify;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use kosmosg::bundle::Folder;
 use kosmosg::engine::burn::BurnDevice;
 use kosmosg::engine::candle::CandleDevice;
 use kosmosg::picture::Picture;
+use kosmosg::prompt::PromptDocument;
 use kosmosg_models::verify::On;
 
 /// The tensor library that computes, as the command line calls it.
@@ -26,6 +28,38 @@ pub enum EngineName {
     Burn,
     /// candle, which the server uses.
     Candle,
+}
+
+/// A prompt of words and pictures, and the model that reads it.
+#[derive(Debug, clap::Args)]
+pub struct PromptArguments {
+    /// Words, with <i> where a picture stands.
+    #[arg(short, long)]
+    prompt: String,
+    /// A picture for the next <i>: PNG, JPEG or WebP.
+    #[arg(short, long = "image", value_name = "FILE")]
+    images: Vec<PathBuf>,
+    /// What to steer away from.
+    #[arg(long, default_value = "")]
+    negative: String,
+    /// The model [default: the built-in one].
+    #[arg(long, value_name = "DIR")]
+    bundle: Option<PathBuf>,
+}
+
+impl PromptArguments {
+    fn document(&self) -> anyhow::Result<PromptDocument> {
+        Ok(PromptDocument::from_text(&self.prompt, self.images.len())?)
+    }
+
+    fn pictures(&self) -> anyhow::Result<Vec<Picture>> {
+        self.images.iter().map(|path| read_picture(path)).collect()
+    }
+
+    fn bundle(&self) -> anyhow::Result<Folder> {
+        let bundle = self.bundle.clone().unwrap_or_else(default_bundle);
+        Folder::open(&bundle).with_context(|| format!("opening the bundle {}", bundle.display()))
+    }
 }
 
 /// What a command computes on.

@@ -4,18 +4,16 @@ use std::time::Instant;
 
 use ::safetensors::tensor::{Dtype, TensorView, serialize};
 use anyhow::{Context, ensure};
-use kosmosg::bundle::Folder;
 use kosmosg::condition::Condition;
 use kosmosg::encoder::Encoder;
 use kosmosg::engine::Engine;
 use kosmosg::engine::burn::Burn;
 use kosmosg::engine::candle::Candle;
-use kosmosg::prompt::PromptDocument;
 use kosmosg::verify::cosine;
 use kosmosg::weights::safetensors;
 use kosmosg_models::verify::On;
 
-use super::{Computing, read_picture};
+use super::{Computing, PromptArguments};
 
 /// Encodes a prompt of words and pictures, without making a picture: what the decoder would be told.
 #[derive(Debug, clap::Args)]
@@ -26,18 +24,8 @@ Example:
 
 The file has `cond`, and `uncond` of the negative prompt, both [tokens, width].")]
 pub struct Arguments {
-    /// The model [default: the built-in one].
-    #[arg(long, value_name = "DIR")]
-    bundle: Option<PathBuf>,
-    /// Words, with <i> in the place of each picture.
-    #[arg(short, long)]
-    prompt: String,
-    /// The picture for the next <i>; can be given again.
-    #[arg(short, long = "image", value_name = "FILE")]
-    images: Vec<PathBuf>,
-    /// What to steer away from.
-    #[arg(long, default_value = "")]
-    negative: String,
+    #[command(flatten)]
+    prompt: PromptArguments,
     #[command(flatten)]
     computing: Computing,
     /// The file to write.
@@ -80,14 +68,11 @@ impl Arguments {
     }
 
     fn encode<E: Engine>(&self, device: &E::Device) -> anyhow::Result<Condition> {
-        let prompt = PromptDocument::from_text(&self.prompt, self.images.len())?;
-        let pictures = self.images.iter().map(|path| read_picture(path)).collect::<Result<Vec<_>, _>>()?;
-        let bundle = self.bundle.clone().unwrap_or_else(super::default_bundle);
-        let folder = Folder::open(&bundle).with_context(|| format!("opening the bundle {}", bundle.display()))?;
+        let (document, pictures, folder) = (self.prompt.document()?, self.prompt.pictures()?, self.prompt.bundle()?);
         let begin = Instant::now();
         let encoder = Encoder::<E>::open(&folder, device)?;
         let loaded = begin.elapsed();
-        let condition = pollster::block_on(encoder.encode(&prompt, &pictures, &self.negative))?;
+        let condition = pollster::block_on(encoder.encode(&document, &pictures, &self.prompt.negative))?;
         let encoded = begin.elapsed() - loaded;
         println!("loaded in {:.1} s, encoded in {:.1} s on {}", loaded.as_secs_f64(), encoded.as_secs_f64(), E::NAME);
         Ok(condition)

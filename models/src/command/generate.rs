@@ -4,19 +4,17 @@ use std::time::Instant;
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
-use kosmosg::bundle::Folder;
 use kosmosg::denoise::DenoiseState;
 use kosmosg::engine::Engine;
 use kosmosg::engine::burn::Burn;
 use kosmosg::engine::candle::Candle;
 use kosmosg::picture::Recipe;
 use kosmosg::pipeline::{Pipeline, Request};
-use kosmosg::prompt::PromptDocument;
 use kosmosg::protocol::GenerateSettings;
 use kosmosg::sampler::SamplerKind;
 use kosmosg_models::verify::On;
 
-use super::{Computing, read_picture};
+use super::{Computing, PromptArguments};
 use adapters::Adapters;
 
 mod adapters;
@@ -30,21 +28,11 @@ Example:
 Each <i> in the prompt is the place of one --image, in order. The picture carries its recipe: kosmosg info out.png shows \
 it, and most tools show the PNG's `parameters`.")]
 pub struct Arguments {
-    /// Words, with <i> where a picture stands.
-    #[arg(short, long)]
-    prompt: String,
-    /// A picture for the next <i>: PNG, JPEG or WebP.
-    #[arg(short, long = "image", value_name = "FILE")]
-    images: Vec<PathBuf>,
-    /// What to steer away from.
-    #[arg(long, default_value = "")]
-    negative: String,
+    #[command(flatten)]
+    prompt: PromptArguments,
     /// The PNG to write; with --count above 1, a number is added to its name.
     #[arg(short, long)]
     output: PathBuf,
-    /// The model [default: the built-in one].
-    #[arg(long, value_name = "DIR")]
-    bundle: Option<PathBuf>,
     /// Seed of the noise: the same seed makes the same picture, on every engine.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -82,8 +70,7 @@ impl Arguments {
 
     fn run_on<E: Engine>(self, device: E::Device) -> anyhow::Result<ExitCode> {
         let request = self.request()?;
-        let bundle = self.bundle.clone().unwrap_or_else(super::default_bundle);
-        let folder = Folder::open(&bundle).with_context(|| format!("opening the bundle {}", bundle.display()))?;
+        let folder = self.prompt.bundle()?;
         let begin = Instant::now();
         let mut pipeline = Pipeline::<E>::load_with(&folder, &device, |unet| self.adapters.merge(unet))?;
         if let Some(control) = self.adapters.control(folder.manifest(), &device)? {
@@ -120,9 +107,9 @@ impl Arguments {
 
     fn request(&self) -> anyhow::Result<Request> {
         Ok(Request {
-            prompt: PromptDocument::from_text(&self.prompt, self.images.len())?,
-            pictures: self.images.iter().map(|path| read_picture(path)).collect::<Result<_, _>>()?,
-            negative: self.negative.clone(),
+            prompt: self.prompt.document()?,
+            pictures: self.prompt.pictures()?,
+            negative: self.prompt.negative.clone(),
             settings: GenerateSettings {
                 seed: self.seed,
                 sampler: self.sampler,

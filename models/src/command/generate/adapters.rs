@@ -10,7 +10,7 @@ use kosmosg::controlnet::{Control, ControlNet};
 use kosmosg::engine::Engine;
 use kosmosg::weights::{load, lora, safetensors};
 
-use super::read_picture;
+use crate::command::read_picture;
 
 /// What changes or accompanies a model's U-Net.
 #[derive(Debug, clap::Args)]
