@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use kosmosg::bundle::{Folder, Manifest, Planned, Writer};
+use kosmosg::bundle::{Folder, Manifest, Planned, Stored, Writer};
 use kosmosg::verify::relative_error;
 use kosmosg::weights::DType;
-use kosmosg::weights::gguf::Located;
 use serde::Serialize;
 
 /// Forms of a bundle's weights.
@@ -76,15 +75,15 @@ pub fn quantize(
     let basis = serde_json::to_string(&(manifest, format!("{quant:?}")))?;
     let mut writer = Writer::create(out, &basis, resume)?;
     for part in manifest.parts.keys() {
-        let index = bundle.index(part)?;
-        let planned = |(name, (_, located)): (&String, &(_, Located))| Planned {
+        let stored = bundle.stored(part)?;
+        let planned = |(name, Stored { located, .. }): (&String, &Stored)| Planned {
             name: name.clone(),
             shape: located.shape.clone(),
             dtype: quant.form(part, name, &located.shape),
         };
-        let plan: Vec<_> = index.iter().map(planned).collect();
+        let plan: Vec<_> = stored.tensors().iter().map(planned).collect();
         writer.part(part, &plan, |planned| {
-            let tensor = bundle.read(&index[&planned.name])?;
+            let tensor = stored.read(&planned.name)?;
             let packed = tensor.to_dtype(planned.dtype).with_context(|| format!("tensor `{}`", planned.name))?;
             changed(Change {
                 part: part.clone(),

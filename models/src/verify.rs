@@ -15,7 +15,7 @@ use kosmosg::verify::{
     self, ALIGN_GRADIENTS, Cases, Files, Form, KosmosGFixture, LM_GRADIENTS, NETWORK, RUN, Row, align_losses, cases_of,
     lm_loss, preprocess, stable_diffusion,
 };
-use kosmosg::weights::{DType, Parameter, Store};
+use kosmosg::weights::{DType, Parameter, Store, WeightError};
 use serde::Deserialize;
 
 use crate::sentencepiece;
@@ -169,8 +169,8 @@ fn gradients(files: &Files, cases: &mut Cases, prefix: &str, device: &BurnDevice
 struct Tracking(std::collections::BTreeMap<String, Parameter<Burn>>);
 
 impl Store<Burn> for Tracking {
-    fn get(&self, name: &str, _shape: &[usize]) -> Option<Parameter<Burn>> {
-        self.0.get(name).cloned()
+    fn get(&self, name: &str, _shape: &[usize]) -> Result<Option<Parameter<Burn>>, WeightError> {
+        Ok(self.0.get(name).cloned())
     }
 
     fn names(&self) -> Vec<String> {

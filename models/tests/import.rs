@@ -166,15 +166,19 @@ fn what_is_no_checkpoint_is_refused() {
     assert!(said.contains("compressed"), "{said}");
 }
 
-#[test]
-fn an_imported_bundle_has_the_published_numbers() {
-    let dir = tempfile::tempdir().unwrap();
-    let out = dir.path().join("bundle");
-    let output = import(&out, &[]);
+/// How a bundle compares with the fixture's cases.
+fn verify(bundle: &Path) -> (Option<i32>, Vec<serde_json::Value>) {
+    let cases = fixtures().join("kosmosg/cases.safetensors");
+    let output = kosmosg(&["verify", bundle.to_str().unwrap(), "--cases", cases.to_str().unwrap(), "--json"]);
+    (output.status.code(), serde_json::from_slice(&output.stdout).unwrap())
+}
+
+fn imported_has_the_published_numbers(out: &Path, checkpoint: &Path) {
+    let output = import(out, &[("--checkpoint", checkpoint)]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{said}");
     assert!(said.contains("aligner.decoder… (") && said.contains("aligner.decoder_query"), "{said}");
-    let bundle = Folder::open(&out).unwrap();
+    let bundle = Folder::open(out).unwrap();
     assert_eq!(bundle.manifest().name, "KOSMOS-G");
     let published = tensors(&fixtures().join("kosmosg/model.safetensors"));
     for part in ["vision", "mllm", "aligner"] {
@@ -185,18 +189,22 @@ fn an_imported_bundle_has_the_published_numbers() {
             assert!(error <= 0.01 * norm(&mut expected.iter().copied()), "{name}: {error}");
         }
     }
-    assert!(!dir.path().join("bundle.unfinished").exists());
-
-    let cases = fixtures().join("kosmosg/cases.safetensors");
-    let verify = |dir: &Path| {
-        let output = kosmosg(&["verify", dir.to_str().unwrap(), "--cases", cases.to_str().unwrap(), "--json"]);
-        let rows: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
-        (output.status.code(), rows)
-    };
-    let (code, rows) = verify(&out);
+    assert!(!out.with_extension("unfinished").exists());
+    let (code, rows) = verify(out);
     assert_eq!(code, Some(0), "{rows:?}");
     let conditions = rows.iter().filter(|row| row["tensor"].as_str().unwrap().ends_with(".condition"));
     assert!(conditions.clone().count() >= 3 && conditions.clone().all(|row| row["cosine"].as_f64().unwrap() > 0.999));
+}
+
+#[test]
+fn an_imported_bundle_has_the_published_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("bundle");
+    // The tensors alone, and a training checkpoint of fairseq, in 16 bits.
+    for checkpoint in ["model.safetensors", "checkpoint.pt"] {
+        imported_has_the_published_numbers(&out, &fixtures().join("kosmosg").join(checkpoint));
+    }
+    let cases = fixtures().join("kosmosg/cases.safetensors");
 
     // The autoencoder and the tables stay as they are; all else is smaller, and further off.
     let smaller = dir.path().join("smaller");

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{HeaderValue, Request, StatusCode, header};
+use axum::http::{HeaderValue, Request, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use kosmosg::bundle::{BundleError, Folder, MANIFEST, Manifest, PartFile};
+use kosmosg::bundle::{BundleError, Folder, MANIFEST, Manifest, PartFile, Scope};
 use kosmosg::protocol::BundleEntry;
 use kosmosg::schedule::NoiseSchedule;
 use kosmosg::tokenizer::Tokenizer;
@@ -15,6 +15,7 @@ use tower::ServiceExt;
 use tower_http::services::ServeFile;
 
 use crate::error::Error;
+use crate::page::{HASH_DIGITS, IMMUTABLE};
 
 /// The bundles that a server has, by id.
 #[derive(Debug)]
@@ -152,8 +153,13 @@ impl Bundle {
 
     fn entry(&self) -> BundleEntry {
         let manifest = self.manifest();
-        let files = manifest.parts.values().map(|part| part.bytes).chain([manifest.tokenizer.bytes]);
-        BundleEntry { id: self.id.clone(), name: manifest.name.clone(), bytes: files.sum() }
+        let bytes = |scope| manifest.files(scope).map(|file| file.bytes).sum();
+        BundleEntry {
+            id: self.id.clone(),
+            name: manifest.name.clone(),
+            bytes: bytes(Scope::Picture),
+            encoder_bytes: bytes(Scope::Encoder),
+        }
     }
 
     /// Answers a request for the file called `name`, or for a range of it. The manifest says which names there are, so
@@ -164,6 +170,8 @@ impl Bundle {
     pub async fn serve(&self, name: &str, request: Request<Body>) -> Result<Response, Error> {
         let tag = self.tag(name)?;
         let (mut parts, _) = request.into_parts();
+        let is_version = |tag: &HeaderValue| asked_version(&parts.uri).is_some_and(|version| names(tag, version));
+        let cache = if tag.as_ref().is_some_and(is_version) { IMMUTABLE } else { "no-cache" };
         if let Some(tag) = &tag {
             if parts.headers.get(header::IF_NONE_MATCH) == Some(tag) {
                 return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag.clone())]).into_response());
@@ -186,7 +194,7 @@ impl Bundle {
             return Ok(end.map_or_else(|| Error::range().into_response(), |end| (end, Error::range()).into_response()));
         }
         headers.extend(tag.map(|tag| (header::ETAG, tag)));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
         Ok(response)
     }
 
@@ -200,6 +208,16 @@ impl Bundle {
             None => Err(Error::not_found(format!("the bundle {} has no file {name:?}", self.id))),
         }
     }
+}
+
+/// The version that an address asks for: `?v=` and the beginning of the contents' hash.
+fn asked_version(uri: &Uri) -> Option<&str> {
+    uri.query()?.split('&').find_map(|pair| pair.strip_prefix("v="))
+}
+
+/// Whether a tag begins with these digits.
+fn names(tag: &HeaderValue, version: &str) -> bool {
+    version.len() >= HASH_DIGITS && tag.to_str().is_ok_and(|tag| tag[1..].starts_with(version))
 }
 
 fn is_plain(name: &str) -> bool {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kosmosg::bundle::BundleError;
 use kosmosg::denoise::{DenoiseSettings, DenoiseState};
-use kosmosg::encoder::{EncodeError, Encoder, EncoderParts, PARTS};
+use kosmosg::encoder::{EncodeError, Encoder};
 use kosmosg::engine::{Engine, EngineError};
 use kosmosg::picture::Recipe;
 use kosmosg::pipeline::{Decoder, Denoiser, StepError};
@@ -123,11 +123,7 @@ impl<E: Engine> Runner for Inference<E> {
 impl<E: Engine> Loaded<E> {
     fn encoder(&mut self) -> Result<&Encoder<E>, BundleError> {
         let folder = self.bundle.folder();
-        cached(&mut self.encoder, || {
-            let [vision, mllm, aligner] = PARTS.map(|part| folder.part(part));
-            let parts = EncoderParts { vision: vision?, mllm: mllm?, aligner: aligner? };
-            Encoder::load(folder.manifest(), &folder.tokenizer()?, parts, &self.device)
-        })
+        cached(&mut self.encoder, || Encoder::open(folder, &self.device))
     }
 
     fn denoiser(&mut self) -> Result<Denoiser<E>, BundleError> {

@@ -10,9 +10,10 @@ use axum::response::Response;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::services::ServeDir;
 
-/// What a page may load: only what this server has. wasm needs its own word.
+/// What a page may load: only what this server has; a model, which is only numbers, also from elsewhere. wasm needs its own
+/// word.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; \
-     style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; connect-src 'self' blob: data:; \
+     style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; connect-src 'self' blob: data: https: http://localhost:* http://127.0.0.1:*; \
      worker-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const SECURITY_HEADERS: [(HeaderName, &str); 4] = [
@@ -23,7 +24,9 @@ const SECURITY_HEADERS: [(HeaderName, &str); 4] = [
 ];
 
 /// Fewest hexadecimal digits that count as the hash of a file's contents.
-const HASH_DIGITS: usize = 8;
+pub const HASH_DIGITS: usize = 8;
+/// How long what never changes may be kept.
+pub const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 
 /// Serves the built page in `dir`, files beside which a `.br` or `.gz` lies in that form where the browser takes it.
 /// `router` answers what is not there.
@@ -89,7 +92,7 @@ async fn cache(request: Request, next: Next) -> Response {
     let immutable = is_hashed(request.uri().path());
     let mut response = next.run(request).await;
     let value = match immutable && response.status().is_success() {
-        true => "public, max-age=31536000, immutable",
+        true => IMMUTABLE,
         false => "no-cache",
     };
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(value));

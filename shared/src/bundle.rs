@@ -20,9 +20,11 @@ use crate::tokenizer::TokenizerError;
 use crate::weights::{HostTensor, WeightError, gguf};
 
 pub use folder::Folder;
+pub use stored::{ReadAt, Stored, StoredPart};
 pub use writer::{Planned, Writer, write};
 
 mod folder;
+mod stored;
 mod writer;
 
 /// The version of the form that this program writes and reads.
@@ -103,10 +105,30 @@ pub struct Part {
     pub files: Vec<PartFile>,
     /// Size of the files together.
     pub bytes: u64,
-    /// Memory that its weights take when loaded, as 32-bit floats.
+    /// Memory that its weights take when loaded.
     pub memory_bytes: u64,
     /// The largest of its tensors when loaded: a device's buffers must hold that much.
     pub largest_tensor_bytes: u64,
+}
+
+/// What of a bundle somebody needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// All before the U-Net: from a prompt to a condition.
+    Encoder,
+    /// All that a picture takes.
+    Picture,
+}
+
+impl Scope {
+    /// The names of its parts.
+    pub fn parts(self) -> &'static [&'static str] {
+        match self {
+            Scope::Encoder => &crate::encoder::PARTS,
+            Scope::Picture => &["vision", "mllm", "aligner", "unet", "vae"],
+        }
+    }
 }
 
 /// A file of a bundle.
@@ -209,6 +231,12 @@ impl Manifest {
         self.parts
             .get(name)
             .ok_or_else(|| BundleError::NoPart { part: name.to_owned(), has: self.parts.keys().cloned().collect() })
+    }
+
+    /// The tokenizer and the files of the parts that a scope needs; parts that are missing have none.
+    pub fn files(&self, scope: Scope) -> impl Iterator<Item = &PartFile> {
+        let parts = scope.parts().iter().filter_map(|&part| self.parts.get(part));
+        [&self.tokenizer].into_iter().chain(parts.flat_map(|part| &part.files))
     }
 
     /// The tensors of the part called `name` from the contents of its files, which `read` has.

@@ -1,7 +1,7 @@
 //! From a prompt of words and pictures to a condition: vision tower, resampler, language model, AlignerNet.
 
 use crate::aligner::Aligner;
-use crate::bundle::{BundleError, Folder, Manifest, Tensors};
+use crate::bundle::{BundleError, Folder, Manifest};
 use crate::condition::Condition;
 use crate::config::KosmosGConfig;
 use crate::engine::{Engine, EngineError, Tensor};
@@ -11,7 +11,7 @@ use crate::prompt::{PromptDocument, PromptError, PromptSequence};
 use crate::resampler::{Resampler, ResamplerSizes};
 use crate::tokenizer::Tokenizer;
 use crate::vision::VisionTower;
-use crate::weights::{WeightError, Weights, load_except};
+use crate::weights::{Store, WeightError, Weights, load_except};
 
 /// Everything before the decoder.
 #[derive(Debug, Clone)]
@@ -42,20 +42,22 @@ pub enum EncodeError {
     /// The prompt cannot be made into a sequence.
     #[error(transparent)]
     Prompt(#[from] PromptError),
+    /// The words' embeddings stayed in a file that cannot be read.
+    #[error(transparent)]
+    Weights(#[from] WeightError),
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
 
 /// The weights of an encoder, part by part.
-#[derive(Debug, Clone)]
-pub struct EncoderParts {
+pub struct EncoderParts<'a, E: Engine> {
     /// `vision`.
-    pub vision: Tensors,
+    pub vision: &'a dyn Store<E>,
     /// `mllm`: language model and resampler.
-    pub mllm: Tensors,
+    pub mllm: &'a dyn Store<E>,
     /// `aligner`.
-    pub aligner: Tensors,
+    pub aligner: &'a dyn Store<E>,
 }
 
 /// Names of the parts that an encoder is made of.
@@ -103,8 +105,11 @@ impl<E: Engine> EncoderNetworks<E> {
     }
 
     /// Conditions `[B, queries, d]` of a batch of sequences whose pictures are `images` `[N, L, D]`.
-    pub fn condition(&self, batch: &TokenBatch, images: Option<Tensor<E, 3>>) -> Tensor<E, 3> {
-        self.aligner.forward(self.mllm.forward(batch, images), &batch.padding())
+    ///
+    /// # Errors
+    /// As of [`Mllm::forward`].
+    pub fn condition(&self, batch: &TokenBatch, images: Option<Tensor<E, 3>>) -> Result<Tensor<E, 3>, WeightError> {
+        Ok(self.aligner.forward(self.mllm.forward(batch, images)?, &batch.padding()))
     }
 }
 
@@ -116,13 +121,13 @@ impl<E: Engine> Encoder<E> {
     pub fn load(
         manifest: &Manifest,
         tokenizer: &[u8],
-        parts: EncoderParts,
+        parts: EncoderParts<'_, E>,
         device: &E::Device,
     ) -> Result<Self, BundleError> {
         let config = &manifest.networks.kosmosg;
         let tokenizer =
             Tokenizer::from_json(tokenizer, config.mllm.vocab_size, &config.special).map_err(BundleError::Tokenizer)?;
-        let EncoderParts { vision, mllm, aligner } = &parts;
+        let EncoderParts { vision, mllm, aligner } = parts;
         let vision = load_except(vision, device, is_redundant, |weights| {
             VisionTower::new(&weights.at("img_model.visual"), &config.vision)
         });
@@ -153,15 +158,14 @@ impl<E: Engine> Encoder<E> {
     /// Any [`BundleError`].
     pub fn open(folder: &Folder, device: &E::Device) -> Result<Self, BundleError> {
         let [vision, mllm, aligner] = PARTS.map(|part| folder.part(part));
-        let parts = EncoderParts { vision: vision?, mllm: mllm?, aligner: aligner? };
+        let parts = EncoderParts { vision: &vision?, mllm: &mllm?, aligner: &aligner? };
         Self::load(folder.manifest(), &folder.tokenizer()?, parts, device)
     }
 
     /// The condition of a prompt, whose places show `pictures`, and of a negative prompt (empty for none).
     ///
     /// # Errors
-    /// [`EncodeError::Prompt`] if a place shows a picture that is not there or the prompt is too long;
-    /// [`EncodeError::Engine`].
+    /// [`EncodeError::Prompt`] if a place shows a picture that is not there or the prompt is too long; else what failed.
     pub async fn encode(
         &self,
         prompt: &PromptDocument,
@@ -179,8 +183,8 @@ impl<E: Engine> Encoder<E> {
             let pixels = shown.iter().flat_map(|picture| picture.pixels_for_encoder(size as u32)).collect();
             self.networks.embed_pictures(Tensor::from_host(pixels, [shown.len(), 3, size, size], &self.device))
         });
-        let cond = self.networks.condition(&self.batch(sequence), images);
-        let uncond = self.networks.condition(&self.batch(negative), None);
+        let cond = self.networks.condition(&self.batch(sequence), images)?;
+        let uncond = self.networks.condition(&self.batch(negative), None)?;
         let [_, tokens, width] = cond.shape();
         Ok(Condition { tokens, width, cond: cond.to_host().await?, uncond: uncond.to_host().await? })
     }

@@ -5,12 +5,12 @@
 use crate::config::MllmConfig;
 use crate::engine::{Engine, Mask, Tensor};
 use crate::magneto::{Layer, LayerSizes};
-use crate::weights::{Embedding, LayerNorm, WeightError, Weights};
+use crate::weights::{LayerNorm, Vocabulary, WeightError, Weights};
 
 /// The language model; its weights lie at `gpt_model.decoder`.
 #[derive(Debug, Clone)]
 pub struct Mllm<E: Engine> {
-    embed_tokens: Embedding<E>,
+    embed_tokens: Vocabulary<E>,
     layers: Vec<Layer<E>>,
     layer_norm: LayerNorm<E>,
     dim: usize,
@@ -55,7 +55,7 @@ impl<E: Engine> Mllm<E> {
         let &MllmConfig { vocab_size, dim, layers, heads, ffn_dim } = config;
         let sizes = LayerSizes { dim, heads, ffn_dim };
         Ok(Self {
-            embed_tokens: weights.embedding("embed_tokens.weight", vocab_size, dim)?,
+            embed_tokens: weights.vocabulary("embed_tokens.weight", vocab_size, dim)?,
             layers: weights.stack("layers", layers, |at| Layer::new(at, sizes))?,
             layer_norm: weights.layer_norm("layer_norm", dim)?,
             dim,
@@ -65,32 +65,38 @@ impl<E: Engine> Mllm<E> {
     /// Hidden states `[B, T, D]` of a batch. `images` `[N, L, D]` are the resampler's embeddings of all its pictures in
     /// order: as many embeddings as the batch has marked positions.
     ///
+    /// # Errors
+    /// [`WeightError::Unreadable`] if the words' embeddings stayed in a file that cannot be read.
+    ///
     /// # Panics
     /// If there are more or fewer embeddings than marked positions.
-    pub fn forward(&self, batch: &TokenBatch, images: Option<Tensor<E, 3>>) -> Tensor<E, 3> {
+    pub fn forward(&self, batch: &TokenBatch, images: Option<Tensor<E, 3>>) -> Result<Tensor<E, 3>, WeightError> {
         let (b, t) = (batch.batch, batch.len());
-        let x = self.embed(batch, images).affine((self.dim as f32).sqrt(), 0.0).reshape([b, t, self.dim]);
+        let x = self.embed(batch, images)?.affine((self.dim as f32).sqrt(), 0.0).reshape([b, t, self.dim]);
         let positions = sinusoidal_positions(batch, self.dim);
         let x = x.clone() + Tensor::from_host(positions, [b, t, self.dim], &x.device());
         let x = self.layers.iter().fold(x, |x, layer| layer.forward(x, &Mask::Causal));
-        self.layer_norm.forward(x)
+        Ok(self.layer_norm.forward(x))
     }
 
     /// Scores of every token id: `[B, T, D]` to `[B, T, vocabulary]`. The output projection is the embedding table.
-    pub fn logits(&self, hidden: Tensor<E, 3>) -> Tensor<E, 3> {
+    ///
+    /// # Errors
+    /// As of [`forward`](Self::forward).
+    pub fn logits(&self, hidden: Tensor<E, 3>) -> Result<Tensor<E, 3>, WeightError> {
         let [b, t, dim] = hidden.shape();
-        let table = self.embed_tokens.table();
+        let table = self.embed_tokens.table()?;
         let [vocabulary, _] = table.shape();
-        hidden.reshape([b * t, dim]).matmul(table.permute([1, 0])).reshape([b, t, vocabulary])
+        Ok(hidden.reshape([b * t, dim]).matmul(table.permute([1, 0])).reshape([b, t, vocabulary]))
     }
 
     /// Token embeddings `[B·T, D]`, with the pictures' in their places.
-    fn embed(&self, batch: &TokenBatch, images: Option<Tensor<E, 3>>) -> Tensor<E, 2> {
-        let words = self.embed_tokens.rows(&batch.tokens);
+    fn embed(&self, batch: &TokenBatch, images: Option<Tensor<E, 3>>) -> Result<Tensor<E, 2>, WeightError> {
+        let words = self.embed_tokens.rows(&batch.tokens)?;
         let places = batch.image_mask.iter().filter(|&&image| image).count();
         let Some(images) = images else {
             assert_eq!(places, 0, "picture places without pictures");
-            return words;
+            return Ok(words);
         };
         let [n, latents, dim] = images.shape();
         assert_eq!(n * latents, places, "{n} pictures of {latents} embeddings for {places} picture places");
@@ -103,7 +109,7 @@ impl<E: Engine> Mllm<E> {
                 source
             })
             .collect();
-        Tensor::cat(vec![words, images.reshape([n * latents, dim])], 0).rows(&sources)
+        Ok(Tensor::cat(vec![words, images.reshape([n * latents, dim])], 0).rows(&sources))
     }
 }
 

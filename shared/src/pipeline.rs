@@ -13,7 +13,7 @@ use crate::protocol::GenerateSettings;
 use crate::schedule::NoiseSchedule;
 use crate::unet::UNet;
 use crate::vae::VaeDecoder;
-use crate::weights::{load, load_except};
+use crate::weights::{Store, load, load_except};
 
 /// The U-Net, stepping.
 #[derive(Debug, Clone)]
@@ -47,7 +47,7 @@ impl<E: Engine> Denoiser<E> {
     ///
     /// # Errors
     /// [`BundleError::Weights`].
-    pub fn load(manifest: &Manifest, unet: &Tensors, device: &E::Device) -> Result<Self, BundleError> {
+    pub fn load(manifest: &Manifest, unet: &dyn Store<E>, device: &E::Device) -> Result<Self, BundleError> {
         let unet = load(unet, device, |weights| UNet::new(weights, &manifest.networks.unet))
             .map_err(|source| BundleError::Weights { part: "unet".into(), source })?;
         Ok(Self::from_unet(unet, device))
@@ -113,7 +113,7 @@ impl<E: Engine> Decoder<E> {
     ///
     /// # Errors
     /// [`BundleError::Weights`].
-    pub fn load(manifest: &Manifest, vae: &Tensors, device: &E::Device) -> Result<Self, BundleError> {
+    pub fn load(manifest: &Manifest, vae: &dyn Store<E>, device: &E::Device) -> Result<Self, BundleError> {
         let encoder = |name: &str| name.starts_with("encoder.") || name.starts_with("quant_conv.");
         let vae = load_except(vae, device, encoder, |weights| VaeDecoder::new(weights, &manifest.networks.vae))
             .map_err(|source| BundleError::Weights { part: "vae".into(), source })?;

@@ -15,6 +15,9 @@ use crate::encoder;
 /// Weights beyond which a page's CPU takes minutes for a picture: 64 million parameters in f32.
 const SLOW_ON_CPU_BYTES: u64 = 256 << 20;
 
+/// Why a stage does not run on this device.
+const NOT_HERE: &str = "this device did not fetch that part of the model";
+
 /// A part of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -137,6 +140,8 @@ pub struct Situation {
     pub server: Option<Server>,
     /// The person's wish.
     pub wish: Wish,
+    /// Stages whose weights this device did not fetch.
+    pub not_here: Vec<Stage>,
     /// All that went wrong so far. A place that failed stays out, or a job could go back and forth for ever.
     pub failures: Vec<Failure>,
 }
@@ -219,6 +224,13 @@ impl Situation {
     fn failure_at(&self, place: Place) -> Option<FailureKind> {
         self.failures.iter().rev().find(|failure| failure.place == place).map(|failure| failure.kind)
     }
+
+    fn refuse(&self, stage: Stage, why: String) -> PlacementError {
+        match self.wish {
+            Wish::ThisDevice => PlacementError::NotOnDevice { stage, why },
+            Wish::Auto | Wish::Server => PlacementError::NoServer { stage, why },
+        }
+    }
 }
 
 impl ModelSize {
@@ -249,6 +261,12 @@ impl ModelSize {
 }
 
 fn place_stage(situation: &Situation, stage: Stage, server: Option<&Server>) -> Result<Placed, PlacementError> {
+    if situation.not_here.contains(&stage) {
+        return match server {
+            Some(server) => Ok(on_server(stage, server, NOT_HERE)),
+            None => Err(situation.refuse(stage, NOT_HERE.into())),
+        };
+    }
     let size = situation.model.of_stage(stage);
     let Some(no_gpu) = gpu_refusal(situation, size) else {
         let reason = format!("{stage} runs on this device's GPU: it needs {}, which fit.", megabytes(size.needed()));
@@ -265,11 +283,7 @@ fn place_stage(situation: &Situation, stage: Stage, server: Option<&Server>) -> 
         }
         (Some(no_cpu), None) => {
             let no_server = situation.failure_at(Place::Server).map(|kind| format!(", and the server {kind}"));
-            let why = format!("{no_gpu}, and {no_cpu}{}", no_server.unwrap_or_default());
-            Err(match situation.wish {
-                Wish::ThisDevice => PlacementError::NotOnDevice { stage, why },
-                Wish::Auto | Wish::Server => PlacementError::NoServer { stage, why },
-            })
+            Err(situation.refuse(stage, format!("{no_gpu}, and {no_cpu}{}", no_server.unwrap_or_default())))
         }
     }
 }

@@ -157,8 +157,11 @@ pub struct BundleEntry {
     pub id: String,
     /// Name for people.
     pub name: String,
-    /// Size of all its files.
+    /// Size of all the files that a picture needs.
     pub bytes: u64,
+    /// Size of those of them that encoding a prompt needs.
+    #[serde(default)]
+    pub encoder_bytes: u64,
 }
 
 /// How the server is.

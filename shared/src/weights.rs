@@ -6,7 +6,8 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
+use std::fmt::{self, Display};
+use std::sync::Arc;
 
 use crate::engine::{Activation, ConvOptions, Engine, Tensor};
 
@@ -58,6 +59,14 @@ pub enum WeightError {
         /// The shape in the file.
         found: Vec<usize>,
     },
+    /// A tensor that is there cannot be read.
+    #[error("tensor `{name}` cannot be read: {detail}")]
+    Unreadable {
+        /// Full name.
+        name: String,
+        /// Why.
+        detail: String,
+    },
     /// Tensors that the network does not know.
     #[error("{} unexpected: {}", if names.len() == 1 { "tensor is" } else { "tensors are" }, list(names))]
     Unexpected {
@@ -85,15 +94,40 @@ fn list(names: &[String]) -> String {
 
 /// Something that has weights by name.
 pub trait Store<E: Engine> {
-    /// The weight of that full name. `shape` is what the network expects: files do not need it, an initializer does.
-    fn get(&self, name: &str, shape: &[usize]) -> Option<Parameter<E>>;
+    /// The weight of that full name, if there is one. `shape` is what the network expects: files do not need it, an
+    /// initializer does.
+    ///
+    /// # Errors
+    /// [`WeightError::Unreadable`].
+    fn get(&self, name: &str, shape: &[usize]) -> Result<Option<Parameter<E>>, WeightError>;
+
     /// All full names.
     fn names(&self) -> Vec<String>;
+
+    /// The table of that full name where its rows can be read one by one; `None` where [`get`](Self::get) is as good.
+    fn table(&self, _name: &str) -> Option<Arc<dyn Rows>> {
+        None
+    }
+}
+
+/// A table `[entries, dim]` that is read row by row.
+pub trait Rows: Send + Sync + fmt::Debug {
+    /// `[entries, dim]`.
+    fn shape(&self) -> [usize; 2];
+
+    /// The numbers of some rows, one after the other.
+    ///
+    /// # Errors
+    /// [`WeightError::Unreadable`].
+    ///
+    /// # Panics
+    /// If a row is past the table's end.
+    fn read(&self, rows: &[u32]) -> Result<Vec<f32>, WeightError>;
 }
 
 impl<E: Engine> Store<E> for BTreeMap<String, HostTensor> {
-    fn get(&self, name: &str, _shape: &[usize]) -> Option<Parameter<E>> {
-        BTreeMap::get(self, name).cloned().map(Parameter::Host)
+    fn get(&self, name: &str, _shape: &[usize]) -> Result<Option<Parameter<E>>, WeightError> {
+        Ok(BTreeMap::get(self, name).cloned().map(Parameter::Host))
     }
 
     fn names(&self) -> Vec<String> {
@@ -171,7 +205,7 @@ impl<'a, E: Engine> Weights<'a, E> {
     /// The weight `name` as it is stored, once its shape is checked.
     pub fn parameter(&self, name: &str, shape: &[usize]) -> Result<Parameter<E>, WeightError> {
         let name = self.path(name);
-        let Some(parameter) = self.store.get(&name, shape) else {
+        let Some(parameter) = self.store.get(&name, shape)? else {
             return Err(WeightError::Missing { name, expected: Some(shape.to_vec()) });
         };
         if parameter.shape() != shape {
@@ -251,6 +285,21 @@ impl<'a, E: Engine> Weights<'a, E> {
     pub fn embedding(&self, name: &str, entries: usize, dim: usize) -> Result<Embedding<E>, WeightError> {
         let parameter = self.parameter(name, &[entries, dim])?;
         Ok(Embedding { table: parameter, device: self.device.clone() })
+    }
+
+    /// The table `name`, `[entries, dim]`, of which each use reads a few rows: it stays where it is, if the store can read
+    /// it row by row.
+    pub fn vocabulary(&self, name: &str, entries: usize, dim: usize) -> Result<Vocabulary<E>, WeightError> {
+        let path = self.path(name);
+        let Some(rows) = self.store.table(&path) else {
+            return Ok(Vocabulary::Loaded(self.embedding(name, entries, dim)?));
+        };
+        let (found, expected) = (rows.shape().to_vec(), vec![entries, dim]);
+        if found != expected {
+            return Err(WeightError::Shape { name: path, expected, found });
+        }
+        self.read.borrow_mut().insert(path);
+        Ok(Vocabulary::Stored(rows, self.device.clone()))
     }
 
     fn bias(&self, output: usize, bias: Bias) -> Result<Option<Parameter<E>>, WeightError> {
@@ -353,5 +402,44 @@ impl<E: Engine> Embedding<E> {
     pub fn table(&self) -> Tensor<E, 2> {
         let shape = [self.table.shape()[0], self.table.shape()[1]];
         Tensor(E::dense(self.table.clone(), shape, &self.device))
+    }
+}
+
+/// The embeddings of a vocabulary, which may be the largest tensor of all.
+#[derive(Debug, Clone)]
+pub enum Vocabulary<E: Engine> {
+    /// A table in memory.
+    Loaded(Embedding<E>),
+    /// A table that stays in its file, and the device that its rows go to.
+    Stored(Arc<dyn Rows>, E::Device),
+}
+
+impl<E: Engine> Vocabulary<E> {
+    /// `n` row numbers to `[n, D]`.
+    ///
+    /// # Errors
+    /// [`WeightError::Unreadable`] where rows are read from a file.
+    ///
+    /// # Panics
+    /// If a row is past the table's end.
+    pub fn rows(&self, rows: &[u32]) -> Result<Tensor<E, 2>, WeightError> {
+        match self {
+            Self::Loaded(table) => Ok(table.rows(rows)),
+            Self::Stored(table, device) => {
+                let [_, dim] = table.shape();
+                Ok(Tensor::from_host(table.read(rows)?, [rows.len(), dim], device))
+            }
+        }
+    }
+
+    /// The whole table, `[entries, dim]`.
+    ///
+    /// # Errors
+    /// [`WeightError::Unreadable`].
+    pub fn table(&self) -> Result<Tensor<E, 2>, WeightError> {
+        match self {
+            Self::Loaded(table) => Ok(table.table()),
+            Self::Stored(table, _) => self.rows(&(0..table.shape()[0] as u32).collect::<Vec<_>>()),
+        }
     }
 }

@@ -3,9 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
+pub use line::Line;
 pub use page::{Page, Where, creature, expected};
 pub use server::Server;
 
+mod line;
 mod page;
 mod server;
 

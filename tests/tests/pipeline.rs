@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use kosmosg::bundle::Folder;
 use kosmosg::condition::Condition;
 use kosmosg::denoise::{DenoiseSettings, DenoiseState};
+use kosmosg::encoder::{self, Encoder, EncoderParts};
 use kosmosg::engine::Engine;
 use kosmosg::engine::burn::{Burn, BurnDevice};
 use kosmosg::engine::candle::{Candle, CandleDevice};
@@ -88,6 +89,42 @@ fn seeds_and_pictures_of_a_request_differ() {
     let second = block_on(BURN.generate(&request, 1, |_, _| {})).unwrap();
     assert_eq!(first, again, "the same request makes the same bits");
     assert!(first.psnr(&second) < 30.0, "each picture of a request has its own noise");
+}
+
+/// A bundle that a test can spoil.
+fn copy_of_the_bundle() -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tiny")).unwrap() {
+        let file = entry.unwrap().path();
+        std::fs::copy(&file, copy.path().join(file.file_name().unwrap())).unwrap();
+    }
+    copy
+}
+
+#[test]
+fn a_model_that_stays_in_its_files_is_the_same() {
+    let copy = copy_of_the_bundle();
+    let folder = Folder::open(copy.path()).unwrap();
+    let manifest = folder.manifest();
+    let [vision, mllm, aligner] = encoder::PARTS.map(|part| folder.stored(part).unwrap());
+    let tokenizer = folder.tokenizer().unwrap();
+    let load = || {
+        let parts = EncoderParts { vision: &vision, mllm: &mllm, aligner: &aligner };
+        Encoder::<Burn>::load(manifest, &tokenizer, parts, &BurnDevice::cpu())
+    };
+    let encoder = load().unwrap();
+    let Request { prompt, pictures, .. } = request(7, SamplerKind::Ddim, 4);
+    let encode = |encoder: &Encoder<Burn>| block_on(encoder.encode(&prompt, &pictures, "blurry"));
+    assert_eq!(encode(&encoder).unwrap(), encode(&BURN.encoder).unwrap());
+
+    // Only the words' embeddings are still needed.
+    std::fs::remove_file(copy.path().join("aligner.gguf")).unwrap();
+    assert!(encode(&encoder).is_ok());
+    std::fs::remove_file(copy.path().join("mllm.gguf")).unwrap();
+    let error = encode(&encoder).unwrap_err().to_string();
+    assert!(error.contains("embed_tokens.weight` cannot be read: ") && error.contains("mllm.gguf"), "{error}");
+    let error = load().unwrap_err().to_string();
+    assert!(error.starts_with("part `mllm`: tensor `"), "{error}");
 }
 
 fn steps<E: Engine>(pipeline: &Pipeline<E>, mut state: DenoiseState, condition: &Condition, to: usize) -> DenoiseState {

@@ -9,16 +9,18 @@ use kosmosg::bundle::Manifest;
 use kosmosg::denoise::DenoiseState;
 use kosmosg::placement::{Place, Stage};
 
-use crate::messages::{Envelope, Request};
+use crate::messages::{Envelope, Request, Source};
 use crate::pace::Pace;
 use crate::texts;
 
 pub use events::{Effect, Event, Phase, Processor, WorkerState};
 pub use job::{Doing, Job, Order};
+pub use models::{Deed, Models, Offer, Row, Task};
 pub use places::{Adapter, Choice, Places};
 
 mod events;
 mod job;
+mod models;
 mod places;
 mod remote;
 #[cfg(test)]
@@ -38,7 +40,8 @@ pub struct App {
     manifest: Option<Manifest>,
     /// Why the manifest cannot be had.
     no_manifest: Option<String>,
-    base: String,
+    source: Option<Source>,
+    models: Models,
     workers: [WorkerState; 2],
     phase: Phase,
     /// An order that came before the manifest.
@@ -57,10 +60,11 @@ impl App {
     pub fn update(&mut self, now_ms: f64, event: Event) -> Vec<Effect> {
         self.now_ms = now_ms;
         match event {
+            Event::Open { model } => self.open(model),
+            // Another model may have been chosen in the meantime.
+            Event::Manifest { .. } | Event::NoManifest { .. } if self.models.current.is_some() => {}
             Event::Manifest { base, manifest } => {
-                (self.base, self.manifest) = (base, Some(*manifest));
-                self.start(Processor::Cpu);
-                self.start(self.places.processor());
+                self.work_with(Source::Server { base }, *manifest);
                 if let Some(order) = self.early.take() {
                     self.make(order);
                 }
@@ -72,7 +76,7 @@ impl App {
             }
             Event::Device { adapter, cpu_memory_bytes } => {
                 (self.places.adapter, self.places.cpu_memory_bytes) = (adapter, cpu_memory_bytes);
-                self.start(self.places.processor());
+                self.start_processor();
             }
             Event::Server(health) => {
                 // A server that was chosen on another visit and is not there now is no reason to make nothing.
@@ -81,11 +85,15 @@ impl App {
                 }
                 self.places.server = health;
             }
+            Event::Offered(entries) => self.models.offered = entries,
+            Event::Model(deed) => self.deed(deed),
+            Event::Keeper(message) => self.kept(*message),
+            Event::KeeperDied { why } => self.keeper_died(why),
             Event::FailAtStep(step) => self.fail_at_step = Some(step),
             Event::Choose(choice) => {
                 self.places.choice = choice;
                 self.effects.push(Effect::Remember(choice));
-                self.start(self.places.processor());
+                self.start_processor();
                 self.obey();
             }
             Event::Make(order) => self.make(*order),
@@ -113,6 +121,28 @@ impl App {
             | Event::ServerLost { .. } => {}
         }
         mem::take(&mut self.effects)
+    }
+
+    fn work_with(&mut self, source: Source, manifest: Manifest) {
+        self.effects.push(Effect::ShowDefaults(Box::new(manifest.clone())));
+        (self.source, self.manifest) = (Some(source), Some(manifest));
+        // The built-in model is so small that the processor has it ready at once, and there is somebody to help.
+        if self.models.current.is_none() {
+            self.start(Processor::Cpu);
+        }
+        self.start_processor();
+    }
+
+    /// Starts the program for what is chosen, before a picture is wanted.
+    fn start_processor(&mut self) {
+        // A model that may be large is loaded once, where it will be used.
+        let encodes_at = self.models.current.as_ref().map(|_| self.place_of(Stage::Encode));
+        match encodes_at {
+            None | Some(Err(_)) => self.start(self.places.processor()),
+            Some(Ok(Place::DeviceGpu)) => self.start(Processor::Gpu),
+            Some(Ok(Place::DeviceCpu)) => self.start(Processor::Cpu),
+            Some(Ok(Place::Server)) => {}
+        }
     }
 
     fn make(&mut self, order: Order) {
@@ -173,7 +203,7 @@ impl App {
 
     fn place_of(&self, stage: Stage) -> Result<Place, String> {
         let manifest = self.manifest.as_ref().ok_or(texts::STARTING)?;
-        let placement = self.places.of(manifest).map_err(|error| error.to_string())?;
+        let placement = self.places.of(manifest, &self.models).map_err(|error| error.to_string())?;
         Ok(match stage {
             Stage::Encode => placement.encode.place,
             Stage::Denoise => placement.denoise.place,
@@ -279,7 +309,7 @@ impl App {
             }
             None => {
                 self.phase = Phase::Idle;
-                self.start(self.places.processor());
+                self.start_processor();
             }
         }
     }

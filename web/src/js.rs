@@ -3,7 +3,7 @@
 use js_sys::{Array, ArrayBuffer, Function, Object, Promise, Reflect, Uint8Array};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
-use web_sys::Response;
+use web_sys::{DomException, Response};
 
 #[wasm_bindgen]
 extern "C" {
@@ -59,6 +59,9 @@ pub async fn bytes_of(response: &Response) -> Result<Vec<u8>, String> {
 
 /// An error, for people.
 pub fn text_of(error: &JsValue) -> String {
+    if let Some(error) = error.dyn_ref::<DomException>() {
+        return error.message();
+    }
     if let Some(error) = error.dyn_ref::<js_sys::Error>() {
         return error.message().into();
     }
@@ -90,3 +93,5 @@ pub fn bytes_of_each(buffers: &Array) -> Vec<Vec<u8>> {
 
 const JSON: &str = "json";
 const DATA: &str = "data";
+/// Where a message carries files, beside what [`pack`] packs.
+pub const FILES: &str = "files";

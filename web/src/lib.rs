@@ -5,12 +5,13 @@
 //! loaded when it is used.
 //!
 //! What can be decided without a browser is plain Rust and tested natively: [`app`] is the whole behaviour of the page as
-//! a function from an event to effects, [`draft`] the sentence that is being written, [`history`] its undo, [`messages`]
-//! what page and worker say to each other. The `ui` and `worker` modules only carry it out.
+//! a function from an event to effects, [`draft`] the sentence that is being written, [`history`] its undo, [`install`] how a
+//! model comes to this device, [`messages`] what page and worker say to each other. The `ui` and `worker` modules only carry it out.
 
 pub mod app;
 pub mod draft;
 pub mod history;
+pub mod install;
 pub mod messages;
 pub mod pace;
 pub mod texts;

@@ -4,7 +4,7 @@
 //! tensors. A worker says [`Reply::Started`] when it listens, [`Reply::Ready`] when the model is loaded, and carries out
 //! one request after the other; [`Request::Cancel`] is heard between two denoising steps.
 
-use kosmosg::bundle::Manifest;
+use kosmosg::bundle::{Manifest, Scope};
 use kosmosg::condition::Condition;
 use kosmosg::denoise::DenoiseState;
 use kosmosg::picture::Recipe;
@@ -26,12 +26,14 @@ pub struct Envelope<T> {
 #[serde(rename_all = "snake_case")]
 #[allow(clippy::large_enum_variant, reason = "there is one of these per job")]
 pub enum Request {
-    /// Fetch and load a bundle. Answered by [`Reply::Loading`] and [`Reply::Ready`].
+    /// Open a bundle, and load it if it has room. Answered by [`Reply::Loading`] and [`Reply::Ready`].
     Load {
-        /// Where its files are: an absolute address that ends in a slash.
-        base: String,
+        /// Where its files are.
+        source: Source,
         /// Its manifest.
         manifest: Manifest,
+        /// Memory that its weights may take.
+        memory_bytes: u64,
     },
     /// Encode a prompt. Binary data: its pictures' files, in order. Answered by [`Reply::Encoded`].
     Encode {
@@ -68,6 +70,28 @@ pub enum Request {
         /// How many values.
         count: usize,
     },
+    /// How much memory the worker's program has. Answered by [`Reply::Memory`].
+    Memory,
+    /// What models this browser keeps. Answered by [`Reply::Kept`].
+    Kept,
+    /// Bring a model, or the rest of it, to this browser. Beside it, for [`Supply::Files`], the files. Answered by
+    /// [`Reply::Installing`] and [`Reply::Kept`].
+    Install {
+        /// Where it comes from.
+        supply: Supply,
+        /// What of it.
+        scope: Scope,
+    },
+    /// Compare the digests of a kept model's files. Answered by [`Reply::Installing`] and [`Reply::Kept`].
+    Check {
+        /// Which.
+        key: String,
+    },
+    /// Remove a kept model. Answered by [`Reply::Kept`].
+    Remove {
+        /// Which.
+        key: String,
+    },
     /// Compare this worker's engine with a fixture of the public implementations' numbers (see [`kosmosg::verify`]).
     /// Binary data: the fixture's files. Answered by [`Reply::Verified`].
     Verify {
@@ -96,6 +120,9 @@ pub enum Reply {
         device: String,
         /// How long fetching and loading took.
         seconds: f64,
+        /// Names of kernels that compute wrong numbers there and are not used.
+        #[serde(default)]
+        wrong_kernels: Vec<String>,
     },
     /// A prompt is encoded.
     Encoded {
@@ -132,6 +159,27 @@ pub enum Reply {
         /// The program's last words.
         message: String,
     },
+    /// The program's memory; it never gets less.
+    Memory {
+        /// Bytes.
+        bytes: u64,
+    },
+    /// A model is on its way, or being checked.
+    Installing {
+        /// Its name, for people.
+        name: String,
+        /// Bytes so far.
+        bytes: u64,
+        /// Bytes in all.
+        of: u64,
+    },
+    /// The models that this browser keeps.
+    Kept {
+        /// All of them, whole or not.
+        models: Vec<KeptModel>,
+        /// The room there is, if the browser tells.
+        room: Option<Room>,
+    },
     /// The fingerprint.
     NoiseHash {
         /// SHA-256 in hex.
@@ -147,8 +195,62 @@ pub enum Reply {
 impl Reply {
     /// Whether the request is over.
     pub fn is_last(&self) -> bool {
-        !matches!(self, Reply::Loading { .. } | Reply::Step { .. } | Reply::Preview { .. })
+        !matches!(self, Reply::Loading { .. } | Reply::Installing { .. } | Reply::Step { .. } | Reply::Preview { .. })
     }
+}
+
+/// Where a bundle's files are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// On a server.
+    Server {
+        /// An absolute address that ends in a slash.
+        base: String,
+    },
+    /// In this browser's storage.
+    Kept {
+        /// Its key there.
+        key: String,
+    },
+}
+
+/// Where a model comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Supply {
+    /// An absolute address that ends in a slash.
+    Address(String),
+    /// Files that the person chose.
+    Files,
+}
+
+/// A model in this browser's storage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KeptModel {
+    /// Its key there.
+    pub key: String,
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// The address that it comes from; none if from files.
+    pub address: Option<String>,
+    /// What of it is wanted.
+    pub scope: Scope,
+    /// Bytes of that which are there.
+    pub bytes: u64,
+    /// Bytes of that in all.
+    pub of: u64,
+    /// Whether all of that is there and was checked.
+    pub is_whole: bool,
+}
+
+/// How much a browser keeps for a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Room {
+    /// Bytes that are taken.
+    pub used: u64,
+    /// Bytes that may be taken.
+    pub most: u64,
 }
 
 /// Whose fault a failure is: it decides who may try again.

@@ -43,6 +43,27 @@ texts! {
     WHERE_CPU = "This device, CPU";
     WHERE_SERVER = "Server";
 
+    MODEL = "Model";
+    MODEL_PROGRESS = "How much of the model is here";
+    BUILT_IN = "The built-in one";
+    BUILT_IN_DETAIL = "small, comes with the page";
+    OFFERED = "on the server";
+    USE = "Use";
+    IN_USE = "in use";
+    FETCH_REST = "Fetch the U-Net too";
+    GO_ON_FETCHING = "Go on fetching";
+    CHOOSE_AGAIN = "Choose its folder again";
+    CHECK = "Check";
+    REMOVE = "Remove";
+    PAUSE = "Pause";
+    STOP = "Stop";
+    MODEL_ADDRESS = "From an address";
+    MODEL_ADDRESS_HINT = "https://…/models/kosmos-g/";
+    MODEL_ONLY_ENCODER = "Only the encoder; my server has the U-Net";
+    MODEL_FETCH = "Fetch";
+    MODEL_FOLDER = "From a folder of this device";
+    NO_ADDRESS = "That is no address. It is the folder that holds the model's bundle.json, and begins with https://.";
+
     RESULT = "The picture";
     EMPTY_STAGE = "Your picture appears here.";
     SAVE = "Save";
@@ -67,6 +88,12 @@ texts! {
     NO_GPU = "This browser offers no WebGPU. A current Chrome, Edge, Firefox or Safari does, on most devices.";
     NO_SERVER = "This page came without a server. Start kosmosg-server and open its page.";
     SERVER_GONE = "The server does not answer any more. Your sentence and the steps so far are kept.";
+    NO_STORAGE = "This browser keeps no files for this page. Private windows often do not; open the page in an ordinary one.";
+    MODEL_NOT_KEPT = "The model that you used last is not in this browser any more. The built-in one takes its place.";
+    OTHER_TAB = "Another tab of this page is at work on this model. Let it finish there, or close that tab.";
+    MODEL_GONE = "A file of the model is not there any more. The browser may have removed it to get room; fetch it again.";
+    LINE_BROKE = "The connection broke.";
+    LINE_SILENT = "Nothing has come over the connection for half a minute.";
     DEVICE_STOPPED = "This device stopped in the middle. Your sentence and the steps so far are kept.";
     WORKER_STOPPED = "The part of the page that computes has stopped.";
     WORKER_NOT_LOADED = "The part of the page that computes could not be loaded. Check the connection.";
@@ -91,8 +118,12 @@ pub fn sentence(message: &str) -> String {
     sentence_start(message) + end
 }
 
-/// Words with a capital letter, as a sentence begins.
+/// Words with a capital letter, as a sentence begins; a file's name stays as it is.
 pub fn sentence_start(words: &str) -> String {
+    let first = words.split_whitespace().next().unwrap_or_default();
+    if first.trim_end_matches(['.', ':', ',']).contains('.') {
+        return words.to_owned();
+    }
     let mut letters = words.chars();
     let first = letters.next().map_or(String::new(), |first| first.to_uppercase().collect());
     first + letters.as_str()
@@ -106,7 +137,69 @@ pub fn result_label(sentence: &str) -> String {
 /// Loading of the model.
 pub fn loading(bytes: u64, of: u64) -> String {
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
-    format!("Fetching the model: {:.1} of {:.1} MB", megabytes(bytes), megabytes(of))
+    format!("Loading the model: {:.1} of {:.1} MB", megabytes(bytes), megabytes(of))
+}
+
+/// A file that is missing among those that the person chose.
+pub fn not_chosen(name: &str) -> String {
+    format!("{name} is not among the files. Choose the folder that holds all files of the model.")
+}
+
+/// An address from which nothing comes.
+pub fn unreachable(address: &str) -> String {
+    format!(
+        "Nothing comes from {address}. There is no connection, or its server does not let this page fetch it (kosmosg-server does with --allow-origin)."
+    )
+}
+
+/// A file that should say what a model is.
+pub fn no_model(name: &str) -> String {
+    format!("{name} does not describe a model.")
+}
+
+/// Bytes as people read them.
+pub fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000 => format!("{:.0} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.0} MB", bytes as f64 / 1e6),
+        _ => format!("{:.2} GB", bytes as f64 / 1e9),
+    }
+}
+
+/// What of a kept model is here.
+pub fn kept(bytes: u64, of: u64, is_whole: bool, is_encoder: bool) -> String {
+    let what = if is_encoder { ", only the encoder" } else { "" };
+    match is_whole {
+        true => format!("{} in this browser{what}", size(of)),
+        false => format!("{} of {} in this browser{what}", size(bytes), size(of)),
+    }
+}
+
+/// Fetching a whole model.
+pub fn fetch_all(bytes: u64) -> String {
+    format!("Fetch ({})", size(bytes))
+}
+
+/// Fetching its encoder.
+pub fn fetch_encoder(bytes: u64) -> String {
+    format!("Only the encoder ({})", size(bytes))
+}
+
+/// A model on its way.
+pub fn installing(name: &str, bytes: u64, of: u64, speed: Option<f64>, seconds_left: Option<f64>) -> String {
+    let speed = speed.map_or(String::new(), |speed| format!(" · {}/s", size(speed as u64)));
+    let left = seconds_left.map_or(String::new(), |seconds| format!(" · {} left", duration(seconds)));
+    format!("{name}: {} of {}{speed}{left}", size(bytes), size(of))
+}
+
+/// The room there is for models.
+pub fn room(used: u64, most: u64) -> String {
+    format!("This browser keeps {} for this page, and would keep up to {}.", size(used), size(most))
+}
+
+/// Asks whether a model is to be removed.
+pub fn remove_model(name: &str) -> String {
+    format!("Remove {name} from this browser?")
 }
 
 /// Progress of a run.
@@ -122,6 +215,14 @@ pub fn queued(position: usize) -> String {
         1 => "One picture comes first …".into(),
         n => format!("{n} pictures come first …"),
     }
+}
+
+/// Parts of the GPU's program that a check at the start found wrong.
+pub fn wrong_kernels(names: &[String]) -> String {
+    format!(
+        "This device computes wrong numbers with {}; the page does without, which takes more memory.",
+        names.join(" and ")
+    )
 }
 
 /// A finished picture.

@@ -5,17 +5,19 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use kosmosg::bundle::{MANIFEST, Manifest};
-use kosmosg::protocol::JobStatus;
+use kosmosg::protocol::{BundleEntry, JobStatus};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::spawn_local;
 use web_sys::{HtmlElement, HtmlInputElement, UiEvent, UrlSearchParams};
 
-use crate::app::{App, BUNDLE, Choice, Effect, Event, Order, Phase, Processor};
+use crate::app::{App, BUNDLE, Choice, Effect, Event, Offer, Order, Phase, Processor};
+use crate::messages::{Request, Supply};
 use crate::{js, texts};
 
 use controls::Controls;
 use editor::Editor;
 use link::Link;
+use models::ModelsPanel;
 use palette::Palette;
 use stage::Stage;
 
@@ -25,12 +27,15 @@ mod dom;
 mod editor;
 mod hooks;
 mod link;
+mod models;
 mod palette;
 mod pictures;
 mod region;
 mod server;
 mod stage;
 
+/// Name of the worker that keeps the models.
+const KEEPER: &str = "keeper";
 /// Times before a server that went away is asked again, until it is given up.
 const PATIENCE_MS: [i32; 4] = [500, 1000, 2000, 4000];
 
@@ -41,6 +46,7 @@ pub fn start(assets: String) {
     let page = Rc::new_cyclic(|page: &std::rc::Weak<Page>| {
         let of = |page: &std::rc::Weak<Page>| page.clone();
         let (submit, refused, inserted, creature, chosen) = (of(page), of(page), of(page), of(page), of(page));
+        let (wished, no_address) = (of(page), of(page));
         let events = editor::Events {
             submit: Box::new(move || with(&submit, Page::make)),
             refused: Box::new(move |message| with(&refused, |page| page.notify(message))),
@@ -54,7 +60,12 @@ pub fn start(assets: String) {
             palette: Rc::default(),
             controls: Controls::new(move |choice| with(&chosen, |page| page.happened(Event::Choose(choice)))),
             stage: Stage::new(),
+            models: ModelsPanel::new(
+                move |deed| with(&wished, |page| page.happened(Event::Model(deed))),
+                move |message| with(&no_address, |page| page.notify(message)),
+            ),
             links: RefCell::default(),
+            keeper: RefCell::default(),
             following: RefCell::new(None),
         }
     });
@@ -71,7 +82,10 @@ pub struct Page {
     palette: Rc<Palette>,
     controls: Controls,
     stage: Stage,
+    models: Rc<ModelsPanel>,
     links: RefCell<[Option<Link>; 2]>,
+    /// The worker that keeps the models.
+    keeper: RefCell<Option<Link>>,
     /// The server's job whose events are heard.
     following: RefCell<Option<(String, server::Events)>>,
 }
@@ -90,6 +104,7 @@ impl Page {
         let app = self.app.borrow();
         self.stage.show(&app);
         self.controls.show(&app);
+        self.models.show(&app);
         let remedies = match app.phase() {
             Phase::Failed { remedies, .. } => remedies.as_slice(),
             _ => &[],
@@ -105,9 +120,23 @@ impl Page {
             Effect::Stop(processor) => self.links.borrow_mut()[processor as usize] = None,
             Effect::Send { processor, message, data } => {
                 if let Some(link) = &self.links.borrow()[processor as usize] {
-                    link.send(&message, data);
+                    link.send(&message, data, &[]);
                 }
             }
+            Effect::StartKeeper => self.start_keeper(),
+            Effect::StopKeeper => *self.keeper.borrow_mut() = None,
+            Effect::Keep(message) => {
+                let files = match &message.body {
+                    Request::Install { supply: Supply::Files, .. } => self.models.files(),
+                    _ => Vec::new(),
+                };
+                if let Some(keeper) = &*self.keeper.borrow() {
+                    keeper.send(&message, Vec::new(), &files);
+                }
+            }
+            Effect::OpenBuiltIn => spawn_local(async move { page.open_built_in().await }),
+            Effect::ShowDefaults(manifest) => self.controls.set_defaults(&manifest),
+            Effect::RememberModel(key) => models::remember(key.as_deref()),
             Effect::Post { request, job } => spawn_local(async move {
                 let answer = server::post(&job).await;
                 page.happened(Event::Posted { request, answer });
@@ -148,9 +177,19 @@ impl Page {
             }
         };
         let died = move |why| dead.happened(Event::WorkerDied { processor, why });
-        match Link::start(&self.assets, processor, heard, died) {
+        match Link::start(&self.assets, processor.name(), heard, died) {
             Ok(link) => self.links.borrow_mut()[processor as usize] = Some(link),
             Err(why) => self.later(Event::WorkerDied { processor, why }),
+        }
+    }
+
+    fn start_keeper(self: &Rc<Self>) {
+        let (page, dead) = (self.clone(), self.clone());
+        let heard = move |message, _| page.happened(Event::Keeper(Box::new(message)));
+        let died = move |why| dead.happened(Event::KeeperDied { why });
+        match Link::start(&self.assets, KEEPER, heard, died) {
+            Ok(link) => *self.keeper.borrow_mut() = Some(link),
+            Err(why) => self.later(Event::KeeperDied { why }),
         }
     }
 
@@ -205,8 +244,7 @@ impl Page {
         }
         self.happened(Event::Device { adapter: None, cpu_memory_bytes: device::cpu_memory_bytes() });
 
-        let page = self.clone();
-        spawn_local(async move { page.open_model().await });
+        self.happened(Event::Open { model: models::remembered() });
         let page = self.clone();
         spawn_local(async move {
             let adapter = device::adapter().await;
@@ -216,6 +254,11 @@ impl Page {
         spawn_local(async move { page.happened(Event::Server(server::health().await)) });
         let page = self.clone();
         spawn_local(async move {
+            let offer = |entry: BundleEntry| Offer { address: address_of_model(&entry.id), entry };
+            page.happened(Event::Offered(server::bundles().await.into_iter().map(offer).collect()));
+        });
+        let page = self.clone();
+        spawn_local(async move {
             if let Err(why) = page.palette.load(&page.editor).await {
                 page.notify(&texts::cannot_fetch(texts::CREATURES, &why));
             }
@@ -223,17 +266,12 @@ impl Page {
         });
     }
 
-    async fn open_model(self: &Rc<Self>) {
-        let address = dom::document().base_uri().ok().flatten().unwrap_or_default();
-        let base = web_sys::Url::new_with_base(&format!("models/{BUNDLE}/"), &address).map(|url| url.href());
-        let base = base.unwrap_or_default();
+    async fn open_built_in(self: &Rc<Self>) {
+        let base = address_of_model(BUNDLE);
         let manifest = js::fetch(&format!("{base}{MANIFEST}")).await;
         let manifest = manifest.and_then(|json| Manifest::from_json(&json).map_err(|error| error.to_string()));
         match manifest {
-            Ok(manifest) => {
-                self.controls.set_defaults(&manifest);
-                self.happened(Event::Manifest { base, manifest: Box::new(manifest) });
-            }
+            Ok(manifest) => self.happened(Event::Manifest { base, manifest: Box::new(manifest) }),
             Err(why) => self.happened(Event::NoManifest { why }),
         }
     }
@@ -344,6 +382,12 @@ async fn patiently<T, F: Future<Output = Result<T, String>>>(ask: impl Fn() -> F
         answer = ask().await;
     }
     answer
+}
+
+/// The absolute address of a model's folder on the page's own server.
+fn address_of_model(id: &str) -> String {
+    let page = dom::document().base_uri().ok().flatten().unwrap_or_default();
+    web_sys::Url::new_with_base(&format!("models/{id}/"), &page).map_or(String::new(), |url| url.href())
 }
 
 fn with(page: &std::rc::Weak<Page>, call: impl FnOnce(&Rc<Page>)) {

@@ -7,17 +7,23 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
+use js_sys::{Array, Reflect};
 use kosmosg::noise;
 use wasm_bindgen::prelude::*;
-use web_sys::{DedicatedWorkerGlobalScope, MessageEvent};
+use web_sys::{DedicatedWorkerGlobalScope, File, MessageEvent};
 
 use crate::js;
 use crate::messages::{Envelope, Fault, Reply, Request};
 
-use model::{Failure, Model};
+use keeper::Keeper;
+use model::{Failure, Model, Report};
 
 mod device;
+mod files;
+mod keeper;
 mod model;
+mod origin;
+mod storage;
 mod verify;
 
 /// Starts to listen, and says so.
@@ -47,6 +53,7 @@ struct Task {
     request: u64,
     body: Request,
     data: Vec<Vec<u8>>,
+    files: Vec<File>,
 }
 
 impl Worker {
@@ -60,7 +67,7 @@ impl Worker {
             self.cancelled.borrow_mut().insert(request);
             return;
         }
-        self.queue.borrow_mut().push_back(Task { request, body, data });
+        self.queue.borrow_mut().push_back(Task { request, body, data, files: files_of(message) });
         if !self.is_busy.replace(true) {
             let worker = self.clone();
             wasm_bindgen_futures::spawn_local(async move { worker.work().await });
@@ -80,30 +87,31 @@ impl Worker {
         self.is_busy.set(false);
     }
 
-    async fn answer(&self, Task { request, body, data }: Task) -> Result<(), Failure> {
+    async fn answer(&self, Task { request, body, data, files }: Task) -> Result<(), Failure> {
         match body {
-            Request::Load { base, manifest } => {
+            Request::Load { source, manifest, memory_bytes } => {
                 let started = js::now_ms();
-                let report = |bytes, of| post(request, Reply::Loading { bytes, of }, Vec::new());
-                let model = Model::load(&base, manifest, report).await?;
-                let device = model.device_name().to_owned();
+                // What an earlier one took is needed.
+                self.model.replace(None);
+                let model = Model::open(source, manifest, memory_bytes, loading(request)).await?;
+                let (device, wrong_kernels) = (model.device_name().to_owned(), model.wrong_kernels());
                 self.model.replace(Some(Rc::new(model)));
                 let seconds = (js::now_ms() - started) / 1000.0;
-                post(request, Reply::Ready { device, seconds }, Vec::new());
+                post(request, Reply::Ready { device, seconds, wrong_kernels }, Vec::new());
             }
             Request::Encode { prompt, negative } => {
-                let condition = self.model()?.encode(&prompt, &data, &negative).await?;
+                let condition = self.model()?.encode(&prompt, &data, &negative, loading(request)).await?;
                 post(request, Reply::Encoded { condition }, Vec::new());
             }
             Request::Denoise { condition, state, recipe, fail_at_step } => {
-                let mut run = self.model()?.run(&condition, state, fail_at_step)?;
+                let mut run = self.model()?.run(&condition, state, fail_at_step, loading(request)).await?;
                 while let Some(reply) = run.step().await? {
                     post(request, reply, Vec::new());
                     if let Some((preview, png)) = run.preview().await? {
                         post(request, preview, vec![png]);
                     }
                     js::sleep(0).await;
-                    if self.cancelled.borrow().contains(&request) {
+                    if self.is_cancelled(request) {
                         post(request, Reply::Cancelled, Vec::new());
                         return Ok(());
                     }
@@ -123,15 +131,56 @@ impl Worker {
                 let rows = verify::rows(files.into_iter().zip(data).collect()).await?;
                 post(request, Reply::Verified { rows }, Vec::new());
             }
+            Request::Memory => {
+                let memory: js_sys::WebAssembly::Memory = wasm_bindgen::memory().unchecked_into();
+                let bytes = memory.buffer().unchecked_into::<js_sys::ArrayBuffer>().byte_length().into();
+                post(request, Reply::Memory { bytes }, Vec::new());
+            }
+            Request::Kept | Request::Install { .. } | Request::Check { .. } | Request::Remove { .. } => {
+                return self.keep(request, body, files).await;
+            }
             Request::Cancel => {}
         }
         Ok(())
+    }
+
+    async fn keep(&self, request: u64, body: Request, files: Vec<File>) -> Result<(), Failure> {
+        let report = |reply| post(request, reply, Vec::new());
+        let keeper = Keeper { report: &report, stops: &|| self.is_cancelled(request) };
+        let done = match body {
+            Request::Install { supply, scope } => keeper.install(supply, scope, files).await,
+            Request::Check { key } => keeper.check(&key).await,
+            Request::Remove { key } => keeper.remove(&key).await,
+            _ => Ok(()),
+        };
+        if self.is_cancelled(request) {
+            report(Reply::Cancelled);
+            return Ok(());
+        }
+        done?;
+        report(keeper.list().await?);
+        Ok(())
+    }
+
+    fn is_cancelled(&self, request: u64) -> bool {
+        self.cancelled.borrow().contains(&request)
     }
 
     fn model(&self) -> Result<Rc<Model>, Failure> {
         let missing = || Failure { fault: Fault::Bundle, message: "the model is not loaded".into() };
         self.model.borrow().clone().ok_or_else(missing)
     }
+}
+
+/// The files that a message carries.
+fn files_of(message: &JsValue) -> Vec<File> {
+    let files = Reflect::get(message, &js::FILES.into()).ok().and_then(|files| files.dyn_into::<Array>().ok());
+    files.map_or(Vec::new(), |files| files.iter().filter_map(|file| file.dyn_into().ok()).collect())
+}
+
+/// Reports how far a stage's loading is.
+fn loading(request: u64) -> Report {
+    Rc::new(move |bytes, of| post(request, Reply::Loading { bytes, of }, Vec::new()))
 }
 
 fn post(request: u64, body: Reply, data: Vec<Vec<u8>>) {

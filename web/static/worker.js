@@ -4,7 +4,7 @@ const died = (message) =>
 addEventListener("unhandledrejection", (event) => died(event.reason));
 addEventListener("error", (event) => died(event.message));
 
-const engine = self.name === "gpu" ? "gpu" : "cpu";
+const engine = self.name === "gpu" ? "gpu" : "cpu"; // Who keeps the models needs the smaller one.
 const { default: init, start } = await import(`./worker-${engine}.js`);
 await init();
 start();

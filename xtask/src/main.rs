@@ -32,6 +32,9 @@ enum Task {
         /// Runs of each, of which the median counts.
         #[arg(long, default_value_t = 3)]
         runs: usize,
+        /// The published model at full size in the page instead, with random weights: takes 12 GB of disk in dist/full.
+        #[arg(long)]
+        full: bool,
     },
     /// Runs all checks and tests, the fastest first; a real browser included.
     Test,
@@ -47,10 +50,10 @@ fn main() -> anyhow::Result<()> {
             run(server, ["--listen", &listen, "--models", "models", "--page", &page.to_string_lossy()])
         }
         Task::Build => build(),
-        Task::Bench { runs } => {
+        Task::Bench { runs, full } => {
             build()?;
-            let bench = ["--workspace", "--exclude", "xtask", "--bench", "table", "--", "--runs"];
-            cargo([&["bench"], &bench[..], &[&runs.to_string()]].concat())
+            let (bench, runs) = (if full { "full" } else { "table" }, runs.to_string());
+            cargo(["bench", "--workspace", "--exclude", "xtask", "--bench", bench, "--", "--runs", &runs])
         }
         Task::Test => test(),
     }

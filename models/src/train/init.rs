@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use kosmosg::engine::Engine;
 use kosmosg::noise::{self, Rng};
-use kosmosg::weights::{HostTensor, Parameter, Store};
+use kosmosg::weights::{HostTensor, Parameter, Store, WeightError};
 use sha2::{Digest, Sha256};
 
 use super::config::Training;
@@ -34,13 +34,13 @@ impl Initializer {
 }
 
 impl<E: Engine> Store<E> for Initializer {
-    fn get(&self, name: &str, shape: &[usize]) -> Option<Parameter<E>> {
+    fn get(&self, name: &str, shape: &[usize]) -> Result<Option<Parameter<E>>, WeightError> {
         let tensor = match self.known.get(name) {
             Some(tensor) => tensor.clone(),
             None => HostTensor::from_f32(shape.to_vec(), &draw(self.seed, name, shape)),
         };
         self.asked.borrow_mut().insert(name.to_owned(), tensor.clone());
-        Some(Parameter::Host(tensor))
+        Ok(Some(Parameter::Host(tensor)))
     }
 
     fn names(&self) -> Vec<String> {

@@ -99,9 +99,9 @@ impl Parameters {
 }
 
 impl Store<Burn> for Parameters {
-    fn get(&self, name: &str, _shape: &[usize]) -> Option<Parameter<Burn>> {
-        let leaf = self.tensors.get(name)?;
-        Some(Parameter::Device(leaf.value.0.clone(), leaf.shape.clone()))
+    fn get(&self, name: &str, _shape: &[usize]) -> Result<Option<Parameter<Burn>>, WeightError> {
+        let parameter = |leaf: &Leaf| Parameter::Device(leaf.value.0.clone(), leaf.shape.clone());
+        Ok(self.tensors.get(name).map(parameter))
     }
 
     fn names(&self) -> Vec<String> {

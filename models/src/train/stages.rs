@@ -47,6 +47,9 @@ mod text;
 mod vae;
 mod vision;
 
+/// Why a network that is being trained has its words' embeddings.
+const IN_MEMORY: &str = "a run's weights are in memory";
+
 /// What all stages share.
 #[derive(Debug, Clone)]
 pub(super) struct Shared {

@@ -1,7 +1,7 @@
 //! Bundles and the page.
 
 use axum::body::Body;
-use axum::http::{HeaderValue, Request, StatusCode, header};
+use axum::http::{HeaderValue, Request, Response, StatusCode, header};
 use kosmosg::bundle::{MANIFEST, PartFile};
 use kosmosg::protocol::{BundleEntry, ErrorCode};
 use kosmosg_server::bundles::Bundles;
@@ -14,9 +14,9 @@ const UNET: &str = "/models/small/unet.gguf";
 async fn bundles_are_listed() {
     let server = Server::start();
     let entries: Vec<BundleEntry> = json_of(server.get("/api/bundles").await).await;
-    let [BundleEntry { id, name, bytes }] = &entries[..] else { panic!("{entries:?}") };
+    let [BundleEntry { id, name, bytes, encoder_bytes }] = &entries[..] else { panic!("{entries:?}") };
     assert_eq!((id.as_str(), name.as_str()), (BUNDLE, "A small one"));
-    assert!(*bytes > unet_file().len() as u64);
+    assert_eq!(*bytes, encoder_bytes + unet_file().len() as u64);
 }
 
 #[tokio::test]
@@ -76,6 +76,14 @@ async fn a_file_comes_whole_or_in_ranges() {
     let beyond = server.get_with(UNET, &[("range", "bytes=1000-1001")]).await;
     assert_eq!(beyond.headers()[header::CONTENT_RANGE], "bytes */1000");
     assert_error(beyond, StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::Invalid, "ends before").await;
+
+    // An address with the contents' hash never leads to anything else.
+    let immutable =
+        |response: Response<Body>| response.headers()[header::CACHE_CONTROL].to_str().unwrap().contains("immutable");
+    let version = &tag[1..17];
+    assert!(immutable(server.get(&format!("{UNET}?v={version}")).await));
+    assert!(!immutable(server.get(&format!("{UNET}?v={}", "0".repeat(16))).await));
+    assert!(!immutable(server.get(UNET).await));
 
     let known = server.get_with(UNET, &[("if-none-match", &tag)]).await;
     assert_eq!(known.status(), StatusCode::NOT_MODIFIED);

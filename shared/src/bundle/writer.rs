@@ -28,6 +28,19 @@ pub struct Planned {
 }
 
 impl Planned {
+    /// What a tensor takes when loaded: 32-bit floats, but for large matrices in blocks, which every device multiplies with as
+    /// they are, and the vocabulary, of which a prompt reads a few rows.
+    fn loaded_bytes(&self) -> u64 {
+        let numbers = self.shape.iter().product::<usize>() as u64;
+        match (self.dtype, &self.shape[..]) {
+            _ if self.name == VOCABULARY => 0,
+            (DType::Q8_0 | DType::Q4_0, [_, _]) if self.dtype.stays_packed(&self.shape) => {
+                numbers / self.dtype.block() as u64 * self.dtype.block_bytes() as u64
+            }
+            _ => numbers * 4,
+        }
+    }
+
     /// What a tensor takes in a file.
     ///
     /// # Errors
@@ -61,6 +74,8 @@ struct State {
     done: BTreeMap<String, PartFile>,
 }
 
+/// The language model's word embeddings.
+const VOCABULARY: &str = "gpt_model.decoder.embed_tokens.weight";
 const STATE: &str = "unfinished.json";
 
 impl Writer {
@@ -114,11 +129,10 @@ impl Writer {
             }
             files.push(self.state.done[&file].clone());
         }
-        let loaded = |tensor: &Planned| tensor.shape.iter().product::<usize>() as u64 * 4;
         let part = Part {
             bytes: files.iter().map(|file| file.bytes).sum(),
-            memory_bytes: plan.iter().map(loaded).sum(),
-            largest_tensor_bytes: plan.iter().map(loaded).max().unwrap_or(0),
+            memory_bytes: plan.iter().map(Planned::loaded_bytes).sum(),
+            largest_tensor_bytes: plan.iter().map(Planned::loaded_bytes).max().unwrap_or(0),
             files,
         };
         self.parts.insert(name.to_owned(), part);
@@ -274,6 +288,17 @@ mod tests {
 
     fn planned(name: &str, numbers: usize) -> Planned {
         Planned { name: name.to_owned(), shape: vec![numbers], dtype: DType::F32 }
+    }
+
+    #[test]
+    fn what_stays_packed_or_in_its_file_takes_less_memory() {
+        let bytes = |name: &str, dtype, shape: &[usize]| {
+            Planned { name: name.to_owned(), shape: shape.to_vec(), dtype }.loaded_bytes()
+        };
+        assert_eq!(bytes("fc1.weight", DType::Q8_0, &[8192, 2048]), 8192 * 2048 / 32 * 34);
+        assert_eq!(bytes("fc1.weight", DType::F16, &[8192, 2048]), 8192 * 2048 * 4);
+        assert_eq!(bytes("small.weight", DType::Q4_0, &[64, 64]), 64 * 64 * 4);
+        assert_eq!(bytes(VOCABULARY, DType::F16, &[64_007, 2048]), 0);
     }
 
     #[test]

@@ -6,7 +6,6 @@ use ::burn::tensor::module;
 use ::burn::tensor::ops::{InterpolateMode, InterpolateOptions, PadMode};
 use ::burn::tensor::{ExecutionError, FloatDType, Int, TensorData};
 
-use super::cpu::packed;
 use super::{Activation, Binary, ConvOptions, Engine, EngineError, Mask, Unary, plain};
 use crate::weights::{HostTensor, Parameter};
 
@@ -175,7 +174,8 @@ impl Engine for Burn {
     fn prepare_linear(weight: Parameter<Self>, bias: Option<Parameter<Self>>, device: &BurnDevice) -> BurnLinear {
         let shape = [weight.shape()[0], weight.shape()[1]];
         let bias = bias.map(|bias| Self::dense(bias, [shape[0]], device));
-        let is_packed = |weight: &HostTensor| packed::stays_packed(weight) && !device.inner().is_autodiff();
+        let is_packed =
+            |weight: &HostTensor| weight.dtype().stays_packed(weight.shape()) && !device.inner().is_autodiff();
         let weight = match weight {
             Parameter::Host(weight) if is_packed(&weight) && device.is_cpu() => LinearWeight::Packed(weight),
             #[cfg(feature = "webgpu")]

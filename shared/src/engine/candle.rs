@@ -2,7 +2,6 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::cpu::packed;
 use super::{Activation, Binary, ConvOptions, Engine, EngineError, Mask, Unary, plain};
 use crate::weights::{HostTensor, Parameter};
 
@@ -239,7 +238,7 @@ impl Engine for Candle {
     fn prepare_linear(weight: Parameter<Self>, bias: Option<Parameter<Self>>, device: &CandleDevice) -> CandleLinear {
         let bias = prepare_bias(bias, device);
         let weight = match (weight, device.kernels.packed_linear) {
-            (Parameter::Host(weight), Some(kernel)) if packed::stays_packed(&weight) => {
+            (Parameter::Host(weight), Some(kernel)) if weight.dtype().stays_packed(weight.shape()) => {
                 LinearWeight::Packed(weight, kernel)
             }
             (weight, _) => {

@@ -39,7 +39,7 @@ fn every_stage_has_its_place_and_its_reason() {
     let lost = || failure(DeviceGpu, FailureKind::Lost);
     let fits = [DeviceGpu; 3];
     let tells = [
-        // model, GPU, server, wish, failures → places, in the U-Net's reason
+        // model, GPU, server, wish, not_here: vec![], failures → places, in the U-Net's reason
         (TINY, gpu(1000), &None, Wish::Auto, none(), fits, "this device's GPU: it needs 25 MB, which fit"),
         (TINY, gpu(1000), &up, Wish::Auto, none(), fits, "this device's GPU"),
         (TINY, None, &None, Wish::Auto, none(), [DeviceCpu; 3], "processor: this browser offers no WebGPU."),
@@ -58,7 +58,8 @@ fn every_stage_has_its_place_and_its_reason() {
     ];
     for (sizes, gpu, server, wish, failures, places, reason) in tells {
         let device = Device { gpu, cpu_memory_bytes: 6000 * MB };
-        let situation = Situation { model: model(sizes), device, server: server.clone(), wish, failures };
+        let situation =
+            Situation { model: model(sizes), device, server: server.clone(), wish, not_here: vec![], failures };
         let placement = place(&situation).unwrap_or_else(|error| panic!("{situation:?}: {error}"));
         let found = [&placement.encode, &placement.denoise, &placement.decode].map(|placed| placed.place);
         assert_eq!(found, places, "{situation:?}");
@@ -70,7 +71,7 @@ fn every_stage_has_its_place_and_its_reason() {
 fn what_fits_nowhere_says_what_to_do() {
     let small = Device { gpu: gpu(1000), cpu_memory_bytes: 1000 * MB };
     let refuse = |model, device: &Device, server, wish, failures| {
-        place(&Situation { model, device: device.clone(), server, wish, failures }).unwrap_err()
+        place(&Situation { model, device: device.clone(), server, wish, not_here: vec![], failures }).unwrap_err()
     };
     let error = refuse(model(LARGE), &small, None, Wish::Auto, vec![]);
     assert_eq!(
@@ -94,7 +95,8 @@ fn what_fits_nowhere_says_what_to_do() {
 fn a_lost_server_leaves_the_device() {
     let device = Device { gpu: gpu(1000), cpu_memory_bytes: 1000 * MB };
     let failures = failure(OnServer, FailureKind::Lost);
-    let situation = Situation { model: model(TINY), device, server: server(true), wish: Wish::Auto, failures };
+    let situation =
+        Situation { model: model(TINY), device, server: server(true), wish: Wish::Auto, not_here: vec![], failures };
     assert_eq!(place(&situation).unwrap().denoise.place, DeviceGpu);
 }
 
@@ -102,7 +104,7 @@ fn a_lost_server_leaves_the_device() {
 fn a_job_ends_where_every_place_has_failed() {
     let device = Device { gpu: gpu(1000), cpu_memory_bytes: 1000 * MB };
     let (model, server) = (model(TINY), server(true));
-    let mut situation = Situation { model, device, server, wish: Wish::Auto, failures: vec![] };
+    let mut situation = Situation { model, device, server, wish: Wish::Auto, not_here: vec![], failures: vec![] };
     let mut tried = Vec::new();
     let error = loop {
         match place(&situation) {
@@ -123,11 +125,32 @@ fn a_job_ends_where_every_place_has_failed() {
 fn a_reason_names_the_processors_failure() {
     let reason = |gpu, cpu_memory_bytes, failures| {
         let device = Device { gpu, cpu_memory_bytes };
-        let situation = Situation { model: model(TINY), device, server: server(true), wish: Wish::Auto, failures };
+        let situation = Situation {
+            model: model(TINY),
+            device,
+            server: server(true),
+            wish: Wish::Auto,
+            not_here: vec![],
+            failures,
+        };
         place(&situation).unwrap().encode.reason
     };
     let failed = reason(None, 1000 * MB, failure(DeviceCpu, FailureKind::TooSlow));
     assert!(failed.ends_with("no WebGPU, and this device's processor was too slow."), "{failed}");
     let not_started = reason(None, 0, vec![]);
     assert!(not_started.ends_with("and the program for this device's processor did not start."), "{not_started}");
+}
+
+#[test]
+fn what_was_not_fetched_runs_on_the_server_or_not_at_all() {
+    let device = Device { gpu: gpu(1000), cpu_memory_bytes: 1000 * MB };
+    let not_here = vec![super::Stage::Denoise, super::Stage::Decode];
+    let (model, server, failures) = (model(TINY), server(true), vec![]);
+    let mut situation = Situation { model, device, server, wish: Wish::Auto, not_here, failures };
+    let placement = place(&situation).unwrap();
+    assert_eq!([placement.encode.place, placement.denoise.place], [DeviceGpu, OnServer]);
+    assert!(placement.denoise.reason.contains("did not fetch that part"), "{}", placement.denoise.reason);
+    situation.server = None;
+    let error = place(&situation).unwrap_err().to_string();
+    assert!(error.starts_with("Denoising can run nowhere: this device did not fetch"), "{error}");
 }

@@ -107,10 +107,10 @@ pub async fn cases_of<E: Engine>(
             }
             false => None,
         };
-        let hidden = encoder.mllm.forward(&batch, images);
+        let hidden = encoder.mllm.forward(&batch, images)?;
         compare(&mut cases, format!("{case}.hidden"), &hidden, tolerance).await?;
         if cases.has(&format!("{case}.logits")) {
-            let logits = encoder.mllm.logits(hidden.clone());
+            let logits = encoder.mllm.logits(hidden.clone())?;
             compare(&mut cases, format!("{case}.logits"), &logits, tolerance).await?;
         }
         let condition = encoder.aligner.forward(hidden, &batch.padding());
@@ -157,7 +157,7 @@ pub fn align_losses<E: Engine>(
     }
     let shape = [Some(batch.batch), Some(config.aligner.queries), Some(config.aligner.dim)];
     let clip = cases.tensor("align.clip_embeddings", shape, device)?;
-    let hidden = encoder.mllm.forward(&batch, None);
+    let hidden = encoder.mllm.forward(&batch, None)?;
     let condition = encoder.aligner.forward(hidden.clone(), &batch.padding());
     let reconstructed = decoder.forward(condition.clone(), batch.len());
     Ok(loss::align(condition, clip, reconstructed, hidden))
@@ -192,7 +192,7 @@ pub fn lm_loss<E: Engine>(
         true => Some(encoder.embed_pictures(cases.tensor("batch.pixels", pixel_shape(config), device)?)),
         false => None,
     };
-    let logits = encoder.mllm.logits(encoder.mllm.forward(&inputs, images));
+    let logits = encoder.mllm.logits(encoder.mllm.forward(&inputs, images)?)?;
     Ok(loss::cross_entropy(logits, &targets, &counted))
 }
 

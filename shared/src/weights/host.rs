@@ -50,7 +50,15 @@ impl DType {
         let numbers = shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size))?;
         (numbers / self.block()).checked_mul(self.block_bytes())
     }
+
+    /// Whether a linear map's weight of this shape is to stay as it is stored.
+    pub fn stays_packed(self, shape: &[usize]) -> bool {
+        self != DType::F32 && shape.iter().product::<usize>() >= STAYS_PACKED
+    }
 }
+
+/// Numbers from which on a linear map's weight stays packed: a smaller one is worth its memory.
+const STAYS_PACKED: usize = 1 << 21;
 
 /// A tensor in host memory: little-endian, row-major, a view into a shared buffer.
 #[derive(Clone)]

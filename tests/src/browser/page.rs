@@ -37,6 +37,17 @@ const DROP: &str = "function drop(data, from) {
 }
 ";
 
+/// How long to wait for a worker's reply.
+const MOST: Duration = Duration::from_secs(1800);
+/// How long to wait for what takes no computing.
+const SHORT: Duration = Duration::from_secs(30);
+/// Finds a button in a model's row, in the section that one opens for it.
+const BUTTON: &str = "document.querySelector('#models').open = true; window.confirm = () => true;
+    const row = [...document.querySelectorAll('#model-list li')]
+        .find(row => row.querySelector('b').textContent === arguments[0]);
+    const button = [...row?.querySelectorAll('button') ?? []]
+        .find(button => button.textContent.startsWith(arguments[1])); ";
+
 /// Where a person wants the picture made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Where {
@@ -174,15 +185,15 @@ impl Page {
         prompt.send_keys(Key::End + "").await.unwrap();
         prompt.send_keys(" on the beach").await.unwrap();
         assert_eq!(self.sentence().await, "a <i> on the beach");
-        self.set("#seed", &seed.to_string()).await;
-        self.set("#guidance", &GUIDANCE.to_string()).await;
+        self.type_into("#seed", &seed.to_string()).await;
+        self.type_into("#guidance", &GUIDANCE.to_string()).await;
         self.set_steps(steps).await;
     }
 
     /// Sets the number of steps.
     pub async fn set_steps(&self, steps: usize) {
         self.script("document.querySelector('#steps').max = arguments[0]", vec![json!(steps.max(100))]).await;
-        self.set("#steps", &steps.to_string()).await;
+        self.type_into("#steps", &steps.to_string()).await;
     }
 
     /// The sentence as it stands in the editor, a chip as `<i>`.
@@ -276,29 +287,89 @@ impl Page {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 
+    /// Does something with a model: the button of its row whose words begin so, once it is there.
+    pub async fn deed(&self, model: &str, label: &str) {
+        self.wait_for_deed(model, label).await;
+        let click = [BUTTON, "button.click()"].concat();
+        self.script(&click, vec![json!(model), json!(label)]).await;
+    }
+
+    /// Waits until something can be done with a model.
+    pub async fn wait_for_deed(&self, model: &str, label: &str) {
+        self.wait_for_deed_within(model, label, SHORT).await;
+    }
+
+    /// The same, longer.
+    pub async fn wait_for_deed_within(&self, model: &str, label: &str, patience: Duration) {
+        let find = [BUTTON, "return button !== undefined"].concat();
+        let arguments = || vec![json!(model), json!(label)];
+        let is_there = || async { self.script(&find, arguments()).await == json!(true) };
+        self.wait_until(label, patience, is_there).await;
+    }
+
+    /// Flips a bit in the first file of that name that the browser keeps.
+    pub async fn spoil(&self, name: &str) {
+        let spoil = "const [name, done] = arguments;
+            (async () => {
+                const models = await (await navigator.storage.getDirectory()).getDirectoryHandle('models');
+                for await (const folder of models.values()) {
+                    const file = await folder.getFileHandle(name);
+                    const at = (await file.getFile()).size - 1;
+                    const last = new Uint8Array(await (await file.getFile()).slice(at).arrayBuffer());
+                    const writing = await file.createWritable({ keepExistingData: true });
+                    await writing.write({ type: 'write', position: at, data: new Uint8Array([last[0] ^ 1]) });
+                    await writing.close();
+                }
+                done();
+            })()";
+        self.driver.execute_async(spoil, vec![json!(name)]).await.unwrap();
+    }
+
+    /// Chooses a folder of a model in the file dialog: these files from below an address.
+    pub async fn choose_folder(&self, address: &str, names: &[String]) {
+        let choose = "const [address, names, done] = arguments;
+            document.querySelector('#models').open = true;
+            (async () => {
+                const data = new DataTransfer();
+                for (const name of names) {
+                    data.items.add(new File([await (await fetch(address + name)).arrayBuffer()], name));
+                }
+                const field = document.querySelector('#model-files');
+                field.files = data.files;
+                field.dispatchEvent(new Event('change'));
+                done();
+            })()";
+        self.driver.execute_async(choose, vec![json!(address), json!(names)]).await.unwrap();
+    }
+
     /// Waits until the sentence has so many pictures.
     pub async fn wait_for_pictures(&self, count: usize) {
         let chips = "return document.querySelectorAll('#prompt .chip').length";
-        self.wait_until(&format!("{count} pictures"), || async { self.script(chips, vec![]).await == json!(count) })
-            .await;
+        let are_there = || async { self.script(chips, vec![]).await == json!(count) };
+        self.wait_until(&format!("{count} pictures"), SHORT, are_there).await;
     }
 
     /// Waits until an element says something.
     pub async fn wait_for_text(&self, css: &str, text: &str) {
-        self.wait_until(text, || async { self.text(css).await.contains(text) }).await;
+        self.wait_for_text_within(css, text, SHORT).await;
+    }
+
+    /// The same, longer.
+    pub async fn wait_for_text_within(&self, css: &str, text: &str, patience: Duration) {
+        self.wait_until(text, patience, || async { self.text(css).await.contains(text) }).await;
     }
 
     /// Waits until a picture to come is shown while it is being made.
     pub async fn wait_for_preview(&self) {
         let shown = "const picture = document.querySelector('#picture');
             return !picture.hidden && picture.src.startsWith('blob:') && picture.hasAttribute('data-preview')";
-        self.wait_until("a preview", || async { self.script(shown, vec![]).await == json!(true) }).await;
+        self.wait_until("a preview", SHORT, || async { self.script(shown, vec![]).await == json!(true) }).await;
     }
 
-    async fn wait_until<F: Future<Output = bool>>(&self, what: &str, is_so: impl Fn() -> F) {
+    async fn wait_until<F: Future<Output = bool>>(&self, what: &str, patience: Duration, is_so: impl Fn() -> F) {
         let begin = Instant::now();
         while !is_so().await {
-            assert!(begin.elapsed() < Duration::from_secs(20), "{what}; the page says {}", self.said().await);
+            assert!(begin.elapsed() < patience, "{what}; the page says {}", self.said().await);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -351,11 +422,18 @@ impl Page {
                 for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i); window.heap.push(bytes.buffer)";
             self.script(push, vec![json!(text)]).await;
         }
-        let ask = "const done = arguments[arguments.length - 1];
-            kosmosg.ask(arguments[0], arguments[1], window.heap)
-                .then(reply => done(reply.json), error => done(JSON.stringify({ error: String(error) })))";
-        let reply = self.driver.execute_async(ask, vec![json!(worker), json!(request)]).await.unwrap();
-        serde_json::from_str(reply.json().as_str().unwrap()).unwrap()
+        let ask = "window.reply = null; kosmosg.ask(arguments[0], arguments[1], window.heap).then(
+                reply => { window.reply = reply.json; },
+                error => { window.reply = JSON.stringify({ error: String(error) }); })";
+        self.script(ask, vec![json!(worker), json!(request)]).await;
+        let begin = Instant::now();
+        loop {
+            if let Some(reply) = self.script("return window.reply", vec![]).await.as_str() {
+                return serde_json::from_str(reply).unwrap();
+            }
+            assert!(begin.elapsed() < MOST, "{request}: no reply within {MOST:?}; the page says {}", self.said().await);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// What an element says.
@@ -378,7 +456,8 @@ impl Page {
         self.driver.clone().quit().await.unwrap();
     }
 
-    async fn set(&self, css: &str, value: &str) {
+    /// Puts a text into a field.
+    pub async fn type_into(&self, css: &str, value: &str) {
         let set = "const field = document.querySelector(arguments[0]); field.value = arguments[1];
             for (const kind of ['input', 'change']) field.dispatchEvent(new Event(kind, { bubbles: true }))";
         self.script(set, vec![json!(css), json!(value)]).await;
@@ -390,7 +469,7 @@ impl Page {
     }
 
     async fn said(&self) -> String {
-        let said = "return ['#status', '#notice', '#moved', '#where-line']
+        let said = "return ['#status', '#notice', '#moved', '#where-line', '#model-line', '#model-trouble']
             .map(css => document.querySelector(css)?.textContent ?? '').join(' | ')";
         self.script(said, vec![]).await.as_str().unwrap_or_default().to_owned()
     }

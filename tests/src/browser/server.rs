@@ -1,6 +1,7 @@
 //! A server of our own for each test.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -15,28 +16,45 @@ static TURN: Mutex<()> = Mutex::const_new(());
 pub struct Server {
     process: Child,
     port: u16,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Option<MutexGuard<'static, ()>>,
 }
 
 impl Server {
-    /// Starts it and waits until it listens.
+    /// Starts it with the built-in model and waits until it listens.
     pub async fn start() -> Self {
+        Self::of(&dist().join("../models")).await
+    }
+
+    /// Starts it with the models of a folder and waits until it listens.
+    pub async fn of(models: &Path) -> Self {
+        let turn = TURN.lock().await;
+        let mut server = Self::launch(models, &[]).await;
+        server._turn = Some(turn);
+        server
+    }
+
+    /// Another one, with these arguments besides, while this one runs.
+    pub async fn beside(&self, models: &Path, arguments: &[&str]) -> Self {
+        Self::launch(models, arguments).await
+    }
+
+    async fn launch(models: &Path, arguments: &[&str]) -> Self {
         let dist = dist();
         let program = dist.join(format!("kosmosg-server{}", std::env::consts::EXE_SUFFIX));
         assert!(program.exists(), "`cargo xtask build` makes {}", program.display());
-        let turn = TURN.lock().await;
         let port = free_port();
         let process = Command::new(program)
             .args(["--listen", &format!("127.0.0.1:{port}")])
+            .args(arguments)
             .arg("--models")
-            .arg(dist.join("../models"))
+            .arg(models)
             .arg("--page")
             .arg(dist.join("page"))
             .env("RUST_LOG", "warn")
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let server = Self { process, port, _turn: turn };
+        let server = Self { process, port, _turn: None };
         for _ in 0..200 {
             if tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
                 return server;
@@ -49,6 +67,11 @@ impl Server {
     /// Its process.
     pub fn process(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// The address of a path on it.

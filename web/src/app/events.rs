@@ -6,6 +6,7 @@ use kosmosg::placement::Place;
 use kosmosg::protocol::{Health, JobCreated, JobEvent, JobRequest};
 
 use super::job::Order;
+use super::models::{Deed, Offer};
 use super::places::{Adapter, Choice};
 use crate::messages::{Envelope, Reply, Request};
 
@@ -37,6 +38,8 @@ pub enum WorkerState {
     Ready {
         /// Its device, for people.
         device: String,
+        /// Names of kernels that compute wrong numbers there and are not used.
+        wrong_kernels: Vec<String>,
     },
     /// It cannot be used, and why.
     Broken(String),
@@ -72,14 +75,24 @@ pub enum Phase {
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the fields are what their types say")]
 pub enum Event {
-    /// The bundle's manifest is there; its files are below the address `base`.
+    /// The page opens; `model` is the kept one of an earlier visit.
+    Open { model: Option<String> },
+    /// The built-in bundle's manifest is there; its files are below the address `base`.
     Manifest { base: String, manifest: Box<Manifest> },
-    /// The bundle's manifest cannot be had.
+    /// The built-in bundle's manifest cannot be had.
     NoManifest { why: String },
     /// What the browser says about GPU and memory.
     Device { adapter: Option<Adapter>, cpu_memory_bytes: u64 },
     /// What the server says about itself, if there is one.
     Server(Option<Health>),
+    /// What models the server offers.
+    Offered(Vec<Offer>),
+    /// The person wants something of a model.
+    Model(Deed),
+    /// Who keeps the models said something.
+    Keeper(Box<Envelope<Reply>>),
+    /// The program that keeps the models could not be loaded or ended.
+    KeeperDied { why: String },
     /// For tests: the next run on this device is to fail before a step.
     FailAtStep(usize),
     /// The person chose a place.
@@ -117,6 +130,18 @@ pub enum Effect {
     Stop(Processor),
     /// Say something to a worker.
     Send { processor: Processor, message: Envelope<Request>, data: Vec<Vec<u8>> },
+    /// Start the program that keeps the models.
+    StartKeeper,
+    /// Say something to it.
+    Keep(Envelope<Request>),
+    /// End the program that keeps the models.
+    StopKeeper,
+    /// Fetch the built-in bundle's manifest.
+    OpenBuiltIn,
+    /// Show what the bundle does when nobody says otherwise.
+    ShowDefaults(Box<Manifest>),
+    /// Remember which kept model is in use.
+    RememberModel(Option<String>),
     /// Give a job to the server.
     Post { request: u64, job: JobRequest },
     /// Listen to a job on the server.

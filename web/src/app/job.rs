@@ -67,6 +67,15 @@ pub struct Moved {
 pub enum Doing {
     /// A worker is still loading.
     Waiting(Place),
+    /// A stage of the model is being loaded.
+    Loading {
+        /// Where.
+        place: Place,
+        /// Bytes so far.
+        bytes: u64,
+        /// Bytes in all.
+        of: u64,
+    },
     /// The prompt is being encoded.
     Encoding(Place),
     /// It travels to the server.
@@ -90,7 +99,10 @@ impl Doing {
     /// Where it goes on.
     pub fn place(self) -> Place {
         match self {
-            Doing::Waiting(place) | Doing::Encoding(place) | Doing::Denoising { place, .. } => place,
+            Doing::Waiting(place)
+            | Doing::Loading { place, .. }
+            | Doing::Encoding(place)
+            | Doing::Denoising { place, .. } => place,
             Doing::Sending | Doing::Queued(_) | Doing::Fetching => Place::Server,
         }
     }

@@ -6,7 +6,7 @@ use kosmosg::placement::{
 };
 use kosmosg::protocol::Health;
 
-use super::Processor;
+use super::{Models, Processor};
 use crate::texts;
 
 /// What the person chose under "Where".
@@ -76,7 +76,7 @@ impl Places {
     ///
     /// # Errors
     /// [`PlacementError`] if it can run nowhere that the person allows.
-    pub fn of(&self, manifest: &Manifest) -> Result<Placement, PlacementError> {
+    pub fn of(&self, manifest: &Manifest, models: &Models) -> Result<Placement, PlacementError> {
         let model = match ModelSize::of(manifest) {
             Ok(model) => model,
             Err(error) => return Err(PlacementError::NoServer { stage: Stage::Encode, why: error.to_string() }),
@@ -86,7 +86,7 @@ impl Places {
             model,
             device: Device { gpu, cpu_memory_bytes: if self.cpu_is_broken { 0 } else { self.cpu_memory_bytes } },
             server: self.server.as_ref().map(|health| Server {
-                reachable: true,
+                reachable: models.id_on_server().is_some(),
                 engine: health.engine.clone(),
                 device: health.device.clone(),
             }),
@@ -96,6 +96,7 @@ impl Places {
                 Choice::Server => Wish::Server,
                 _ => Wish::Auto,
             },
+            not_here: models.not_here(),
             failures: self.failures.clone(),
         };
         let mut placement = place(&situation)?;

@@ -5,7 +5,7 @@ use kosmosg::placement::Place;
 use kosmosg::protocol::{JobCreated, JobEvent};
 
 use super::job::Moved;
-use super::{App, BUNDLE, Doing, Effect, Phase};
+use super::{App, Doing, Effect, Phase};
 use crate::pace::Pace;
 
 /// While the server denoises, its state is fetched every so many steps: what is lost if it goes away.
@@ -14,10 +14,11 @@ const STEPS_BETWEEN_STATES: usize = 4;
 impl App {
     pub(super) fn post(&mut self) {
         let request = self.number();
+        let bundle = self.models.id_on_server().unwrap_or_default();
         let (Some(job), Some(manifest)) = (&mut self.job, &self.manifest) else { return };
         (job.request, job.doing) = (request, Doing::Sending);
         let unet = manifest.part("unet").map_or(String::new(), Part::sha256);
-        self.effects.push(Effect::Post { request, job: job.for_server(BUNDLE, &unet) });
+        self.effects.push(Effect::Post { request, job: job.for_server(&bundle, &unet) });
     }
 
     pub(super) fn posted(&mut self, request: u64, answer: Result<JobCreated, String>) {

@@ -5,8 +5,9 @@ use kosmosg::protocol::{ApiError, ErrorCode, JobCreated, JobEvent, JobRequest};
 use super::*;
 use crate::messages::{Fault, Reply};
 
-use scene::{NOW, Scene, adapter, condition, health, manifest, order};
+use scene::{NOW, Scene, adapter, condition, health, manifest, order, ready};
 
+mod models;
 mod scene;
 
 #[test]
@@ -243,7 +244,7 @@ fn a_model_that_cannot_be_fetched_is_told_and_tried_again() {
     let mut scene = Scene::new(None);
     scene.says(LOAD, Reply::Started);
     scene.says(LOAD, Reply::Failed { fault: Fault::Bundle, message: "unet.gguf could not be fetched".into() });
-    assert_eq!((scene.app.state(), scene.app.status().as_str()), ("failed", "Unet.gguf could not be fetched."));
+    assert_eq!((scene.app.state(), scene.app.status().as_str()), ("failed", "unet.gguf could not be fetched."));
     let again =
         |scene: &Scene| matches!(scene.app.phase(), Phase::Failed { remedies, .. } if *remedies == [Choice::Auto]);
     assert!(again(&scene));
@@ -348,6 +349,17 @@ fn the_page_says_where_everything_runs_and_why() {
     scene.happens(Event::Server(None));
     assert!(scene.app.explanation()[0].contains("on this device"), "{:?}", scene.app.explanation());
     assert_eq!(scene.app.refusal(Choice::Server).as_deref(), Some(texts::NO_SERVER));
+}
+
+#[test]
+fn kernels_that_compute_wrong_numbers_are_named() {
+    let mut scene = Scene::ready(None);
+    scene.happens(Event::Device { adapter: Some(adapter()), cpu_memory_bytes: 1 << 30 });
+    scene.happens(Event::Choose(Choice::Gpu));
+    scene.hears(Processor::Gpu, LOAD, Reply::Started);
+    scene.hears(Processor::Gpu, LOAD, ready("WebGPU", &["linear map of 4 bits"]));
+    let lines = scene.app.explanation();
+    assert!(lines.last().unwrap().contains("wrong numbers with linear map of 4 bits"), "{lines:?}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use kosmosg::placement::Place;
 use kosmosg::prompt::PromptItem;
 
 use super::job::Moved;
-use super::{App, Choice, Doing, Phase, Places, Processor, WorkerState, places};
+use super::{App, Choice, Doing, Models, Phase, Places, Processor, WorkerState, places};
 use crate::texts;
 
 impl App {
@@ -29,6 +29,11 @@ impl App {
     /// What there is to compute on.
     pub fn places(&self) -> &Places {
         &self.places
+    }
+
+    /// The models that there are.
+    pub fn models(&self) -> &Models {
+        &self.models
     }
 
     /// The bundle.
@@ -90,8 +95,17 @@ impl App {
     /// Where each stage runs and why, in sentences; or why nothing runs.
     pub fn explanation(&self) -> Vec<String> {
         let Some(manifest) = &self.manifest else { return Vec::new() };
-        match self.places.of(manifest) {
-            Ok(placement) => places::explain(&placement),
+        match self.places.of(manifest, &self.models) {
+            Ok(placement) => {
+                let mut lines = places::explain(&placement);
+                lines.extend(self.workers.iter().filter_map(|worker| match worker {
+                    WorkerState::Ready { wrong_kernels, .. } if !wrong_kernels.is_empty() => {
+                        Some(texts::wrong_kernels(wrong_kernels))
+                    }
+                    _ => None,
+                }));
+                lines
+            }
             Err(error) => vec![error.to_string()],
         }
     }
@@ -123,6 +137,7 @@ impl App {
                     _ => texts::WAITING_FOR_MODEL.into(),
                 }
             }
+            Doing::Loading { bytes, of, .. } => texts::loading(bytes, of),
             Doing::Encoding(_) => texts::ENCODING.into(),
             Doing::Sending => texts::SENDING.into(),
             Doing::Queued(position) => texts::queued(position),

@@ -20,9 +20,13 @@ impl App {
     }
 
     pub(super) fn load(&mut self, processor: Processor) {
-        let Some(manifest) = self.manifest.clone() else { return };
+        let (Some(manifest), Some(source)) = (self.manifest.clone(), self.source.clone()) else { return };
         self.workers[processor as usize] = WorkerState::Loading { bytes: 0, of: 0 };
-        let body = Request::Load { base: self.base.clone(), manifest };
+        let memory_bytes = match (processor, &self.places.adapter) {
+            (Processor::Gpu, Some(adapter)) => adapter.limits.memory_bytes,
+            _ => self.places.cpu_memory_bytes,
+        };
+        let body = Request::Load { source, manifest, memory_bytes };
         self.effects.push(Effect::Send { processor, message: Envelope { request: LOAD, body }, data: Vec::new() });
     }
 
@@ -30,9 +34,11 @@ impl App {
         let Envelope { request, body } = message;
         match body {
             Reply::Started => self.load(processor),
-            Reply::Loading { bytes, of } => self.workers[processor as usize] = WorkerState::Loading { bytes, of },
-            Reply::Ready { device, .. } => {
-                self.workers[processor as usize] = WorkerState::Ready { device };
+            Reply::Loading { bytes, of } if request == LOAD => {
+                self.workers[processor as usize] = WorkerState::Loading { bytes, of };
+            }
+            Reply::Ready { device, wrong_kernels, .. } => {
+                self.workers[processor as usize] = WorkerState::Ready { device, wrong_kernels };
                 if self.waits_for(processor) {
                     self.proceed();
                 }
@@ -58,6 +64,14 @@ impl App {
             Reply::Encoded { condition } => {
                 (job.condition, job.encoded_at) = (Some(condition), Some(processor.place()));
                 self.proceed();
+            }
+            Reply::Loading { bytes, of } => {
+                let place = processor.place();
+                job.doing = match &job.condition {
+                    _ if bytes < of => Doing::Loading { place, bytes, of },
+                    None => Doing::Encoding(place),
+                    Some(_) => job.denoising(place),
+                };
             }
             Reply::Step { state, seconds } => {
                 job.state = state;

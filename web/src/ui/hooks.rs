@@ -71,6 +71,6 @@ fn send(page: &Page, worker: &str, json: &str, data: Vec<Vec<u8>>, resolve: Func
         waiting.insert(request, resolve);
         request
     });
-    link.send(&Envelope { request, body }, data);
+    link.send(&Envelope { request, body }, data, &[]);
     Ok(())
 }

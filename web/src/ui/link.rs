@@ -1,9 +1,9 @@
 //! The page's end of its workers.
 
+use js_sys::{Array, Reflect};
 use wasm_bindgen::prelude::*;
-use web_sys::{ErrorEvent, Event, MessageEvent, Worker, WorkerOptions, WorkerType};
+use web_sys::{ErrorEvent, Event, File, MessageEvent, Worker, WorkerOptions, WorkerType};
 
-use crate::app::Processor;
 use crate::messages::{Envelope, Reply, Request};
 use crate::{js, texts};
 
@@ -16,21 +16,21 @@ pub struct Link {
 }
 
 impl Link {
-    /// Starts a worker; `assets` is the address of the programs. `heard` gets its replies and their binary data, `died` why
+    /// Starts a worker; `assets` is the address of the programs, its name says which of them it runs. `heard` gets its replies and their binary data, `died` why
     /// its program could not be loaded.
     ///
     /// # Errors
     /// What the browser says.
     pub fn start(
         assets: &str,
-        processor: Processor,
+        name: &str,
         heard: impl Fn(Envelope<Reply>, Vec<Vec<u8>>) + 'static,
         died: impl Fn(String) + 'static,
     ) -> Result<Self, String> {
         let options = WorkerOptions::new();
         options.set_type(WorkerType::Module);
         // A query would say it as well, but is not in the address under which the file is kept for when there is no network.
-        options.set_name(processor.name());
+        options.set_name(name);
         let worker =
             Worker::new_with_options(&format!("{assets}worker.js"), &options).map_err(|error| js::text_of(&error))?;
         let receive = Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
@@ -50,10 +50,12 @@ impl Link {
         Ok(Self { worker, _listener: receive, _errors: errors })
     }
 
-    /// Sends a request and its binary data.
-    pub fn send(&self, message: &Envelope<Request>, data: Vec<Vec<u8>>) {
+    /// Sends a request, its binary data, and files.
+    pub fn send(&self, message: &Envelope<Request>, data: Vec<Vec<u8>>, files: &[File]) {
         let json = serde_json::to_string(message).expect("requests are plain data");
         let (message, transfer) = js::pack(&json, data);
+        // Setting a property of an ordinary object does not fail.
+        let _ = Reflect::set(&message, &js::FILES.into(), &files.iter().collect::<Array>());
         if let Err(error) = self.worker.post_message_with_transfer(&message, &transfer) {
             js::log_error(&js::text_of(&error));
         }

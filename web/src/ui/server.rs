@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use kosmosg::protocol::{ApiError, Health, JobCreated, JobEvent, JobRequest};
+use kosmosg::protocol::{ApiError, BundleEntry, Health, JobCreated, JobEvent, JobRequest};
 use serde::de::DeserializeOwned;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
@@ -16,6 +16,12 @@ use crate::js;
 pub async fn health() -> Option<Health> {
     let json = js::fetch("health").await.ok()?;
     serde_json::from_slice(&json).ok()
+}
+
+/// The models that the server offers; none if there is no server.
+pub async fn bundles() -> Vec<BundleEntry> {
+    let json = js::fetch("api/bundles").await.unwrap_or_default();
+    serde_json::from_slice(&json).unwrap_or_default()
 }
 
 /// Gives a job to the server.

@@ -3,6 +3,9 @@
 use kosmosg::engine::EngineError;
 use kosmosg::engine::burn::BurnDevice;
 
+/// How far a kernel's result may be from the CPU's, relative to the largest number.
+pub const KERNEL_TOLERANCE: f32 = 1e-3;
+
 #[cfg(not(feature = "worker-gpu"))]
 pub use cpu::{lose, open};
 #[cfg(feature = "worker-gpu")]
@@ -39,7 +42,7 @@ mod gpu {
     /// [`EngineError::NoDevice`].
     pub async fn open() -> Result<(BurnDevice, &'static str), EngineError> {
         let device = BurnDevice::webgpu().await?;
-        device.compare_kernels().await?;
+        device.compare_kernels(super::KERNEL_TOLERANCE).await?;
         Ok((device, "WebGPU"))
     }
 

@@ -1,9 +1,10 @@
-//! A bundle, fetched and loaded, and what it does.
+//! A bundle, loaded, and what it does.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 
-use kosmosg::bundle::{BundleError, Manifest, Tensors};
+use kosmosg::bundle::{BundleError, Manifest, PartFile, ReadAt, StoredPart, Tensors};
 use kosmosg::condition::{Condition, ConditionError};
 use kosmosg::denoise::DenoiseState;
 use kosmosg::encoder::{EncodeError, Encoder, EncoderParts};
@@ -12,11 +13,16 @@ use kosmosg::engine::burn::{Burn, BurnDevice};
 use kosmosg::picture::Picture;
 use kosmosg::pipeline::{Decoder, Denoiser, PreparedCondition, StepError};
 use kosmosg::prompt::PromptDocument;
+use kosmosg::weights::Store;
 
 use super::device;
+use super::files::KeptFiles;
 use crate::js;
-use crate::messages::{Fault, Reply};
+use crate::messages::{Fault, Reply, Source};
 use crate::pace::Pace;
+
+/// Time between two reports of progress, in milliseconds.
+const REPORT_MS: f64 = 50.0;
 
 /// A request that failed.
 pub struct Failure {
@@ -24,36 +30,144 @@ pub struct Failure {
     pub message: String,
 }
 
-/// A loaded bundle.
+/// A bundle, whose stages are loaded when they are first needed, or all at once if they have room side by side.
 pub struct Model {
     manifest: Manifest,
     device: BurnDevice,
     device_name: &'static str,
-    encoder: Encoder<Burn>,
-    denoiser: Denoiser<Burn>,
-    decoder: Decoder<Burn>,
+    files: Files,
+    has_room: bool,
+    encoder: Stage<Encoder<Burn>>,
+    denoiser: Stage<Denoiser<Burn>>,
+    decoder: Stage<Decoder<Burn>>,
 }
 
+/// A stage, if it is loaded.
+type Stage<T> = RefCell<Option<Rc<T>>>;
+
+/// Hears how many bytes of a stage are loaded, and of how many.
+pub type Report = Rc<dyn Fn(u64, u64)>;
+
+/// Where a bundle's files are.
+enum Files {
+    /// Below an address.
+    Server { base: String },
+    /// In this browser's storage.
+    Kept(Arc<KeptFiles>),
+}
+
+/// The weights of a part.
+enum Part {
+    Fetched(Tensors),
+    Stored(StoredPart),
+}
+
+const ENCODER: &[&str] = &kosmosg::encoder::PARTS;
+const DENOISER: &[&str] = &["unet"];
+const DECODER: &[&str] = &["vae"];
+
 impl Model {
-    /// Fetches the bundle below the address `base` and loads it; `report` hears bytes so far and in all.
-    pub async fn load(base: &str, manifest: Manifest, report: impl Fn(u64, u64)) -> Result<Self, Failure> {
+    /// Opens a bundle. Its stages are loaded now if they have room in so many bytes of memory.
+    pub async fn open(source: Source, manifest: Manifest, memory_bytes: u64, report: Report) -> Result<Self, Failure> {
         let (device, device_name) = device::open().await?;
-        let fetch = Fetch::new(base, &manifest, report);
-        // All at once; the browser decides how many it really fetches together.
-        let (tokenizer, vision, mllm, aligner, unet, vae) = futures::try_join!(
-            fetch.file(&manifest.tokenizer.name, &manifest.tokenizer.sha256),
-            fetch.part("vision"),
-            fetch.part("mllm"),
-            fetch.part("aligner"),
-            fetch.part("unet"),
-            fetch.part("vae"),
+        let files = match source {
+            Source::Server { base } => Files::Server { base },
+            Source::Kept { key } => Files::Kept(KeptFiles::open(&key, &manifest).await?),
+        };
+        let stages = [ENCODER, DENOISER, DECODER].into_iter();
+        let here: Vec<_> = stages.filter(|parts| files.have(&manifest, parts)).flatten().copied().collect();
+        let needed: u64 = here.iter().filter_map(|part| Some(manifest.part(part).ok()?.memory_bytes)).sum();
+        let has_room = needed + needed / 4 <= memory_bytes;
+        let (encoder, denoiser, decoder) = Default::default();
+        let model = Self { manifest, device, device_name, files, has_room, encoder, denoiser, decoder };
+        if has_room {
+            let progress = model.progress(&here, report);
+            // All at once; the browser decides how many files it really fetches together.
+            let has = |parts: &[&str]| here.contains(&parts[0]);
+            futures::try_join!(
+                async { if has(ENCODER) { model.load_encoder(&progress).await.map(drop) } else { Ok(()) } },
+                async { if has(DENOISER) { model.load_denoiser(&progress).await.map(drop) } else { Ok(()) } },
+                async { if has(DECODER) { model.load_decoder(&progress).await.map(drop) } else { Ok(()) } },
+            )?;
+            model.files.tell(None);
+        }
+        Ok(model)
+    }
+
+    async fn encoder(&self, report: Report) -> Result<Rc<Encoder<Burn>>, Failure> {
+        if let Some(encoder) = self.encoder.borrow().clone() {
+            return Ok(encoder);
+        }
+        self.make_room();
+        let progress = self.progress(ENCODER, report);
+        let encoder = self.load_encoder(&progress).await;
+        self.files.tell(None);
+        encoder
+    }
+
+    async fn denoiser(&self, report: Report) -> Result<Rc<Denoiser<Burn>>, Failure> {
+        if let Some(denoiser) = self.denoiser.borrow().clone() {
+            return Ok(denoiser);
+        }
+        self.make_room();
+        let progress = self.progress(DENOISER, report);
+        let denoiser = self.load_denoiser(&progress).await;
+        self.files.tell(None);
+        denoiser
+    }
+
+    async fn decoder(&self) -> Result<Rc<Decoder<Burn>>, Failure> {
+        if let Some(decoder) = self.decoder.borrow().clone() {
+            return Ok(decoder);
+        }
+        self.make_room();
+        self.load_decoder(&self.progress(DECODER, Rc::new(|_, _| {}))).await
+    }
+
+    /// Lets go of what is loaded where stages have no room side by side.
+    fn make_room(&self) {
+        if !self.has_room {
+            drop((self.encoder.take(), self.denoiser.take(), self.decoder.take()));
+            self.device.free_unused();
+        }
+    }
+
+    async fn load_encoder(&self, progress: &Rc<Progress>) -> Result<Rc<Encoder<Burn>>, Failure> {
+        let tokenizer = &self.manifest.tokenizer;
+        let (tokenizer, vision, mllm, aligner) = futures::try_join!(
+            self.files.file(tokenizer, progress),
+            self.files.part(&self.manifest, "vision", progress),
+            self.files.part(&self.manifest, "mllm", progress),
+            self.files.part(&self.manifest, "aligner", progress),
         )?;
-        manifest.tokenizer.check(&tokenizer)?;
-        let parts = EncoderParts { vision, mllm, aligner };
-        let encoder = Encoder::load(&manifest, &tokenizer, parts, &device)?;
-        let denoiser = Denoiser::load(&manifest, &unet, &device)?;
-        let decoder = Decoder::load(&manifest, &vae, &device)?;
-        Ok(Self { manifest, device, device_name, encoder, denoiser, decoder })
+        let parts = EncoderParts { vision: vision.store(), mllm: mllm.store(), aligner: aligner.store() };
+        let encoder = Rc::new(Encoder::load(&self.manifest, &tokenizer, parts, &self.device)?);
+        Ok(self.encoder.borrow_mut().insert(encoder).clone())
+    }
+
+    async fn load_denoiser(&self, progress: &Rc<Progress>) -> Result<Rc<Denoiser<Burn>>, Failure> {
+        let unet = self.files.part(&self.manifest, "unet", progress).await?;
+        let denoiser = Rc::new(Denoiser::load(&self.manifest, unet.store(), &self.device)?);
+        Ok(self.denoiser.borrow_mut().insert(denoiser).clone())
+    }
+
+    async fn load_decoder(&self, progress: &Rc<Progress>) -> Result<Rc<Decoder<Burn>>, Failure> {
+        let vae = self.files.part(&self.manifest, "vae", progress).await?;
+        let decoder = Rc::new(Decoder::load(&self.manifest, vae.store(), &self.device)?);
+        Ok(self.decoder.borrow_mut().insert(decoder).clone())
+    }
+
+    fn progress(&self, parts: &[&str], report: Report) -> Rc<Progress> {
+        let of = parts.iter().filter_map(|part| Some(self.manifest.part(part).ok()?.bytes)).sum();
+        let progress = Rc::new(Progress { report, bytes: Cell::new(0), of, reported_ms: Cell::new(0.0) });
+        let heard = progress.clone();
+        self.files.tell(Some(Rc::new(move |bytes| heard.add(bytes))));
+        progress
+    }
+
+    /// Names of kernels that compute wrong numbers here and are not used.
+    pub fn wrong_kernels(&self) -> Vec<String> {
+        self.device.wrong_kernels().iter().map(|&name| name.to_owned()).collect()
     }
 
     /// What it runs on, for people.
@@ -67,6 +181,7 @@ impl Model {
         prompt: &PromptDocument,
         files: &[Vec<u8>],
         negative: &str,
+        report: Report,
     ) -> Result<Condition, Failure> {
         let named = |(number, file): (usize, &Vec<u8>)| {
             let number = number + 1;
@@ -76,18 +191,20 @@ impl Model {
             })
         };
         let pictures: Vec<_> = files.iter().enumerate().map(named).collect::<Result<_, _>>()?;
-        let condition = self.encoder.encode(prompt, &pictures, negative).await?;
+        let encoder = self.encoder(report).await?;
+        let condition = encoder.encode(prompt, &pictures, negative).await?;
         let wrong = |error: ConditionError| Failure { fault: Fault::WrongNumbers, message: error.to_string() };
         condition.validate(self.manifest.condition_shape()).map_err(wrong)?;
         Ok(condition)
     }
 
     /// A run that goes on from a state, for tests only as far as `fail_at_step`.
-    pub fn run(
+    pub async fn run(
         self: Rc<Self>,
         condition: &Condition,
         state: DenoiseState,
         fail_at_step: Option<usize>,
+        report: Report,
     ) -> Result<Run, Failure> {
         let unusable = |message: String| Failure { fault: Fault::Prompt, message };
         condition.validate(self.manifest.condition_shape()).map_err(|error| unusable(error.to_string()))?;
@@ -97,19 +214,21 @@ impl Model {
             let expected = self.manifest.latent_shape();
             return Err(unusable(format!("the picture's latents are {shape:?}; this model's are {expected:?}")));
         }
-        let condition = self.denoiser.prepare(condition);
+        let denoiser = self.denoiser(report).await?;
+        let condition = denoiser.prepare(condition);
         let foreseen = state.latents().to_vec();
-        Ok(Run { model: self, condition, state, foreseen, pace: Pace::default(), fail_at_step })
+        Ok(Run { model: self, denoiser, condition, state, foreseen, pace: Pace::default(), fail_at_step })
     }
 
     async fn decode(&self, latents: &[f32]) -> Result<Picture, Failure> {
-        Ok(self.decoder.decode(latents.to_vec(), self.manifest.latent_shape()).await?)
+        Ok(self.decoder().await?.decode(latents.to_vec(), self.manifest.latent_shape()).await?)
     }
 }
 
 /// A picture on its way.
 pub struct Run {
     model: Rc<Model>,
+    denoiser: Rc<Denoiser<Burn>>,
     condition: PreparedCondition<Burn>,
     state: DenoiseState,
     /// The finished latents as the last step foresaw them.
@@ -128,7 +247,7 @@ impl Run {
             device::lose(&self.model.device)?;
         }
         let started = js::now_ms();
-        self.foreseen = self.model.denoiser.step(&mut self.state, &self.condition).await?;
+        self.foreseen = self.denoiser.step(&mut self.state, &self.condition).await?;
         let seconds = (js::now_ms() - started) / 1000.0;
         self.pace.step(seconds);
         Ok(Some(Reply::Step { state: self.state.clone(), seconds }))
@@ -145,7 +264,8 @@ impl Run {
             manifest.preview_factors().and_then(|factors| factors.picture(&self.foreseen, manifest.latent_shape()));
         let picture = match guess {
             Some(picture) => picture,
-            None if self.pace.affords_preview() => self.model.decode(&self.foreseen).await?,
+            // Where it has no room beside the U-Net, it would take the U-Net's.
+            None if self.model.has_room && self.pace.affords_preview() => self.model.decode(&self.foreseen).await?,
             None => return Ok(None),
         };
         let png = picture.to_png(None);
@@ -155,8 +275,10 @@ impl Run {
     }
 
     /// The finished picture.
-    pub async fn picture(&self) -> Result<Picture, Failure> {
-        self.model.decode(self.state.latents()).await
+    pub async fn picture(self) -> Result<Picture, Failure> {
+        let Self { model, denoiser, condition, state, .. } = self;
+        drop((denoiser, condition));
+        model.decode(state.latents()).await
     }
 }
 
@@ -165,41 +287,78 @@ pub fn picture(file: &[u8]) -> Result<Picture, Failure> {
     Picture::decode(file).map_err(|error| Failure { fault: Fault::Prompt, message: error.to_string() })
 }
 
-/// Fetches a bundle's files and counts their bytes.
-struct Fetch<'a, R> {
-    base: &'a str,
-    manifest: &'a Manifest,
-    report: R,
-    bytes: Cell<u64>,
-    of: u64,
+impl Part {
+    fn store(&self) -> &dyn Store<Burn> {
+        match self {
+            Part::Fetched(tensors) => tensors,
+            Part::Stored(part) => part,
+        }
+    }
 }
 
-impl<'a, R: Fn(u64, u64)> Fetch<'a, R> {
-    fn new(base: &'a str, manifest: &'a Manifest, report: R) -> Self {
-        let of =
-            manifest.tokenizer.bytes + ALL.iter().filter_map(|part| Some(manifest.part(part).ok()?.bytes)).sum::<u64>();
-        Self { base, manifest, report, bytes: Cell::new(0), of }
+impl Files {
+    /// Whether parts are there.
+    fn have(&self, manifest: &Manifest, parts: &[&str]) -> bool {
+        match self {
+            Files::Server { .. } => true,
+            Files::Kept(files) => parts.iter().all(|part| files.have(manifest, part)),
+        }
     }
 
-    async fn part(&self, name: &str) -> Result<Tensors, Failure> {
-        let files = self.manifest.part(name)?.files.iter().map(|file| self.file(&file.name, &file.sha256));
-        let mut contents = futures::future::try_join_all(files).await?.into_iter();
-        self.manifest.read_part(name, |_| Ok(contents.next().expect("the contents of each file")))
+    fn tell(&self, heard: Option<Rc<dyn Fn(u64)>>) {
+        if let Files::Kept(files) = self {
+            files.tell(heard);
+        }
     }
 
-    /// With the hash in its address, what the service worker keeps under an address never changes.
-    async fn file(&self, name: &str, sha256: &str) -> Result<Vec<u8>, Failure> {
-        let address = format!("{}{name}?v={}", self.base, sha256.get(..16).unwrap_or(sha256));
-        let contents = js::fetch(&address)
-            .await
-            .map_err(|why| Failure { fault: Fault::Bundle, message: crate::texts::cannot_fetch(name, &why) })?;
-        self.bytes.set(self.bytes.get() + contents.len() as u64);
-        (self.report)(self.bytes.get(), self.of);
+    async fn part(&self, manifest: &Manifest, name: &str, progress: &Progress) -> Result<Part, Failure> {
+        match self {
+            Files::Kept(files) => Ok(Part::Stored(StoredPart::open(manifest, name, files.clone())?)),
+            Files::Server { .. } => {
+                let files = manifest.part(name)?.files.iter().map(|file| self.file(file, progress));
+                let mut contents = futures::future::try_join_all(files).await?.into_iter();
+                let next = |_: &PartFile| Ok::<_, BundleError>(contents.next().expect("the contents of each file"));
+                Ok(Part::Fetched(manifest.read_part(name, next)?))
+            }
+        }
+    }
+
+    async fn file(&self, file: &PartFile, progress: &Progress) -> Result<Vec<u8>, Failure> {
+        let contents = match self {
+            Files::Kept(files) => files.read_at(&file.name, 0, file.bytes)?,
+            Files::Server { base } => {
+                // With the hash in its address, what the service worker keeps under an address never changes.
+                let PartFile { name, sha256, .. } = file;
+                let address = format!("{base}{name}?v={}", sha256.get(..16).unwrap_or(sha256));
+                let unreachable =
+                    |why: String| Failure { fault: Fault::Bundle, message: crate::texts::cannot_fetch(name, &why) };
+                let contents = js::fetch(&address).await.map_err(unreachable)?;
+                progress.add(contents.len() as u64);
+                contents
+            }
+        };
+        file.check(&contents)?;
         Ok(contents)
     }
 }
 
-const ALL: [&str; 5] = ["vision", "mllm", "aligner", "unet", "vae"];
+/// Bytes that are loaded so far.
+struct Progress {
+    report: Report,
+    bytes: Cell<u64>,
+    of: u64,
+    reported_ms: Cell<f64>,
+}
+
+impl Progress {
+    fn add(&self, bytes: u64) {
+        self.bytes.set(self.bytes.get() + bytes);
+        if self.bytes.get() >= self.of || js::now_ms() - self.reported_ms.get() >= REPORT_MS {
+            self.reported_ms.set(js::now_ms());
+            (self.report)(self.bytes.get().min(self.of), self.of);
+        }
+    }
+}
 
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {

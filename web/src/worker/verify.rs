@@ -16,7 +16,7 @@ pub async fn rows(files: Files) -> Result<Vec<Row>, Failure> {
         _ => return Err(failure("the files are no fixture with networks")),
     };
     let mut rows = compared.map(Cases::into_rows).map_err(|error: VerifyError| failure(&error.to_string()))?;
-    let kernels = device.compare_kernels().await?;
+    let kernels = device.compare_kernels(device::KERNEL_TOLERANCE).await?;
     rows.extend(kernels.into_iter().map(|(kernel, deviation)| Row::new(kernel, deviation.into(), 1e-5)));
     // JSON has no infinity.
     let finite = |row: Row| Row { error: row.error.min(f64::MAX), ..row };

@@ -9,8 +9,8 @@ use kosmosg::loss;
 use kosmosg::mllm::Mllm;
 use kosmosg::weights::{WeightError, Weights};
 
-use super::Shared;
 use super::sequences::Sequences;
+use super::{IN_MEMORY, Shared};
 use crate::train::Stage;
 use crate::train::data::{Item, Kind};
 use crate::train::run::{Loss, Source, Task};
@@ -72,7 +72,7 @@ impl Task for AlignTask {
 
     fn loss(&self, (m, n): &Self::Networks, batch: Batch) -> Loss {
         let tokens = batch.sequences.tokens(&self.shared);
-        let hidden = self.mllm.forward(&tokens, None);
+        let hidden = self.mllm.forward(&tokens, None).expect(IN_MEMORY);
         let clip = self.text.forward(&batch.text, batch.sequences.len());
         let padding = tokens.padding();
         let condition = m.forward(hidden.clone(), &padding).kept();

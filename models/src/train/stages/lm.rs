@@ -12,7 +12,7 @@ use kosmosg::vision::VisionTower;
 use kosmosg::weights::{HostTensor, WeightError, Weights};
 
 use super::sequences::Sequences;
-use super::{Shared, choose};
+use super::{IN_MEMORY, Shared, choose};
 use crate::train::data::{Constructed, Item, Kind};
 use crate::train::run::{Loss, Source, Task};
 use crate::train::{Stage, result};
@@ -80,7 +80,8 @@ impl Task for LmTask {
         });
         let tokens = batch.tokens(&self.shared);
         let (targets, counted) = next_words(&tokens, self.shared.config.networks.kosmosg.special.boi);
-        let logits = networks.mllm.logits(networks.mllm.forward(&tokens, images));
+        let logits = networks.mllm.forward(&tokens, images).and_then(|hidden| networks.mllm.logits(hidden));
+        let logits = logits.expect(IN_MEMORY);
         let count = counted.iter().filter(|&&counted| counted).count();
         Loss { total: cross_entropy(logits, &targets, &counted), parts: Vec::new(), count }
     }

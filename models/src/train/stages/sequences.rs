@@ -6,7 +6,7 @@ use kosmosg::engine::burn::Burn;
 use kosmosg::mllm::TokenBatch;
 use kosmosg::prompt::PromptSequence;
 
-use super::Shared;
+use super::{IN_MEMORY, Shared};
 use crate::train::data::{Item, prompt};
 
 /// Sequences with their pictures, in host memory.
@@ -60,7 +60,7 @@ impl Sequences {
     /// What everything before the decoder makes of them, `[B, Q, D]`.
     pub fn condition(&self, shared: &Shared, networks: &EncoderNetworks<Burn>) -> Tensor<Burn, 3> {
         let images = self.pictures(shared).map(|pixels| networks.embed_pictures(pixels));
-        networks.condition(&self.tokens(shared), images)
+        networks.condition(&self.tokens(shared), images).expect(IN_MEMORY)
     }
 
     /// All pictures, `[N, 3, S, S]`, if there are any.

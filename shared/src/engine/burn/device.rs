@@ -58,17 +58,32 @@ impl BurnDevice {
     }
 
     /// Compares the GPU's kernels of our own with the CPU on a small case: the name of each, and how far its result is off,
-    /// relative to the largest number. What deviates by more than 10⁻³ is not used from then on. On the CPU there is nothing to
-    /// compare.
+    /// relative to the largest number. What deviates by more than `tolerance` at the first time is not used from then on. On the
+    /// CPU there is nothing to compare.
     ///
     /// # Errors
     /// [`EngineError`] if the device fails.
-    pub async fn compare_kernels(&self) -> Result<Vec<(&'static str, f32)>, EngineError> {
+    pub async fn compare_kernels(&self, tolerance: f32) -> Result<Vec<(&'static str, f32)>, EngineError> {
         #[cfg(feature = "webgpu")]
         if let Some(gpu) = self.gpu() {
-            return gpu.compare_kernels().await;
+            return gpu.compare_kernels(tolerance).await;
         }
+        let _ = tolerance;
         Ok(Vec::new())
+    }
+
+    /// The names of kernels that were found to compute something else than the CPU, and are not used.
+    pub fn wrong_kernels(&self) -> &[&'static str] {
+        #[cfg(feature = "webgpu")]
+        if let Some(gpu) = self.gpu() {
+            return gpu.wrong_kernels();
+        }
+        &[]
+    }
+
+    /// Gives memory back that is kept for what comes next.
+    pub fn free_unused(&self) {
+        self.0.memory_cleanup();
     }
 
     /// Takes the GPU away, as a driver's reset does, to show what happens then.

@@ -39,9 +39,6 @@ pub struct Gpu {
     wrong_kernels: OnceLock<Vec<&'static str>>,
 }
 
-/// How far a kernel's result may be from the CPU's, relative to the largest number.
-const KERNEL_TOLERANCE: f32 = 1e-3;
-
 static GPU: OnceLock<Result<Gpu, EngineError>> = OnceLock::new();
 
 /// The GPU, if [`open`] has found it.
@@ -105,9 +102,9 @@ impl Gpu {
     }
 
     /// See [`BurnDevice::compare_kernels`](super::BurnDevice::compare_kernels).
-    pub async fn compare_kernels(&self) -> Result<Vec<(&'static str, f32)>, EngineError> {
+    pub async fn compare_kernels(&self, tolerance: f32) -> Result<Vec<(&'static str, f32)>, EngineError> {
         let deviations = packed::compare(&self.device).await?;
-        let wrong = deviations.iter().filter(|(_, deviation)| *deviation > KERNEL_TOLERANCE);
+        let wrong = deviations.iter().filter(|(_, deviation)| *deviation > tolerance);
         let _ = self.wrong_kernels.set(wrong.map(|(kernel, _)| *kernel).collect());
         Ok(deviations)
     }

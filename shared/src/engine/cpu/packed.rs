@@ -3,18 +3,10 @@
 
 use super::matrix::{Before, Matrix, Product};
 use super::parallel;
-use crate::weights::{DType, HostTensor};
+use crate::weights::HostTensor;
 
 /// Numbers of a strip.
 const STRIP: usize = 1 << 17;
-
-/// Numbers from which a weight stays packed: smaller ones are worth their memory.
-const LARGE: usize = 1 << 21;
-
-/// Whether a linear map's weight is to stay packed.
-pub fn stays_packed(weight: &HostTensor) -> bool {
-    weight.dtype() != DType::F32 && weight.shape().iter().product::<usize>() >= LARGE
-}
 
 /// `x · weightᵀ + bias`: rows x `[N, in]`, weight `[out, in]`, bias `[out]` to the rows of y `[N, out]`.
 ///
@@ -55,6 +47,7 @@ pub fn linear(x: Matrix, weight: &HostTensor, bias: Option<&[f32]>) -> Vec<f32> 
 mod tests {
     use super::super::linear::linear as dense;
     use super::*;
+    use crate::weights::DType;
 
     #[test]
     fn packed_weights_compute_what_their_numbers_do() {

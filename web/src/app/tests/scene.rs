@@ -40,6 +40,12 @@ pub fn health() -> Health {
     Health { version: "1".into(), engine, device, queued: 0, capacity: 4 }
 }
 
+/// A worker is ready.
+pub fn ready(device: &str, wrong_kernels: &[&str]) -> Reply {
+    let wrong_kernels = wrong_kernels.iter().map(|&name| name.to_owned()).collect();
+    Reply::Ready { device: device.into(), seconds: 1.0, wrong_kernels }
+}
+
 pub fn adapter() -> Adapter {
     let limits = Gpu { max_buffer_size: 1 << 30, max_storage_buffer_binding_size: 1 << 30, memory_bytes: 1 << 30 };
     Adapter { limits, is_emulated: false }
@@ -72,7 +78,7 @@ impl Scene {
         scene.happens(Event::Device { adapter: None, cpu_memory_bytes: 1 << 30 });
         scene.happens(Event::Server(server));
         scene.happens(Event::Manifest { base: "http://here/".into(), manifest: Box::new(manifest()) });
-        assert!(matches!(scene.effects[..], [Effect::Start(Processor::Cpu)]));
+        assert!(matches!(scene.effects[..], [Effect::ShowDefaults(_), Effect::Start(Processor::Cpu)]));
         scene
     }
 
@@ -84,8 +90,9 @@ impl Scene {
 
     pub fn load(&mut self) {
         self.says(LOAD, Reply::Started);
-        assert!(matches!(&self.request(), Request::Load { base, .. } if base == "http://here/"));
-        self.says(LOAD, Reply::Ready { device: "CPU".into(), seconds: 1.0 });
+        let here = Source::Server { base: "http://here/".into() };
+        assert!(matches!(&self.request(), Request::Load { source, .. } if *source == here));
+        self.says(LOAD, ready("CPU", &[]));
     }
 
     pub fn happens(&mut self, event: Event) {
@@ -104,7 +111,7 @@ impl Scene {
     /// The GPU's worker is loaded.
     pub fn load_gpu(&mut self) {
         self.hears(Processor::Gpu, LOAD, Reply::Started);
-        self.hears(Processor::Gpu, LOAD, Reply::Ready { device: "WebGPU".into(), seconds: 1.0 });
+        self.hears(Processor::Gpu, LOAD, ready("WebGPU", &[]));
     }
 
     pub fn waits(&mut self, seconds: f64) {

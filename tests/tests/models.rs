@@ -1,0 +1,154 @@
+//! Models that a person brings to the page, in a real Chromium.
+#![allow(clippy::unwrap_used, reason = "what cannot be unwrapped here has failed the test")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use kosmosg::bundle::{MANIFEST, Manifest};
+use kosmosg_tests::browser::{Line, Page, Server, Where, expected};
+use serde_json::json;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+const SAME_PICTURE: f64 = 40.0;
+const STEPS: usize = 5;
+const SEED: u64 = 11;
+const NAME: &str = "Another one";
+
+/// A folder of the built-in bundle and, as `another`, of one that differs in name only.
+fn models() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tiny");
+    for name in ["tiny", "another"] {
+        let to = folder.path().join(name);
+        std::fs::create_dir(&to).unwrap();
+        for entry in std::fs::read_dir(&tiny).unwrap() {
+            let file = entry.unwrap().path();
+            std::fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
+        }
+    }
+    let path = folder.path().join("another").join(MANIFEST);
+    let mut manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    manifest["name"] = json!(NAME);
+    std::fs::write(&path, manifest.to_string()).unwrap();
+    folder
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_comes_over_a_bad_line_and_stays() {
+    let models = models();
+    let mut server = Server::of(models.path()).await;
+    let line = Line::to(server.port()).await;
+    let page = Page::open(&line.address("/")).await;
+    page.wait_until_kept(PATIENCE).await;
+
+    // It breaks twice, and goes on by itself at the byte where it was.
+    line.break_answers("another/unet", 3_000_000, 2);
+    line.slow_down(Some(("another/unet", 3_000_000)));
+    page.deed(NAME, "Fetch (").await;
+    page.wait_for_text("#model-line", &format!("{NAME}: ")).await;
+    page.wait_for_text("#model-line", "12 MB of").await;
+    let asked = line.asked();
+    let (_, begins) = asked.iter().find(|(path, _)| path.contains("another/unet")).unwrap();
+    assert!(begins.len() == 3 && begins[0] == 0 && begins.is_sorted() && begins[1] > 2_000_000, "{begins:?}");
+    assert!(asked.keys().all(|path| !path.contains("another/text")), "what no picture needs is not fetched: {asked:?}");
+
+    // Paused; then the page is left in the middle.
+    page.click("#model-stop").await;
+    page.wait_for_text("#model-list", "MB of 19 MB in this browser").await;
+    page.deed(NAME, "Go on fetching").await;
+    page.wait_for_text("#model-line", "14 MB of").await;
+    line.asked();
+    page.reload().await;
+    line.slow_down(None);
+    page.deed(NAME, "Go on fetching").await;
+    page.wait_for_text("#model-list", "19 MB in this browser").await;
+    page.wait_for_deed(NAME, "Use").await;
+    let asked = line.asked();
+    let begun_at =
+        |part: &str| asked.iter().find(|(path, _)| path.contains(&format!("another/{part}"))).map(|(_, at)| at[0]);
+    assert!(begun_at("unet").unwrap() > 2_000_000, "what was there is not fetched again: {asked:?}");
+    assert_eq!(begun_at("mllm"), None, "{asked:?}");
+
+    // A file that storage spoilt is found and fetched again, alone.
+    page.spoil("aligner.gguf").await;
+    page.deed(NAME, "Check").await;
+    page.wait_for_deed(NAME, "Go on fetching").await;
+    page.deed(NAME, "Go on fetching").await;
+    page.wait_for_deed(NAME, "Use").await;
+    let asked: Vec<_> = line.asked().into_keys().filter(|path| path.ends_with(".gguf")).collect();
+    assert_eq!(asked, ["/models/another/aligner.gguf"]);
+
+    // It works, also without the server, and after a reload.
+    page.deed(NAME, "Use").await;
+    page.wait_for_text("#model-name", NAME).await;
+    server.stop();
+    for visit in 0..2 {
+        page.write_sentence(SEED, STEPS).await;
+        page.choose(Where::Cpu).await;
+        let psnr = page.generate(PATIENCE).await.psnr(&expected(SEED, STEPS));
+        assert!(psnr >= SAME_PICTURE, "{psnr:.1} dB");
+        if visit == 0 {
+            page.reload().await;
+            page.wait_for_text("#model-name", NAME).await;
+        }
+    }
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_encoder_alone_the_server_draws() {
+    let models = models();
+    let server = Server::of(models.path()).await;
+    let page = Page::open(&server.address("/")).await;
+    page.deed(NAME, "Only the encoder").await;
+    page.deed(NAME, "Use").await;
+    page.wait_for_text("#where-line", "did not fetch that part of the model").await;
+    page.write_sentence(SEED, STEPS).await;
+    let psnr = page.generate(PATIENCE).await.psnr(&expected(SEED, STEPS));
+    assert!(psnr >= SAME_PICTURE, "{psnr:.1} dB");
+    assert!(page.text("#status").await.contains("on the server"), "{}", page.text("#status").await);
+
+    // The rest, later.
+    page.deed(NAME, "Fetch the U-Net too").await;
+    page.wait_for_text("#model-list", "19 MB in this browser").await;
+    page.deed(NAME, "Remove").await;
+    page.wait_for_text("#model-list", "on the server").await;
+    page.wait_for_text("#model-name", "The built-in one").await;
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_this_device_and_addresses_are_models_too() {
+    let models = models();
+    let server = Server::of(models.path()).await;
+    let elsewhere = Line::to(server.port()).await;
+    let page = Page::open(&server.address("/")).await;
+    let manifest = std::fs::read(models.path().join("another").join(MANIFEST)).unwrap();
+    let files = Manifest::from_json(&manifest).unwrap();
+    let files = files.files(kosmosg::bundle::Scope::Picture).map(|file| file.name.clone());
+    let mut files: Vec<_> = files.chain([MANIFEST.to_owned()]).collect();
+
+    let missing = files.iter().position(|name| name == "vae.gguf").map(|at| files.remove(at)).unwrap();
+    page.choose_folder("/models/another/", &files).await;
+    page.wait_for_text("#model-trouble", "vae.gguf is not among the files").await;
+    page.wait_for_deed(NAME, "Choose its folder again").await;
+    files.push(missing);
+    page.choose_folder("/models/another/", &files).await;
+    page.wait_for_deed(NAME, "Use").await;
+    page.deed(NAME, "Remove").await;
+    page.wait_for_text("#model-list", "on the server").await;
+
+    // The server's own page may fetch from anywhere; whether a server elsewhere lets it is that server's to say.
+    page.type_into("#model-address", "nonsense").await;
+    page.click("#model-fetch").await;
+    page.wait_for_text("#notice", "That is no address").await;
+    page.type_into("#model-address", &elsewhere.address("/models/another")).await;
+    page.click("#model-fetch").await;
+    page.wait_for_text("#model-trouble", "does not let this page fetch it").await;
+    let allowing = server.beside(models.path(), &["--allow-origin", &server.address("")]).await;
+    page.type_into("#model-address", &allowing.address("/models/another/bundle.json")).await;
+    page.click("#model-only-encoder").await;
+    page.click("#model-fetch").await;
+    page.wait_for_deed(NAME, "Fetch the U-Net too").await;
+    page.close().await;
+}

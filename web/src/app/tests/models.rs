@@ -1,0 +1,183 @@
+//! Which model the page works with.
+
+use kosmosg::bundle::Scope;
+use kosmosg::placement::{Place, Stage};
+use kosmosg::protocol::BundleEntry;
+
+use super::super::*;
+use super::scene::{Scene, adapter, condition, health, manifest, order, ready};
+use crate::messages::{Fault, KeptModel, Reply, Supply};
+
+const ADDRESS: &str = "http://here/models/large/";
+
+fn kept(scope: Scope, is_whole: bool) -> KeptModel {
+    let manifest = Manifest { name: "Large".into(), ..manifest() };
+    let bytes = if is_whole { 100 } else { 40 };
+    KeptModel { key: "k".into(), manifest, address: Some(ADDRESS.into()), scope, bytes, of: 100, is_whole }
+}
+
+fn offer() -> Offer {
+    let entry = BundleEntry { id: "large".into(), name: "Large".into(), bytes: 100, encoder_bytes: 60 };
+    Offer { entry, address: ADDRESS.into() }
+}
+
+impl Scene {
+    fn keeper_says(&mut self, request: u64, body: Reply) {
+        self.happens(Event::Keeper(Box::new(Envelope { request, body })));
+    }
+
+    fn keeps(&mut self, request: u64, models: Vec<KeptModel>) {
+        self.keeper_says(request, Reply::Kept { models, room: None });
+    }
+
+    /// The request that was sent to who keeps the models.
+    fn kept_request(&self) -> Envelope<Request> {
+        let mut sent = self.effects.iter().filter_map(|effect| match effect {
+            Effect::Keep(message) => Some(message.clone()),
+            _ => None,
+        });
+        sent.next().unwrap_or_else(|| panic!("{:?}", self.effects))
+    }
+
+    /// A page that works with a kept model.
+    fn with_kept(scope: Scope, server: Option<kosmosg::protocol::Health>) -> Self {
+        let mut scene = Self { app: App::default(), effects: Vec::new(), now_ms: 0.0 };
+        scene.happens(Event::Device { adapter: None, cpu_memory_bytes: 1 << 30 });
+        scene.happens(Event::Server(server));
+        scene.happens(Event::Offered(vec![offer()]));
+        scene.happens(Event::Open { model: Some("k".into()) });
+        assert!(matches!(scene.effects[..], [Effect::StartKeeper]), "nothing else before it is known what is kept");
+        scene.keeper_says(0, Reply::Started);
+        let Envelope { request, body } = scene.kept_request();
+        assert_eq!(body, Request::Kept);
+        scene.keeps(request, vec![kept(scope, true)]);
+        scene
+    }
+
+    fn labels(&self, name: &str) -> Vec<String> {
+        let rows = self.app.models().rows();
+        let row = rows.iter().find(|row| row.name == name).unwrap_or_else(|| panic!("{rows:?}"));
+        row.deeds.iter().map(|(label, _)| label.clone()).collect()
+    }
+}
+
+#[test]
+fn the_model_of_the_last_visit_is_used_again() {
+    let mut scene = Scene::with_kept(Scope::Picture, None);
+    assert!(scene.effects.iter().any(|effect| matches!(effect, Effect::Start(Processor::Cpu))));
+    assert!(scene.effects.iter().all(|effect| !matches!(effect, Effect::OpenBuiltIn)));
+    scene.says(LOAD, Reply::Started);
+    let Request::Load { source, memory_bytes, .. } = scene.request() else { panic!("{:?}", scene.effects) };
+    assert_eq!((source, memory_bytes), (Source::Kept { key: "k".into() }, 1 << 30));
+    // The built-in one's manifest, asked for before, comes late.
+    scene.happens(Event::Manifest { base: "http://here/".into(), manifest: Box::new(manifest()) });
+    assert_eq!(scene.app.manifest().unwrap().name, "Large");
+}
+
+#[test]
+fn a_model_that_is_gone_gives_way_to_the_built_in_one() {
+    let mut scene = Scene::with_kept(Scope::Picture, None);
+    scene.app = App::default();
+    scene.happens(Event::Open { model: Some("k".into()) });
+    scene.keeper_says(0, Reply::Started);
+    let Envelope { request, .. } = scene.kept_request();
+    scene.keeps(request, vec![kept(Scope::Picture, false)]);
+    assert!(matches!(scene.effects[..], [Effect::RememberModel(None), Effect::OpenBuiltIn]), "{:?}", scene.effects);
+    assert!(scene.app.models().trouble.is_some());
+    // A browser that keeps nothing says so only to whoever wants to keep something.
+    scene.app = App::default();
+    scene.happens(Event::Open { model: None });
+    assert!(matches!(scene.effects[..], [Effect::OpenBuiltIn, Effect::StartKeeper]));
+    scene.keeper_says(0, Reply::Started);
+    let Envelope { request, .. } = scene.kept_request();
+    scene.keeper_says(request, Reply::Failed { fault: Fault::Bundle, message: "no files here".into() });
+    assert_eq!(scene.app.models().trouble, None);
+    scene.happens(Event::Model(Deed::Install(Supply::Address(ADDRESS.into()), Scope::Picture)));
+    let Envelope { request, .. } = scene.kept_request();
+    scene.keeper_says(request, Reply::Failed { fault: Fault::Bundle, message: "no files here".into() });
+    assert_eq!(scene.app.models().trouble.as_deref(), Some("No files here."));
+}
+
+#[test]
+fn fetching_tells_how_far_it_is_and_can_be_paused() {
+    let mut scene = Scene::ready(None);
+    scene.happens(Event::Offered(vec![offer()]));
+    assert_eq!(scene.labels("Large"), ["Fetch (0 kB)", "Only the encoder (0 kB)"]);
+    scene.happens(Event::Model(Deed::Install(Supply::Address(ADDRESS.into()), Scope::Picture)));
+    assert!(matches!(scene.effects[..], [Effect::StartKeeper]));
+    scene.keeper_says(0, Reply::Started);
+    let Envelope { request, .. } = scene.kept_request();
+    assert!(scene.labels("Large").is_empty(), "one thing at a time");
+    let installing = |bytes| Reply::Installing { name: "Large".into(), bytes, of: 1000 };
+    scene.keeper_says(request, installing(0));
+    scene.waits(2.0);
+    scene.keeper_says(request, installing(400));
+    let task = scene.app.models().task.clone().unwrap();
+    assert_eq!((task.bytes, task.speed, task.seconds_left()), (400, Some(200.0), Some(3.0)));
+    scene.happens(Event::Model(Deed::Stop));
+    assert_eq!(scene.kept_request(), Envelope { request, body: Request::Cancel });
+    scene.keeper_says(request, Reply::Cancelled);
+    assert_eq!(scene.app.models().task, None);
+    let Envelope { request, body } = scene.kept_request();
+    assert_eq!(body, Request::Kept);
+    scene.keeps(request, vec![kept(Scope::Picture, false)]);
+    assert_eq!(scene.labels("Large"), [texts::GO_ON_FETCHING, texts::CHECK, texts::REMOVE]);
+}
+
+#[test]
+fn what_was_not_fetched_is_the_servers() {
+    let mut scene = Scene::with_kept(Scope::Encoder, Some(health()));
+    assert_eq!(scene.app.place_of(Stage::Encode), Ok(Place::DeviceCpu));
+    assert_eq!(scene.app.place_of(Stage::Denoise), Ok(Place::Server));
+    scene.load_kept();
+    scene.happens(Event::Make(Box::new(order())));
+    scene.answers(Reply::Loading { bytes: 10, of: 60 });
+    assert_eq!(scene.app.status(), texts::loading(10, 60));
+    scene.answers(Reply::Encoded { condition: condition() });
+    let [Effect::Post { job, .. }] = &scene.effects[..] else { panic!("{:?}", scene.effects) };
+    assert!(serde_json::to_string(job).unwrap().contains(r#""bundle":"large""#), "the server's own name for it");
+    // A server that does not have it is of no use.
+    scene.happens(Event::Cancel);
+    scene.happens(Event::Offered(Vec::new()));
+    let error = scene.app.place_of(Stage::Denoise).unwrap_err();
+    assert!(error.contains("did not fetch that part"), "{error}");
+}
+
+#[test]
+fn changing_the_model_ends_what_runs_and_loads_anew() {
+    let mut scene = Scene::with_kept(Scope::Picture, None);
+    scene.load_kept();
+    scene.encode();
+    scene.happens(Event::Model(Deed::Use(None)));
+    let stops = scene.effects.iter().filter(|effect| matches!(effect, Effect::Stop(_))).count();
+    assert_eq!(stops, 1);
+    assert!(matches!(scene.effects.last(), Some(Effect::OpenBuiltIn)));
+    assert_eq!(scene.app.state(), "loading");
+    // What is asked for in the meantime waits for the model.
+    scene.happens(Event::Make(Box::new(order())));
+    scene.happens(Event::Manifest { base: "http://here/".into(), manifest: Box::new(manifest()) });
+    scene.load();
+    assert!(matches!(scene.request(), Request::Encode { .. }));
+    // Removing the model that is in use goes back to the built-in one first.
+    scene.happens(Event::Model(Deed::Use(Some("k".into()))));
+    scene.happens(Event::Model(Deed::Remove("k".into())));
+    assert!(scene.app.models().current.is_none());
+    assert_eq!(scene.kept_request().body, Request::Remove { key: "k".into() });
+}
+
+#[test]
+fn a_large_model_is_loaded_only_where_it_is_used() {
+    let mut scene = Scene::with_kept(Scope::Picture, None);
+    scene.happens(Event::Model(Deed::Use(None)));
+    scene.happens(Event::Device { adapter: Some(adapter()), cpu_memory_bytes: 1 << 30 });
+    scene.happens(Event::Model(Deed::Use(Some("k".into()))));
+    let started: Vec<_> = scene.effects.iter().filter(|effect| matches!(effect, Effect::Start(_))).collect();
+    assert!(matches!(started[..], [Effect::Start(Processor::Gpu)]), "{:?}", scene.effects);
+}
+
+impl Scene {
+    fn load_kept(&mut self) {
+        self.says(LOAD, Reply::Started);
+        self.says(LOAD, ready("CPU", &[]));
+    }
+}

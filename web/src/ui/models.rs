@@ -1,0 +1,176 @@
+//! The list of models: which is in use, which are kept, what is being fetched.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use kosmosg::bundle::{MANIFEST, Scope};
+use web_sys::{Event, File, HtmlElement, HtmlInputElement, HtmlProgressElement, Url};
+
+use super::dom;
+use crate::app::{App, Deed, Row, Task};
+use crate::messages::Supply;
+use crate::texts;
+
+/// What the browser remembers the model under.
+const MODEL: &str = "model";
+
+/// The section of models.
+pub struct ModelsPanel {
+    rows: RefCell<Vec<Row>>,
+    wish: Rc<dyn Fn(Deed)>,
+    /// The files that the person chose last.
+    files: RefCell<Vec<File>>,
+    /// What of the files' model is wanted.
+    scope: Cell<Scope>,
+}
+
+impl ModelsPanel {
+    /// Takes the section over; `wish` hears what the person wants, `refused` why something cannot be wanted.
+    pub fn new(wish: impl Fn(Deed) + 'static, refused: impl Fn(&str) + 'static) -> Rc<Self> {
+        let (rows, files) = (RefCell::default(), RefCell::default());
+        let panel = Rc::new(Self { rows, wish: Rc::new(wish), files, scope: Cell::new(Scope::Picture) });
+        panel.listen(refused);
+        panel
+    }
+
+    /// The files that the person chose last.
+    pub fn files(&self) -> Vec<File> {
+        self.files.borrow().clone()
+    }
+
+    /// Shows the models.
+    pub fn show(self: &Rc<Self>, app: &App) {
+        let models = app.models();
+        let name = models.current.as_ref().map_or(texts::BUILT_IN, |model| &model.manifest.name);
+        dom::set_text(&dom::by_id::<HtmlElement>("model-name"), name);
+        let rows = models.rows();
+        if *self.rows.borrow() != rows {
+            self.list(&rows);
+            self.rows.replace(rows);
+        }
+        self.show_task(models.task.as_ref());
+        let trouble: HtmlElement = dom::by_id("model-trouble");
+        dom::set_flag(&trouble, "hidden", models.trouble.is_none());
+        dom::set_text(&trouble, models.trouble.as_deref().unwrap_or_default());
+        let room = models.room.map_or(String::new(), |room| texts::room(room.used, room.most));
+        dom::set_text(&dom::by_id::<HtmlElement>("model-room"), &room);
+        for id in ["model-fetch", "model-folder"] {
+            dom::set_flag(&dom::by_id::<HtmlElement>(id), "disabled", models.task.is_some());
+        }
+    }
+
+    fn show_task(&self, task: Option<&Task>) {
+        dom::set_flag(&dom::by_id::<HtmlElement>("model-task"), "hidden", task.is_none());
+        let Some(Task { name, bytes, of, speed, is_check, .. }) = task else { return };
+        let progress: HtmlProgressElement = dom::by_id("model-progress");
+        progress.set_value(*bytes as f64 / (*of).max(1) as f64);
+        let line = match of {
+            0 => texts::STARTING.to_owned(),
+            _ => texts::installing(name, *bytes, *of, *speed, task.and_then(Task::seconds_left)),
+        };
+        dom::set_text(&dom::by_id::<HtmlElement>("model-line"), &line);
+        let stop = if *is_check { texts::STOP } else { texts::PAUSE };
+        dom::set_text(&dom::by_id::<HtmlElement>("model-stop"), stop);
+    }
+
+    fn list(self: &Rc<Self>, rows: &[Row]) {
+        let list: HtmlElement = dom::by_id("model-list");
+        list.set_text_content(None);
+        for row in rows {
+            let item: HtmlElement = dom::create("li", "");
+            dom::set_flag(&item, "data-current", row.is_current);
+            let (name, detail): (HtmlElement, HtmlElement) = (dom::create("b", ""), dom::create("small", ""));
+            let in_use = if row.is_current { format!(" · {}", texts::IN_USE) } else { String::new() };
+            name.set_text_content(Some(&row.name));
+            detail.set_text_content(Some(&format!("{}{in_use}", row.detail)));
+            let buttons: HtmlElement = dom::create("span", "deeds");
+            for (label, deed) in &row.deeds {
+                let button = dom::button("quiet", label);
+                dom::set_attribute(&button, "aria-label", &format!("{label}: {}", row.name));
+                let (panel, deed, name) = (self.clone(), deed.clone(), row.name.clone());
+                dom::on(&button, "click", move |_: Event| panel.wants(&name, deed.clone()));
+                buttons.append_child(&button).expect("a list takes buttons");
+            }
+            for part in [&name, &detail, &buttons] {
+                item.append_child(part).expect("a list takes words");
+            }
+            list.append_child(&item).expect("a list takes rows");
+        }
+    }
+
+    fn wants(&self, name: &str, deed: Deed) {
+        match deed {
+            Deed::Install(Supply::Files, scope) => self.choose_files(scope),
+            Deed::Remove(_) if !dom::window().confirm_with_message(&texts::remove_model(name)).unwrap_or_default() => {}
+            deed => {
+                if matches!(deed, Deed::Install(..)) {
+                    ask_to_stay();
+                }
+                (self.wish)(deed);
+            }
+        }
+    }
+
+    fn choose_files(&self, scope: Scope) {
+        self.scope.set(scope);
+        dom::by_id::<HtmlInputElement>("model-files").click();
+    }
+
+    fn listen(self: &Rc<Self>, refused: impl Fn(&str) + 'static) {
+        let panel = self.clone();
+        let address: HtmlInputElement = dom::by_id("model-address");
+        dom::on(&dom::by_id::<HtmlElement>("model-form"), "submit", move |submit: Event| {
+            submit.prevent_default();
+            match folder_of(&address.value()) {
+                Some(folder) => panel.wants("", Deed::Install(Supply::Address(folder), scope_wanted())),
+                None => refused(texts::NO_ADDRESS),
+            }
+        });
+        let panel = self.clone();
+        dom::on(&dom::by_id::<HtmlElement>("model-folder"), "click", move |_: Event| {
+            panel.choose_files(scope_wanted());
+        });
+        let panel = self.clone();
+        let chosen: HtmlInputElement = dom::by_id("model-files");
+        dom::on(&chosen.clone(), "change", move |_: Event| {
+            let files = super::editor::files_of(chosen.files());
+            // Choosing the same folder again is a change again.
+            chosen.set_value("");
+            if !files.is_empty() {
+                panel.files.replace(files);
+                ask_to_stay();
+                (panel.wish)(Deed::Install(Supply::Files, panel.scope.get()));
+            }
+        });
+        let panel = self.clone();
+        dom::on(&dom::by_id::<HtmlElement>("model-stop"), "click", move |_: Event| (panel.wish)(Deed::Stop));
+    }
+}
+
+/// The model of an earlier visit.
+pub fn remembered() -> Option<String> {
+    dom::remembered(MODEL).filter(|key| !key.is_empty())
+}
+
+/// Remembers the model for later visits.
+pub fn remember(key: Option<&str>) {
+    dom::remember(MODEL, key.unwrap_or_default());
+}
+
+fn scope_wanted() -> Scope {
+    if dom::by_id::<HtmlInputElement>("model-only-encoder").checked() { Scope::Encoder } else { Scope::Picture }
+}
+
+/// The folder that an address stands for: with or without a slash, or its manifest's.
+fn folder_of(address: &str) -> Option<String> {
+    let address = address.trim();
+    let folder = address.strip_suffix(MANIFEST).unwrap_or(address).trim_end_matches('/');
+    let url = Url::new(&format!("{folder}/")).ok()?;
+    matches!(url.protocol().as_str(), "https:" | "http:").then(|| url.href())
+}
+
+/// Asks the browser not to remove the page's models when it wants room. It may ask the person, or decide by itself.
+fn ask_to_stay() {
+    // Nothing depends on its answer.
+    let _ = dom::window().navigator().storage().persist();
+}
