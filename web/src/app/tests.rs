@@ -250,7 +250,7 @@ fn a_model_that_cannot_be_fetched_is_told_and_tried_again() {
     assert!(again(&scene));
     // An order says the same.
     scene.happens(Event::Make(Box::new(order())));
-    assert_eq!(scene.app.status(), "Unet.gguf could not be fetched.");
+    assert_eq!(scene.app.status(), "unet.gguf could not be fetched.");
     assert!(again(&scene));
     scene.waits(60.0);
     scene.happens(Event::GoOn(Choice::Auto));
