@@ -108,9 +108,12 @@ async fn with_the_encoder_alone_the_server_draws() {
     assert!(psnr >= SAME_PICTURE, "{psnr:.1} dB");
     assert!(page.text("#status").await.contains("on the server"), "{}", page.text("#status").await);
 
-    // The rest, later.
+    // The rest, later: then this device draws.
     page.deed(NAME, "Fetch the U-Net too").await;
-    page.wait_for_text("#model-list", "19 MB in this browser").await;
+    page.wait_for_text("#where-line", "Everything runs on this device").await;
+    let psnr = page.generate(PATIENCE).await.psnr(&expected(SEED, STEPS));
+    assert!(psnr >= SAME_PICTURE, "{psnr:.1} dB");
+    assert!(page.text("#status").await.contains("on this device"), "{}", page.text("#status").await);
     page.deed(NAME, "Remove").await;
     page.wait_for_text("#model-list", "on the server").await;
     page.wait_for_text("#model-name", "The built-in one").await;

@@ -137,12 +137,16 @@ impl App {
     fn start_processor(&mut self) {
         // A model that may be large is loaded once, where it will be used.
         let encodes_at = self.models.current.as_ref().map(|_| self.place_of(Stage::Encode));
-        match encodes_at {
-            None | Some(Err(_)) => self.start(self.places.processor()),
-            Some(Ok(Place::DeviceGpu)) => self.start(Processor::Gpu),
-            Some(Ok(Place::DeviceCpu)) => self.start(Processor::Cpu),
-            Some(Ok(Place::Server)) => {}
+        let (started, other) = match encodes_at {
+            None | Some(Err(_)) => return self.start(self.places.processor()),
+            Some(Ok(Place::Server)) => return,
+            Some(Ok(Place::DeviceGpu)) => (Processor::Gpu, Processor::Cpu),
+            Some(Ok(Place::DeviceCpu)) => (Processor::Cpu, Processor::Gpu),
+        };
+        if self.phase != Phase::Running {
+            self.stop(other);
         }
+        self.start(started);
     }
 
     fn make(&mut self, order: Order) {

@@ -4,7 +4,7 @@ use kosmosg::bundle::Scope;
 use kosmosg::placement::Stage;
 use kosmosg::protocol::BundleEntry;
 
-use super::{App, BUNDLE, Effect, Phase, Processor, WorkerState};
+use super::{App, BUNDLE, Effect, Phase, Processor};
 use crate::messages::{Envelope, KeptModel, Reply, Request, Room, Source, Supply};
 use crate::texts;
 
@@ -173,7 +173,7 @@ impl Models {
         Row {
             name: manifest.name.clone(),
             detail: texts::kept(*bytes, *of, *is_whole, *scope == Scope::Encoder),
-            is_current: self.current.as_ref().is_some_and(|current| current.key == *key),
+            is_current: self.current.as_ref().is_some_and(|current| (&current.key, current.scope) == (key, *scope)),
             deeds,
         }
     }
@@ -258,6 +258,7 @@ impl App {
                 self.models.task.take_if(|task| task.request == request);
                 (self.models.kept, self.models.room) = (models, room);
                 self.find_wanted();
+                self.take_up_the_rest();
             }
             Reply::Cancelled => {
                 self.models.task.take_if(|task| task.request == request);
@@ -303,6 +304,15 @@ impl App {
         }
     }
 
+    /// If the rest of the present model has come, works with all of it; while a picture is being made, the person may say when.
+    fn take_up_the_rest(&mut self) {
+        let Some(current) = &self.models.current else { return };
+        let has_grown = |kept: &KeptModel| kept.is_whole && kept.scope != current.scope;
+        if self.phase != Phase::Running && self.models.kept(&current.key).is_some_and(has_grown) {
+            self.use_model(Some(current.key.clone()));
+        }
+    }
+
     fn use_model(&mut self, key: Option<String>) {
         let model = match &key {
             Some(key) => match self.models.kept(key).filter(|model| model.is_whole) {
@@ -314,12 +324,7 @@ impl App {
         let early = self.early.take();
         self.abandon();
         (self.job, self.phase, self.no_manifest) = (None, Phase::Idle, None);
-        for processor in Processor::ALL {
-            if self.workers[processor as usize] != WorkerState::Off {
-                self.workers[processor as usize] = WorkerState::Off;
-                self.effects.push(Effect::Stop(processor));
-            }
-        }
+        Processor::ALL.into_iter().for_each(|processor| self.stop(processor));
         (self.places.cpu_is_broken, self.places.gpu_is_broken) = (false, false);
         self.places.failures.clear();
         self.effects.push(Effect::RememberModel(key.clone()));

@@ -19,6 +19,15 @@ impl App {
         }
     }
 
+    /// Ends a program that is not needed.
+    pub(super) fn stop(&mut self, processor: Processor) {
+        let worker = &mut self.workers[processor as usize];
+        if *worker != WorkerState::Off {
+            *worker = WorkerState::Off;
+            self.effects.push(Effect::Stop(processor));
+        }
+    }
+
     pub(super) fn load(&mut self, processor: Processor) {
         let (Some(manifest), Some(source)) = (self.manifest.clone(), self.source.clone()) else { return };
         self.workers[processor as usize] = WorkerState::Loading { bytes: 0, of: 0 };

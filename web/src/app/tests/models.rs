@@ -144,6 +144,28 @@ fn what_was_not_fetched_is_the_servers() {
 }
 
 #[test]
+fn the_rest_of_the_present_model_is_taken_up() {
+    let mut scene = Scene::with_kept(Scope::Encoder, None);
+    scene.load_kept();
+    let install = Deed::Install(Supply::Address(ADDRESS.into()), Scope::Picture);
+    scene.happens(Event::Model(install.clone()));
+    let Envelope { request, .. } = scene.kept_request();
+    scene.keeps(request, vec![kept(Scope::Picture, true)]);
+    assert!(matches!(scene.effects[..], [Effect::Stop(_), .., Effect::Start(_)]), "{:?}", scene.effects);
+    assert_eq!(scene.app.place_of(Stage::Denoise), Ok(Place::DeviceCpu));
+
+    // Not under a picture that is being made.
+    let mut scene = Scene::with_kept(Scope::Encoder, Some(health()));
+    scene.load_kept();
+    scene.encode();
+    scene.happens(Event::Model(install));
+    let Envelope { request, .. } = scene.kept_request();
+    scene.keeps(request, vec![kept(Scope::Picture, true)]);
+    assert!(scene.effects.is_empty() && scene.app.state() == "running");
+    assert_eq!(scene.labels("Large"), [texts::USE, texts::CHECK, texts::REMOVE]);
+}
+
+#[test]
 fn changing_the_model_ends_what_runs_and_loads_anew() {
     let mut scene = Scene::with_kept(Scope::Picture, None);
     scene.load_kept();
@@ -173,6 +195,9 @@ fn a_large_model_is_loaded_only_where_it_is_used() {
     scene.happens(Event::Model(Deed::Use(Some("k".into()))));
     let started: Vec<_> = scene.effects.iter().filter(|effect| matches!(effect, Effect::Start(_))).collect();
     assert!(matches!(started[..], [Effect::Start(Processor::Gpu)]), "{:?}", scene.effects);
+    // Two copies of it would be one too many.
+    scene.happens(Event::Choose(Choice::Cpu));
+    assert!(matches!(scene.effects[1..], [Effect::Stop(Processor::Gpu), Effect::Start(Processor::Cpu)]));
 }
 
 impl Scene {
