@@ -124,7 +124,10 @@ impl App {
     }
 
     fn work_with(&mut self, source: Source, manifest: Manifest) {
-        self.effects.push(Effect::ShowDefaults(Box::new(manifest.clone())));
+        // What the person has set for the same model stays.
+        if self.manifest.as_ref() != Some(&manifest) {
+            self.effects.push(Effect::ShowDefaults(Box::new(manifest.clone())));
+        }
         (self.source, self.manifest) = (Some(source), Some(manifest));
         // The built-in model is so small that the processor has it ready at once, and there is somebody to help.
         if self.models.current.is_none() {
