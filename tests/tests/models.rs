@@ -155,3 +155,37 @@ async fn files_of_this_device_and_addresses_are_models_too() {
     page.wait_for_deed(NAME, "Fetch the U-Net too").await;
     page.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn storage_that_is_short_shared_or_emptied_is_told() {
+    let models = models();
+    let server = Server::of(models.path()).await;
+    let line = Line::to(server.port()).await;
+    let page = Page::open(&line.address("/")).await;
+    page.limit_storage(&line.address(""), Some(8_000_000)).await;
+    page.deed(NAME, "Fetch (").await;
+    page.wait_for_text("#model-trouble", "This browser has no more room").await;
+    page.limit_storage(&line.address(""), None).await;
+
+    // In two tabs at once.
+    line.slow_down(Some(("another/", 1_000_000)));
+    page.deed(NAME, "Go on fetching").await;
+    page.wait_for_text("#model-line", "MB of 19 MB").await;
+    let first = page.new_tab(&line.address("/")).await;
+    page.deed(NAME, "Go on fetching").await;
+    page.wait_for_text("#model-trouble", "Another tab of this page is at work on this model").await;
+    page.back_to(first).await;
+    line.slow_down(None);
+    page.deed(NAME, "Use").await;
+    page.wait_for_text("#model-name", NAME).await;
+
+    // The browser may take everything away.
+    page.empty_storage().await;
+    page.reload().await;
+    page.wait_for_text("#model-name", "The built-in one").await;
+    page.write_sentence(SEED, STEPS).await;
+    page.generate(PATIENCE).await;
+    page.deed(NAME, "Fetch (").await;
+    page.wait_for_text("#model-list", "19 MB in this browser").await;
+    page.close().await;
+}

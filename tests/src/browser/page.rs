@@ -11,6 +11,7 @@ use kosmosg::noise::Rng;
 use kosmosg::picture::Picture;
 use kosmosg_models::sprites::{Creature, Split, portrait};
 use serde_json::{Value, json};
+use thirtyfour::WindowHandle;
 use thirtyfour::prelude::*;
 
 use super::dist;
@@ -323,6 +324,36 @@ impl Page {
                 done();
             })()";
         self.driver.execute_async(spoil, vec![json!(name)]).await.unwrap();
+    }
+
+    /// Gives the pages of an origin so many bytes of storage; none is what the browser thinks right.
+    pub async fn limit_storage(&self, origin: &str, bytes: Option<u64>) {
+        let limit = match bytes {
+            Some(bytes) => json!({ "origin": origin, "quotaSize": bytes }),
+            None => json!({ "origin": origin }),
+        };
+        self.driver.cdp().send_raw("Storage.overrideQuotaForOrigin", limit).await.unwrap();
+    }
+
+    /// Removes all files that the browser keeps for the page.
+    pub async fn empty_storage(&self) {
+        let empty = "const [done] = arguments;
+            navigator.storage.getDirectory().then(root => root.removeEntry('models', { recursive: true })).then(done)";
+        self.driver.execute_async(empty, vec![]).await.unwrap();
+    }
+
+    /// Opens the page in another tab, which is the one that is seen from then on, and returns the one before.
+    pub async fn new_tab(&self, address: &str) -> WindowHandle {
+        let before = self.driver.window().await.unwrap();
+        let tab = self.driver.new_tab().await.unwrap();
+        self.driver.switch_to_window(tab).await.unwrap();
+        self.visit(address).await;
+        before
+    }
+
+    /// Sees another tab from then on.
+    pub async fn back_to(&self, tab: WindowHandle) {
+        self.driver.switch_to_window(tab).await.unwrap();
     }
 
     /// Chooses a folder of a model in the file dialog: these files from below an address.
