@@ -72,6 +72,17 @@ pub enum Request {
     },
     /// How much memory the worker's program has. Answered by [`Reply::Memory`].
     Memory,
+    /// Time a linear map. Answered by [`Reply::Measured`].
+    Measure {
+        /// Rows of the input.
+        rows: usize,
+        /// Columns of the input, and of the output.
+        size: [usize; 2],
+        /// How its weights are stored.
+        packing: Packing,
+        /// How often.
+        times: usize,
+    },
     /// What models this browser keeps. Answered by [`Reply::Kept`].
     Kept,
     /// Bring a model, or the rest of it, to this browser. Beside it, for [`Supply::Files`], the files. Answered by
@@ -164,6 +175,11 @@ pub enum Reply {
         /// Bytes.
         bytes: u64,
     },
+    /// How long each run took.
+    Measured {
+        /// Seconds.
+        seconds: Vec<f64>,
+    },
     /// A model is on its way, or being checked.
     Installing {
         /// Its name, for people.
@@ -213,6 +229,20 @@ pub enum Source {
         /// Its key there.
         key: String,
     },
+}
+
+/// How the weights of a linear map are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Packing {
+    /// 32-bit floats.
+    F32,
+    /// Blocks of 8 bits.
+    #[serde(rename = "q8_0")]
+    Q8_0,
+    /// Blocks of 4 bits.
+    #[serde(rename = "q4_0")]
+    Q4_0,
 }
 
 /// Where a model comes from.

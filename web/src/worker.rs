@@ -21,6 +21,7 @@ use model::{Failure, Model, Report};
 mod device;
 mod files;
 mod keeper;
+mod measure;
 mod model;
 mod origin;
 mod storage;
@@ -135,6 +136,10 @@ impl Worker {
                 let memory: js_sys::WebAssembly::Memory = wasm_bindgen::memory().unchecked_into();
                 let bytes = memory.buffer().unchecked_into::<js_sys::ArrayBuffer>().byte_length().into();
                 post(request, Reply::Memory { bytes }, Vec::new());
+            }
+            Request::Measure { rows, size, packing, times } => {
+                let seconds = measure::linear(rows, size, packing, times).await?;
+                post(request, Reply::Measured { seconds }, Vec::new());
             }
             Request::Kept | Request::Install { .. } | Request::Check { .. } | Request::Remove { .. } => {
                 return self.keep(request, body, files).await;

@@ -174,13 +174,16 @@ impl Engine for Burn {
     fn prepare_linear(weight: Parameter<Self>, bias: Option<Parameter<Self>>, device: &BurnDevice) -> BurnLinear {
         let shape = [weight.shape()[0], weight.shape()[1]];
         let bias = bias.map(|bias| Self::dense(bias, [shape[0]], device));
-        let is_packed =
-            |weight: &HostTensor| weight.dtype().stays_packed(weight.shape()) && !device.inner().is_autodiff();
+        let is_trained = device.inner().is_autodiff();
+        let stays_packed = |weight: &HostTensor| weight.dtype().stays_packed(weight.shape());
         let weight = match weight {
-            Parameter::Host(weight) if is_packed(&weight) && device.is_cpu() => LinearWeight::Packed(weight),
+            Parameter::Host(weight) if !is_trained && device.is_cpu() && stays_packed(&weight) => {
+                LinearWeight::Packed(weight)
+            }
+            // Of any size: on a GPU the product that unpacks is also the faster one.
             #[cfg(feature = "webgpu")]
             Parameter::Host(weight)
-                if is_packed(&weight) && device.gpu_limits().is_some() && webgpu::packed::takes(&weight) =>
+                if !is_trained && device.gpu_limits().is_some() && webgpu::packed::takes(&weight) =>
             {
                 LinearWeight::OnGpu(webgpu::packed::PackedWeight::new(&weight, device.inner()))
             }
