@@ -75,7 +75,7 @@ def main(package):
             browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
             page, other = browser.new_page(), browser.new_page()
             page.goto(f"http://127.0.0.1:{SERVER}/?where=gpu")
-            page.wait_for_function("document.querySelector('#app').dataset.state === 'ready'", timeout=300_000)
+            page.wait_for_selector('#app[data-state="ready"]', timeout=300_000)
             other.goto(f"http://127.0.0.1:{port}/")
             other.wait_for_function("window.run !== undefined")
 
