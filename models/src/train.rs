@@ -40,6 +40,7 @@ mod preview;
 mod progress;
 mod run;
 mod stages;
+mod trainer;
 mod vocabulary;
 
 /// What is trained, in this order.

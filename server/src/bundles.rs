@@ -170,8 +170,7 @@ impl Bundle {
     pub async fn serve(&self, name: &str, request: Request<Body>) -> Result<Response, Error> {
         let tag = self.tag(name)?;
         let (mut parts, _) = request.into_parts();
-        let is_version = |tag: &HeaderValue| asked_version(&parts.uri).is_some_and(|version| names(tag, version));
-        let cache = if tag.as_ref().is_some_and(is_version) { IMMUTABLE } else { "no-cache" };
+        let cache = if tag.as_ref().is_some_and(|tag| asks_for(&parts.uri, tag)) { IMMUTABLE } else { "no-cache" };
         if let Some(tag) = &tag {
             if parts.headers.get(header::IF_NONE_MATCH) == Some(tag) {
                 return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag.clone())]).into_response());
@@ -210,14 +209,11 @@ impl Bundle {
     }
 }
 
-/// The version that an address asks for: `?v=` and the beginning of the contents' hash.
-fn asked_version(uri: &Uri) -> Option<&str> {
-    uri.query()?.split('&').find_map(|pair| pair.strip_prefix("v="))
-}
-
-/// Whether a tag begins with these digits.
-fn names(tag: &HeaderValue, version: &str) -> bool {
-    version.len() >= HASH_DIGITS && tag.to_str().is_ok_and(|tag| tag[1..].starts_with(version))
+/// Whether an address asks for this version and no other: by `?v=` and the beginning of the contents' hash.
+fn asks_for(uri: &Uri, tag: &HeaderValue) -> bool {
+    let version = uri.query().and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("v=")));
+    let hash = tag.to_str().unwrap_or_default().trim_matches('"');
+    version.is_some_and(|version| version.len() >= HASH_DIGITS && hash.starts_with(version))
 }
 
 fn is_plain(name: &str) -> bool {

@@ -13,7 +13,8 @@ use tower_http::services::ServeDir;
 /// What a page may load: only what this server has; a model, which is only numbers, also from elsewhere. wasm needs its own
 /// word.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; \
-     style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; connect-src 'self' blob: data: https: http://localhost:* http://127.0.0.1:*; \
+     style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; \
+     connect-src 'self' blob: data: https: http://localhost:* http://127.0.0.1:*; \
      worker-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const SECURITY_HEADERS: [(HeaderName, &str); 4] = [

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{ClipTextConfig, ConfigError, KosmosGConfig, UNetConfig, VaeConfig};
 use crate::denoise::DenoiseSettings;
 use crate::digest::sha256;
+use crate::placement::Stage;
 use crate::preview::PreviewFactors;
 use crate::protocol::GenerateSettings;
 use crate::sampler::SamplerKind;
@@ -122,11 +123,11 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// The names of its parts.
-    pub fn parts(self) -> &'static [&'static str] {
+    /// What can be done with it.
+    pub fn stages(self) -> &'static [Stage] {
         match self {
-            Scope::Encoder => &crate::encoder::PARTS,
-            Scope::Picture => &["vision", "mllm", "aligner", "unet", "vae"],
+            Scope::Encoder => &[Stage::Encode],
+            Scope::Picture => &Stage::ALL,
         }
     }
 }
@@ -235,7 +236,8 @@ impl Manifest {
 
     /// The tokenizer and the files of the parts that a scope needs; parts that are missing have none.
     pub fn files(&self, scope: Scope) -> impl Iterator<Item = &PartFile> {
-        let parts = scope.parts().iter().filter_map(|&part| self.parts.get(part));
+        let names = scope.stages().iter().flat_map(|stage| stage.parts());
+        let parts = names.filter_map(|&part| self.parts.get(part));
         [&self.tokenizer].into_iter().chain(parts.flat_map(|part| &part.files))
     }
 

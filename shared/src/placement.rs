@@ -30,6 +30,20 @@ pub enum Stage {
     Decode,
 }
 
+impl Stage {
+    /// All of them, in order.
+    pub const ALL: [Self; 3] = [Self::Encode, Self::Denoise, Self::Decode];
+
+    /// The names of a bundle's parts that it is made of.
+    pub fn parts(self) -> &'static [&'static str] {
+        match self {
+            Self::Encode => &encoder::PARTS,
+            Self::Denoise => &["unet"],
+            Self::Decode => &["vae"],
+        }
+    }
+}
+
 /// Where a stage runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -239,8 +253,8 @@ impl ModelSize {
     /// # Errors
     /// [`BundleError::NoPart`].
     pub fn of(manifest: &Manifest) -> Result<Self, BundleError> {
-        let stage = |parts: &[&str]| {
-            parts.iter().try_fold(StageSize::default(), |size, name| {
+        let size = |stage: Stage| {
+            stage.parts().iter().try_fold(StageSize::default(), |size, name| {
                 let part = manifest.part(name)?;
                 Ok(StageSize {
                     memory_bytes: size.memory_bytes + part.memory_bytes,
@@ -248,7 +262,7 @@ impl ModelSize {
                 })
             })
         };
-        Ok(Self { encode: stage(&encoder::PARTS)?, denoise: stage(&["unet"])?, decode: stage(&["vae"])? })
+        Ok(Self { encode: size(Stage::Encode)?, denoise: size(Stage::Denoise)?, decode: size(Stage::Decode)? })
     }
 
     fn of_stage(&self, stage: Stage) -> StageSize {

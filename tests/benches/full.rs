@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use kosmosg::condition::Condition;
+use kosmosg::verify::{cosine, relative_error};
 use kosmosg_tests::browser::{Line, Page, Server, Where, dist};
 use kosmosg_tests::memory::MemoryWatch;
+use kosmosg_tests::models::{built_in, copy};
 use serde_json::{Value, json};
 
 const PROMPT: &str = "a red house on a hill";
@@ -29,7 +31,7 @@ async fn main() -> anyhow::Result<()> {
     }
     let tiny = models.join("tiny");
     if !tiny.exists() {
-        copy(&dist().join("../models/tiny"), &tiny)?;
+        copy(&built_in(), &tiny)?;
     }
     let name = manifest(&bundle)?["name"].as_str().context("a manifest without a name")?.to_owned();
     println!("| | |\n|---|--:|");
@@ -81,7 +83,8 @@ async fn main() -> anyhow::Result<()> {
     }
     page.close().await;
 
-    let (cosine, error) = compare(&condition, &command_line(&folder, &bundle)?);
+    let expected = command_line(&folder, &bundle)?.cond;
+    let (cosine, error) = (cosine(&condition.cond, &expected), relative_error(&condition.cond, &expected));
     println!("| cosine to the command line's condition | {cosine:.7} |");
     println!("| relative error | {error:.1e} |");
     ensure!(error <= 1e-3, "the page's condition is not the command line's");
@@ -120,14 +123,6 @@ fn command_line(folder: &Path, bundle: &Path) -> anyhow::Result<Condition> {
     Ok(Condition { tokens, width, cond: cond.context("cond")?, uncond: uncond.context("uncond")? })
 }
 
-fn compare(ours: &Condition, theirs: &Condition) -> (f64, f64) {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
-    let (a, b) = (&ours.cond, &theirs.cond);
-    let difference: Vec<f32> = a.iter().zip(b).map(|(a, b)| a - b).collect();
-    let cosine = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
-    (cosine, (dot(&difference, &difference) / dot(b, b)).sqrt())
-}
-
 fn row(what: &str, begin: Instant) {
     println!("| {what} | {:.0} s |", begin.elapsed().as_secs_f64());
 }
@@ -143,13 +138,4 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
 
 fn manifest(bundle: &Path) -> anyhow::Result<Value> {
     Ok(serde_json::from_slice(&std::fs::read(bundle.join("bundle.json"))?)?)
-}
-
-fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let file = entry?.path();
-        std::fs::copy(&file, to.join(file.file_name().context("a file without a name")?))?;
-    }
-    Ok(())
 }

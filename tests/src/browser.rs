@@ -8,6 +8,7 @@ pub use page::{Page, Where, creature, expected};
 pub use server::Server;
 
 mod line;
+mod models;
 mod page;
 mod server;
 

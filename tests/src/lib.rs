@@ -2,4 +2,5 @@
 
 pub mod browser;
 pub mod memory;
+pub mod models;
 pub mod reference;

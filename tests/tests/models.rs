@@ -1,11 +1,11 @@
 //! Models that a person brings to the page, in a real Chromium.
 #![allow(clippy::unwrap_used, reason = "what cannot be unwrapped here has failed the test")]
 
-use std::path::Path;
 use std::time::Duration;
 
 use kosmosg::bundle::{MANIFEST, Manifest};
 use kosmosg_tests::browser::{Line, Page, Server, Where, expected};
+use kosmosg_tests::models;
 use serde_json::json;
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -15,16 +15,10 @@ const SEED: u64 = 11;
 const NAME: &str = "Another one";
 
 /// A folder of the built-in bundle and, as `another`, of one that differs in name only.
-fn models() -> tempfile::TempDir {
+fn folder_of_two() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tiny");
     for name in ["tiny", "another"] {
-        let to = folder.path().join(name);
-        std::fs::create_dir(&to).unwrap();
-        for entry in std::fs::read_dir(&tiny).unwrap() {
-            let file = entry.unwrap().path();
-            std::fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
-        }
+        models::copy(&models::built_in(), &folder.path().join(name)).unwrap();
     }
     let path = folder.path().join("another").join(MANIFEST);
     let mut manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
@@ -35,8 +29,8 @@ fn models() -> tempfile::TempDir {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_comes_over_a_bad_line_and_stays() {
-    let models = models();
-    let mut server = Server::of(models.path()).await;
+    let folder = folder_of_two();
+    let mut server = Server::of(folder.path()).await;
     let line = Line::to(server.port()).await;
     let page = Page::open(&line.address("/")).await;
     page.wait_until_kept(PATIENCE).await;
@@ -97,8 +91,8 @@ async fn a_model_comes_over_a_bad_line_and_stays() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_the_encoder_alone_the_server_draws() {
-    let models = models();
-    let server = Server::of(models.path()).await;
+    let folder = folder_of_two();
+    let server = Server::of(folder.path()).await;
     let page = Page::open(&server.address("/")).await;
     page.deed(NAME, "Only the encoder").await;
     page.deed(NAME, "Use").await;
@@ -122,11 +116,11 @@ async fn with_the_encoder_alone_the_server_draws() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_of_this_device_and_addresses_are_models_too() {
-    let models = models();
-    let server = Server::of(models.path()).await;
+    let folder = folder_of_two();
+    let server = Server::of(folder.path()).await;
     let elsewhere = Line::to(server.port()).await;
     let page = Page::open(&server.address("/")).await;
-    let manifest = std::fs::read(models.path().join("another").join(MANIFEST)).unwrap();
+    let manifest = std::fs::read(folder.path().join("another").join(MANIFEST)).unwrap();
     let files = Manifest::from_json(&manifest).unwrap();
     let files = files.files(kosmosg::bundle::Scope::Picture).map(|file| file.name.clone());
     let mut files: Vec<_> = files.chain([MANIFEST.to_owned()]).collect();
@@ -148,7 +142,7 @@ async fn files_of_this_device_and_addresses_are_models_too() {
     page.type_into("#model-address", &elsewhere.address("/models/another")).await;
     page.click("#model-fetch").await;
     page.wait_for_text("#model-trouble", "does not let this page fetch it").await;
-    let allowing = server.beside(models.path(), &["--allow-origin", &server.address("")]).await;
+    let allowing = server.beside(folder.path(), &["--allow-origin", &server.address("")]).await;
     page.type_into("#model-address", &allowing.address("/models/another/bundle.json")).await;
     page.click("#model-only-encoder").await;
     page.click("#model-fetch").await;
@@ -158,8 +152,8 @@ async fn files_of_this_device_and_addresses_are_models_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn storage_that_is_short_shared_or_emptied_is_told() {
-    let models = models();
-    let server = Server::of(models.path()).await;
+    let folder = folder_of_two();
+    let server = Server::of(folder.path()).await;
     let line = Line::to(server.port()).await;
     let page = Page::open(&line.address("/")).await;
     page.limit_storage(&line.address(""), Some(8_000_000)).await;

@@ -270,8 +270,15 @@ pub struct KeptModel {
     pub bytes: u64,
     /// Bytes of that in all.
     pub of: u64,
-    /// Whether all of that is there and was checked.
-    pub is_whole: bool,
+    /// What of it can be used: all of that is there and was checked.
+    pub here: Option<Scope>,
+}
+
+impl KeptModel {
+    /// Whether all that is wanted is there.
+    pub fn is_whole(&self) -> bool {
+        self.here == Some(self.scope)
+    }
 }
 
 /// How much a browser keeps for a page.

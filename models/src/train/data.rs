@@ -18,6 +18,7 @@ pub(super) use files::Files;
 pub(super) use world::{World, backdrop};
 
 mod files;
+mod lines;
 mod world;
 
 /// Samples of the paper's three kinds. Each is a function of its generator alone.

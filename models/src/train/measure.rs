@@ -11,7 +11,8 @@ use kosmosg::unet::UNet;
 use kosmosg::weights::{WeightError, Weights};
 
 use super::config::TrainConfig;
-use super::run::{Job, Loss, Source, Task, Trainer};
+use super::run::{Job, Loss, Source, Task};
+use super::trainer::Trainer;
 
 /// Makes updates of the decoder's denoiser, forward, backward and AdamW, with as many rows as the configuration's stage decoder
 /// has, of random numbers. Returns how long each took; the first is longer than the others.

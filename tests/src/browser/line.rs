@@ -90,7 +90,6 @@ async fn ask(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: Arc<Mutex<S
             break;
         }
     }
-    let _ = to.shutdown().await;
 }
 
 /// Carries the answers, unless it breaks.
@@ -121,5 +120,4 @@ async fn answer(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: Arc<Mute
             break;
         }
     }
-    let _ = to.shutdown().await;
 }

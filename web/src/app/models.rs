@@ -119,10 +119,8 @@ impl Task {
 impl Models {
     /// Stages of the present model that this device did not fetch.
     pub fn not_here(&self) -> Vec<Stage> {
-        match &self.current {
-            Some(KeptModel { scope: Scope::Encoder, .. }) => vec![Stage::Denoise, Stage::Decode],
-            _ => Vec::new(),
-        }
+        let here = self.current.as_ref().map_or(&Stage::ALL[..], |model| model.here.map_or(&[], Scope::stages));
+        Stage::ALL.into_iter().filter(|stage| !here.contains(stage)).collect()
     }
 
     /// What the server calls the present model, if it has it.
@@ -156,24 +154,24 @@ impl Models {
     }
 
     fn row_of_kept(&self, model: &KeptModel) -> Row {
-        let KeptModel { key, manifest, address, scope, bytes, of, is_whole } = model;
+        let KeptModel { key, manifest, address, scope, bytes, of, here } = model;
         let supply = address.clone().map_or(Supply::Files, Supply::Address);
         let mut deeds = Vec::new();
-        if *is_whole {
+        if here.is_some() {
             deeds.push((texts::USE.into(), Deed::Use(Some(key.clone()))));
-            if *scope == Scope::Encoder {
-                deeds.push((texts::FETCH_REST.into(), Deed::Install(supply, Scope::Picture)));
-            }
-        } else {
+        }
+        if !model.is_whole() {
             let go_on = if address.is_some() { texts::GO_ON_FETCHING } else { texts::CHOOSE_AGAIN };
             deeds.push((go_on.into(), Deed::Install(supply, *scope)));
+        } else if *scope == Scope::Encoder {
+            deeds.push((texts::FETCH_REST.into(), Deed::Install(supply, Scope::Picture)));
         }
         deeds.push((texts::CHECK.into(), Deed::Check(key.clone())));
         deeds.push((texts::REMOVE.into(), Deed::Remove(key.clone())));
         Row {
             name: manifest.name.clone(),
-            detail: texts::kept(*bytes, *of, *is_whole, *scope == Scope::Encoder),
-            is_current: self.current.as_ref().is_some_and(|current| (&current.key, current.scope) == (key, *scope)),
+            detail: texts::kept(*bytes, *of, model.is_whole(), *scope == Scope::Encoder),
+            is_current: self.current.as_ref().is_some_and(|current| (&current.key, current.here) == (key, *here)),
             deeds,
         }
     }
@@ -295,7 +293,7 @@ impl App {
     /// Goes on with the model of an earlier visit, if it is still there.
     fn find_wanted(&mut self) {
         let Some(wanted) = self.models.wanted.take() else { return };
-        match self.models.kept(&wanted).filter(|model| model.is_whole) {
+        match self.models.kept(&wanted).filter(|model| model.here.is_some()) {
             Some(_) => self.use_model(Some(wanted)),
             None => {
                 self.models.trouble = Some(texts::MODEL_NOT_KEPT.into());
@@ -307,7 +305,7 @@ impl App {
     /// If the rest of the present model has come, works with all of it; while a picture is being made, the person may say when.
     fn take_up_the_rest(&mut self) {
         let Some(current) = &self.models.current else { return };
-        let has_grown = |kept: &KeptModel| kept.is_whole && kept.scope != current.scope;
+        let has_grown = |kept: &KeptModel| kept.here == Some(Scope::Picture) && current.here != kept.here;
         if self.phase != Phase::Running && self.models.kept(&current.key).is_some_and(has_grown) {
             self.use_model(Some(current.key.clone()));
         }
@@ -315,7 +313,7 @@ impl App {
 
     fn use_model(&mut self, key: Option<String>) {
         let model = match &key {
-            Some(key) => match self.models.kept(key).filter(|model| model.is_whole) {
+            Some(key) => match self.models.kept(key).filter(|model| model.here.is_some()) {
                 Some(model) => Some(model.clone()),
                 None => return,
             },

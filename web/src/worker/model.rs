@@ -12,6 +12,7 @@ use kosmosg::engine::EngineError;
 use kosmosg::engine::burn::{Burn, BurnDevice};
 use kosmosg::picture::Picture;
 use kosmosg::pipeline::{Decoder, Denoiser, PreparedCondition, StepError};
+use kosmosg::placement::Stage;
 use kosmosg::prompt::PromptDocument;
 use kosmosg::weights::Store;
 
@@ -37,13 +38,13 @@ pub struct Model {
     device_name: &'static str,
     files: Files,
     has_room: bool,
-    encoder: Stage<Encoder<Burn>>,
-    denoiser: Stage<Denoiser<Burn>>,
-    decoder: Stage<Decoder<Burn>>,
+    encoder: Loaded<Encoder<Burn>>,
+    denoiser: Loaded<Denoiser<Burn>>,
+    decoder: Loaded<Decoder<Burn>>,
 }
 
-/// A stage, if it is loaded.
-type Stage<T> = RefCell<Option<Rc<T>>>;
+/// A stage's networks, if they are loaded.
+type Loaded<T> = RefCell<Option<Rc<T>>>;
 
 /// Hears how many bytes of a stage are loaded, and of how many.
 pub type Report = Rc<dyn Fn(u64, u64)>;
@@ -62,10 +63,6 @@ enum Part {
     Stored(StoredPart),
 }
 
-const ENCODER: &[&str] = &kosmosg::encoder::PARTS;
-const DENOISER: &[&str] = &["unet"];
-const DECODER: &[&str] = &["vae"];
-
 impl Model {
     /// Opens a bundle. Its stages are loaded now if they have room in so many bytes of memory.
     pub async fn open(source: Source, manifest: Manifest, memory_bytes: u64, report: Report) -> Result<Self, Failure> {
@@ -74,54 +71,60 @@ impl Model {
             Source::Server { base } => Files::Server { base },
             Source::Kept { key } => Files::Kept(KeptFiles::open(&key, &manifest).await?),
         };
-        let stages = [ENCODER, DENOISER, DECODER].into_iter();
-        let here: Vec<_> = stages.filter(|parts| files.have(&manifest, parts)).flatten().copied().collect();
-        let needed: u64 = here.iter().filter_map(|part| Some(manifest.part(part).ok()?.memory_bytes)).sum();
+        let here: Vec<_> = Stage::ALL.into_iter().filter(|stage| files.have(&manifest, stage.parts())).collect();
+        let parts = here.iter().flat_map(|stage| stage.parts());
+        let needed: u64 = parts.filter_map(|part| Some(manifest.part(part).ok()?.memory_bytes)).sum();
         let has_room = needed + needed / 4 <= memory_bytes;
         let (encoder, denoiser, decoder) = Default::default();
         let model = Self { manifest, device, device_name, files, has_room, encoder, denoiser, decoder };
         if has_room {
+            let has = |stage| here.contains(&stage);
             let progress = model.progress(&here, report);
             // All at once; the browser decides how many files it really fetches together.
-            let has = |parts: &[&str]| here.contains(&parts[0]);
-            futures::try_join!(
-                async { if has(ENCODER) { model.load_encoder(&progress).await.map(drop) } else { Ok(()) } },
-                async { if has(DENOISER) { model.load_denoiser(&progress).await.map(drop) } else { Ok(()) } },
-                async { if has(DECODER) { model.load_decoder(&progress).await.map(drop) } else { Ok(()) } },
+            let (encoder, denoiser, decoder) = futures::try_join!(
+                if_wanted(has(Stage::Encode), model.load_encoder(&progress)),
+                if_wanted(has(Stage::Denoise), model.load_denoiser(&progress)),
+                if_wanted(has(Stage::Decode), model.load_decoder(&progress)),
             )?;
             model.files.tell(None);
+            model.encoder.replace(encoder);
+            model.denoiser.replace(denoiser);
+            model.decoder.replace(decoder);
         }
         Ok(model)
     }
 
     async fn encoder(&self, report: Report) -> Result<Rc<Encoder<Burn>>, Failure> {
-        if let Some(encoder) = self.encoder.borrow().clone() {
-            return Ok(encoder);
-        }
-        self.make_room();
-        let progress = self.progress(ENCODER, report);
-        let encoder = self.load_encoder(&progress).await;
-        self.files.tell(None);
-        encoder
+        self.load(&self.encoder, Stage::Encode, report, async |progress| self.load_encoder(progress).await).await
     }
 
     async fn denoiser(&self, report: Report) -> Result<Rc<Denoiser<Burn>>, Failure> {
-        if let Some(denoiser) = self.denoiser.borrow().clone() {
-            return Ok(denoiser);
-        }
-        self.make_room();
-        let progress = self.progress(DENOISER, report);
-        let denoiser = self.load_denoiser(&progress).await;
-        self.files.tell(None);
-        denoiser
+        self.load(&self.denoiser, Stage::Denoise, report, async |progress| self.load_denoiser(progress).await).await
     }
 
     async fn decoder(&self) -> Result<Rc<Decoder<Burn>>, Failure> {
-        if let Some(decoder) = self.decoder.borrow().clone() {
-            return Ok(decoder);
+        let unheard = Rc::new(|_, _| {});
+        self.load(&self.decoder, Stage::Decode, unheard, async |progress| self.load_decoder(progress).await).await
+    }
+
+    /// What `place` holds, which `load` loads if it is not there.
+    async fn load<T>(
+        &self,
+        place: &Loaded<T>,
+        stage: Stage,
+        report: Report,
+        load: impl AsyncFnOnce(&Progress) -> Result<T, Failure>,
+    ) -> Result<Rc<T>, Failure> {
+        if let Some(loaded) = place.borrow().clone() {
+            return Ok(loaded);
         }
         self.make_room();
-        self.load_decoder(&self.progress(DECODER, Rc::new(|_, _| {}))).await
+        let progress = self.progress(&[stage], report);
+        let loaded = load(&progress).await;
+        self.files.tell(None);
+        let loaded = Rc::new(loaded?);
+        place.replace(Some(loaded.clone()));
+        Ok(loaded)
     }
 
     /// Lets go of what is loaded where stages have no room side by side.
@@ -132,7 +135,7 @@ impl Model {
         }
     }
 
-    async fn load_encoder(&self, progress: &Rc<Progress>) -> Result<Rc<Encoder<Burn>>, Failure> {
+    async fn load_encoder(&self, progress: &Progress) -> Result<Encoder<Burn>, Failure> {
         let tokenizer = &self.manifest.tokenizer;
         let (tokenizer, vision, mllm, aligner) = futures::try_join!(
             self.files.file(tokenizer, progress),
@@ -141,24 +144,22 @@ impl Model {
             self.files.part(&self.manifest, "aligner", progress),
         )?;
         let parts = EncoderParts { vision: vision.store(), mllm: mllm.store(), aligner: aligner.store() };
-        let encoder = Rc::new(Encoder::load(&self.manifest, &tokenizer, parts, &self.device)?);
-        Ok(self.encoder.borrow_mut().insert(encoder).clone())
+        Ok(Encoder::load(&self.manifest, &tokenizer, parts, &self.device)?)
     }
 
-    async fn load_denoiser(&self, progress: &Rc<Progress>) -> Result<Rc<Denoiser<Burn>>, Failure> {
+    async fn load_denoiser(&self, progress: &Progress) -> Result<Denoiser<Burn>, Failure> {
         let unet = self.files.part(&self.manifest, "unet", progress).await?;
-        let denoiser = Rc::new(Denoiser::load(&self.manifest, unet.store(), &self.device)?);
-        Ok(self.denoiser.borrow_mut().insert(denoiser).clone())
+        Ok(Denoiser::load(&self.manifest, unet.store(), &self.device)?)
     }
 
-    async fn load_decoder(&self, progress: &Rc<Progress>) -> Result<Rc<Decoder<Burn>>, Failure> {
+    async fn load_decoder(&self, progress: &Progress) -> Result<Decoder<Burn>, Failure> {
         let vae = self.files.part(&self.manifest, "vae", progress).await?;
-        let decoder = Rc::new(Decoder::load(&self.manifest, vae.store(), &self.device)?);
-        Ok(self.decoder.borrow_mut().insert(decoder).clone())
+        Ok(Decoder::load(&self.manifest, vae.store(), &self.device)?)
     }
 
-    fn progress(&self, parts: &[&str], report: Report) -> Rc<Progress> {
-        let of = parts.iter().filter_map(|part| Some(self.manifest.part(part).ok()?.bytes)).sum();
+    fn progress(&self, stages: &[Stage], report: Report) -> Rc<Progress> {
+        let parts = stages.iter().flat_map(|stage| stage.parts());
+        let of = parts.filter_map(|part| Some(self.manifest.part(part).ok()?.bytes)).sum();
         let progress = Rc::new(Progress { report, bytes: Cell::new(0), of, reported_ms: Cell::new(0.0) });
         let heard = progress.clone();
         self.files.tell(Some(Rc::new(move |bytes| heard.add(bytes))));
@@ -223,6 +224,14 @@ impl Model {
     async fn decode(&self, latents: &[f32]) -> Result<Picture, Failure> {
         Ok(self.decoder().await?.decode(latents.to_vec(), self.manifest.latent_shape()).await?)
     }
+}
+
+/// What is loaded, if it is wanted.
+async fn if_wanted<T>(
+    is_wanted: bool,
+    loading: impl Future<Output = Result<T, Failure>>,
+) -> Result<Option<Rc<T>>, Failure> {
+    if is_wanted { loading.await.map(|loaded| Some(Rc::new(loaded))) } else { Ok(None) }
 }
 
 /// A picture on its way.

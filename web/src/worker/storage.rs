@@ -111,17 +111,21 @@ impl Folder {
     async fn model(&self, key: String) -> Result<KeptModel, Trouble> {
         let manifest = self.manifest().await?;
         let record = self.record().await?;
-        let (mut bytes, mut of, mut is_whole) = (0, 0, true);
+        let (mut bytes, mut of, mut whole) = (0, 0, BTreeSet::new());
         for file in manifest.files(record.scope) {
             let there = match self.file(&file.name).await {
                 Ok(there) => (there.size() as u64).min(file.bytes),
                 Err(_) => 0,
             };
             (bytes, of) = (bytes + there, of + file.bytes);
-            is_whole &= there == file.bytes && record.checked.contains(&file.name);
+            if there == file.bytes && record.checked.contains(&file.name) {
+                whole.insert(file.name.clone());
+            }
         }
+        let is_here = |scope: &Scope| manifest.files(*scope).all(|file| whole.contains(&file.name));
+        let here = [Scope::Picture, Scope::Encoder].into_iter().find(is_here);
         let Record { address, scope, .. } = record;
-        Ok(KeptModel { key, manifest, address, scope, bytes, of, is_whole })
+        Ok(KeptModel { key, manifest, address, scope, bytes, of, here })
     }
 
     /// The model's manifest.

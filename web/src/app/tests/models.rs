@@ -12,8 +12,8 @@ const ADDRESS: &str = "http://here/models/large/";
 
 fn kept(scope: Scope, is_whole: bool) -> KeptModel {
     let manifest = Manifest { name: "Large".into(), ..manifest() };
-    let bytes = if is_whole { 100 } else { 40 };
-    KeptModel { key: "k".into(), manifest, address: Some(ADDRESS.into()), scope, bytes, of: 100, is_whole }
+    let (bytes, here) = if is_whole { (100, Some(scope)) } else { (40, None) };
+    KeptModel { key: "k".into(), manifest, address: Some(ADDRESS.into()), scope, bytes, of: 100, here }
 }
 
 fn offer() -> Offer {
@@ -163,6 +163,20 @@ fn the_rest_of_the_present_model_is_taken_up() {
     scene.keeps(request, vec![kept(Scope::Picture, true)]);
     assert!(scene.effects.is_empty() && scene.app.state() == "running");
     assert_eq!(scene.labels("Large"), [texts::USE, texts::CHECK, texts::REMOVE]);
+}
+
+#[test]
+fn an_encoder_whose_rest_is_on_its_way_can_be_used() {
+    let mut scene = Scene::with_kept(Scope::Encoder, Some(health()));
+    scene.app = App::default();
+    scene.happens(Event::Open { model: Some("k".into()) });
+    scene.keeper_says(0, Reply::Started);
+    let Envelope { request, .. } = scene.kept_request();
+    let half = KeptModel { here: Some(Scope::Encoder), ..kept(Scope::Picture, false) };
+    scene.keeps(request, vec![half]);
+    assert_eq!((scene.app.models().trouble.as_deref(), scene.app.manifest().unwrap().name.as_str()), (None, "Large"));
+    assert_eq!(scene.app.models().not_here(), [Stage::Denoise, Stage::Decode]);
+    assert_eq!(scene.labels("Large"), [texts::GO_ON_FETCHING, texts::CHECK, texts::REMOVE]);
 }
 
 #[test]
