@@ -49,14 +49,14 @@ async fn a_model_comes_over_a_bad_line_and_stays() {
     // Paused; then the page is left in the middle.
     page.click("#model-stop").await;
     page.wait_for_text("#model-list", "MB of 19 MB in this browser").await;
+    line.slow_down(Some(("another/unet", 700_000)));
     page.deed(NAME, "Go on fetching").await;
     page.wait_for_text("#model-line", "14 MB of").await;
     line.asked();
     page.reload().await;
     line.slow_down(None);
     page.deed(NAME, "Go on fetching").await;
-    page.wait_for_text("#model-list", "19 MB in this browser").await;
-    page.wait_for_deed(NAME, "Use").await;
+    page.wait_until_whole(NAME).await;
     let asked = line.asked();
     let begun_at =
         |part: &str| asked.iter().find(|(path, _)| path.contains(&format!("another/{part}"))).map(|(_, at)| at[0]);
@@ -66,9 +66,8 @@ async fn a_model_comes_over_a_bad_line_and_stays() {
     // A file that storage spoilt is found and fetched again, alone.
     page.spoil("aligner.gguf").await;
     page.deed(NAME, "Check").await;
-    page.wait_for_deed(NAME, "Go on fetching").await;
     page.deed(NAME, "Go on fetching").await;
-    page.wait_for_deed(NAME, "Use").await;
+    page.wait_until_whole(NAME).await;
     let asked: Vec<_> = line.asked().into_keys().filter(|path| path.ends_with(".gguf")).collect();
     assert_eq!(asked, ["/models/another/aligner.gguf"]);
 
@@ -170,6 +169,7 @@ async fn storage_that_is_short_shared_or_emptied_is_told() {
     page.wait_for_text("#model-trouble", "Another tab of this page is at work on this model").await;
     page.back_to(first).await;
     line.slow_down(None);
+    page.wait_until_whole(NAME).await;
     page.deed(NAME, "Use").await;
     page.wait_for_text("#model-name", NAME).await;
 
@@ -180,6 +180,6 @@ async fn storage_that_is_short_shared_or_emptied_is_told() {
     page.write_sentence(SEED, STEPS).await;
     page.generate(PATIENCE).await;
     page.deed(NAME, "Fetch (").await;
-    page.wait_for_text("#model-list", "19 MB in this browser").await;
+    page.wait_until_whole(NAME).await;
     page.close().await;
 }

@@ -6,10 +6,12 @@ use serde_json::json;
 
 use super::page::{Page, SHORT};
 
-/// Finds a button in a model's row, in the section that one opens for it.
+/// Finds a model's row.
+const ROW: &str = "const row = [...document.querySelectorAll('#model-list li')]
+        .find(row => row.querySelector('b').textContent === arguments[0]); ";
+
+/// Finds a button in it, in the section that one opens for it.
 const BUTTON: &str = "document.querySelector('#models').open = true; window.confirm = () => true;
-    const row = [...document.querySelectorAll('#model-list li')]
-        .find(row => row.querySelector('b').textContent === arguments[0]);
     const button = [...row?.querySelectorAll('button') ?? []]
         .find(button => button.textContent.startsWith(arguments[1])); ";
 
@@ -17,7 +19,7 @@ impl Page {
     /// Does something with a model: the button of its row whose words begin so, once it is there.
     pub async fn deed(&self, model: &str, label: &str) {
         self.wait_for_deed(model, label).await;
-        let click = [BUTTON, "button.click()"].concat();
+        let click = [ROW, BUTTON, "button.click()"].concat();
         self.script(&click, vec![json!(model), json!(label)]).await;
     }
 
@@ -28,10 +30,19 @@ impl Page {
 
     /// The same, longer.
     pub async fn wait_for_deed_within(&self, model: &str, label: &str, patience: Duration) {
-        let find = [BUTTON, "return button !== undefined"].concat();
+        let find = [ROW, BUTTON, "return button !== undefined"].concat();
         let arguments = || vec![json!(model), json!(label)];
         let is_there = || async { self.script(&find, arguments()).await == json!(true) };
         self.wait_until(label, patience, is_there).await;
+    }
+
+    /// Waits until the browser keeps all of a model.
+    pub async fn wait_until_whole(&self, model: &str) {
+        let whole = "const text = row?.textContent ?? '';
+            return text.includes('in this browser') && !text.includes('MB of ')";
+        let find = [ROW, whole].concat();
+        let is_whole = || async { self.script(&find, vec![json!(model)]).await == json!(true) };
+        self.wait_until("the whole model", SHORT, is_whole).await;
     }
 
     /// Flips a bit in the first file of that name that the browser keeps.
