@@ -27,11 +27,19 @@ pub const MAX_AREA: usize = 4;
 pub fn admit(body: &[u8], bundles: &Bundles) -> Result<Work, Error> {
     let request = serde_json::from_slice(body)
         .map_err(|error| Error::invalid(format!("the request is not a job that this server understands: {error}")))?;
+    check(request, bundles)
+}
+
+/// Checks a request.
+///
+/// # Errors
+/// What is wrong with it, as 400 or 404.
+pub fn check(request: JobRequest, bundles: &Bundles) -> Result<Work, Error> {
     match request {
         JobRequest::Denoise { bundle, unet, condition, state } => {
             let bundle = Arc::clone(bundles.get(&bundle)?);
             let manifest = bundle.manifest();
-            if unet != manifest.part("unet").map_err(Error::internal)?.sha256() {
+            if unet != bundle.unet() {
                 let message = "the page and the server have different versions of model";
                 return Err(Error::invalid(format!("{message} {}; reload the page", bundle.id())));
             }
@@ -40,13 +48,13 @@ pub fn admit(body: &[u8], bundles: &Bundles) -> Result<Work, Error> {
                 return Err(Error::invalid(format!("{message} {}; start the picture again", bundle.id())));
             }
             condition.validate(manifest.condition_shape()).map_err(Error::invalid)?;
-            check(state.settings(), &bundle)?;
+            check_settings(state.settings(), &bundle)?;
             Ok(Work { bundle, goal: Goal::Condition(condition), state })
         }
         JobRequest::Generate { bundle, prompt, pictures, negative, settings } => {
             let bundle = Arc::clone(bundles.get(&bundle)?);
             let settings = bundle.manifest().denoise_settings(&settings, 0);
-            check(&settings, &bundle)?;
+            check_settings(&settings, &bundle)?;
             let state = DenoiseState::new(settings, bundle.schedule()).map_err(Error::invalid)?;
             check_prompt(&prompt, pictures.len(), &negative, &bundle)?;
             let size = bundle.manifest().networks.kosmosg.vision.image_size as u32;
@@ -56,7 +64,7 @@ pub fn admit(body: &[u8], bundles: &Bundles) -> Result<Work, Error> {
     }
 }
 
-fn check(settings: &DenoiseSettings, bundle: &Bundle) -> Result<(), Error> {
+fn check_settings(settings: &DenoiseSettings, bundle: &Bundle) -> Result<(), Error> {
     let DenoiseSettings { guidance, channels, height, width, .. } = *settings;
     settings.validate().map_err(|error: DenoiseError| Error::invalid(error))?;
     if !(0.0..=MAX_GUIDANCE).contains(&guidance) {

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -9,9 +10,9 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, OriginalUri, Path, Request, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, FromRequestParts, OriginalUri, Path, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -19,6 +20,7 @@ use axum::{Json, Router, middleware};
 use futures::StreamExt;
 use kosmosg::denoise::DenoiseState;
 use kosmosg::protocol::{BundleEntry, Health, JobCreated, JobEvent, JobStatus, MAX_REQUEST_BYTES};
+use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
@@ -27,13 +29,15 @@ use tower_http::trace::TraceLayer;
 use crate::admission::admit;
 use crate::bundles::Bundles;
 use crate::error::Error;
-use crate::jobs::{Job, JobId, Jobs, Next, Refusal};
+use crate::jobs::{Job, JobId, Jobs, Key, Next, Owner, Refusal};
 use crate::page;
 
 /// Bodies that are checked at the same time: each may need the memory of a large photograph.
 const CHECKS_AT_ONCE: usize = 2;
 /// Bodies that arrive or wait for their check at the same time, each of up to [`MAX_REQUEST_BYTES`].
 const ARRIVALS_AT_ONCE: usize = 8;
+/// Longest [idempotency key](idempotency_key).
+const MAX_KEY: usize = 255;
 /// When to come again while so many arrive.
 const RETRY_SECS: u64 = 2;
 /// How long a body may take to arrive: the largest over 20 Mbit/s. Who sends a byte now and then would keep others out.
@@ -109,7 +113,8 @@ pub fn router(app: App) -> Router {
         })
 }
 
-/// Serves until `shutdown`; then jobs and whoever follows them end, and connections have [`GRACE`] to do so.
+/// Serves until `shutdown`; then the queue closes, the streams of those who follow a job end, and connections have [`GRACE`]
+/// to do so.
 ///
 /// # Errors
 /// If the listener fails.
@@ -127,7 +132,8 @@ pub async fn serve(
             stopping.notify_one();
         }
     };
-    let server = axum::serve(listener, router(app)).with_graceful_shutdown(signal);
+    let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(signal);
     let late = async {
         stopping.notified().await;
         tokio::time::sleep(GRACE).await;
@@ -171,11 +177,18 @@ async fn create_job(
     if content_length(request.headers()).is_some_and(|bytes| bytes > MAX_REQUEST_BYTES as u64) {
         return Err(Error::too_large());
     }
+    let key = idempotency_key(request.headers())?;
+    let owner = owner(request.extensions());
     let refuse = |refusal| match refusal {
         Refusal::Full { retry_after_secs } => Error::busy(app.jobs.capacity(), retry_after_secs),
         Refusal::Closed => Error::stopping(),
+        Refusal::KeyTaken => Error::key_taken(),
+        Refusal::Store(error) => Error::store(error),
     };
-    app.jobs.admits().map_err(refuse)?;
+    // A request that came before under its key is answered also when the queue is full.
+    if key.is_none() {
+        app.jobs.admits().map_err(refuse)?;
+    }
     let _arrival = arrivals.try_acquire().map_err(|_| Error::crowded(RETRY_SECS))?;
     let body =
         timeout(app.body_time, Bytes::from_request(request, &())).await.map_err(|_| Error::slow(app.body_time))?;
@@ -183,6 +196,13 @@ async fn create_job(
         StatusCode::PAYLOAD_TOO_LARGE => Error::too_large(),
         _ => Error::invalid(format!("the body did not arrive: {}", error.body_text())),
     })?;
+    let key = key.map(|name| Key { name, digest: Sha256::digest(&body).into() });
+    if let Some(key) = &key {
+        if let Some((job, position)) = app.jobs.submitted(owner.clone(), key.clone()).await.map_err(refuse)? {
+            return Ok(accepted(&job, position));
+        }
+        app.jobs.admits().map_err(refuse)?;
+    }
     let permit = checks.acquire_owned().await.map_err(Error::internal)?;
     let bundles = Arc::clone(&app.bundles);
     let check = move || {
@@ -190,9 +210,13 @@ async fn create_job(
         admit(&body, &bundles)
     };
     let work = tokio::task::spawn_blocking(check).await.map_err(Error::internal)??;
-    let (job, position) = app.jobs.submit(work).map_err(refuse)?;
+    let (job, position) = app.jobs.submit(owner, work, key).await.map_err(refuse)?;
     tracing::info!(job = %job.id(), position, "queued");
-    Ok((StatusCode::ACCEPTED, Json(JobCreated { id: job.id().to_string(), position })))
+    Ok(accepted(&job, position))
+}
+
+fn accepted(job: &Job, position: usize) -> (StatusCode, Json<JobCreated>) {
+    (StatusCode::ACCEPTED, Json(JobCreated { id: job.id().to_string(), position }))
 }
 
 async fn job_status(Found(job): Found) -> Json<JobStatus> {
@@ -214,9 +238,9 @@ async fn job_events(Found(job): Found, headers: HeaderMap) -> Response {
     (headers, Sse::new(events).keep_alive(KeepAlive::default())).into_response()
 }
 
-async fn job_result(Found(job): Found) -> Result<Response, Error> {
+async fn job_result(State(Shared { app, .. }): State<Shared>, Found(job): Found) -> Result<Response, Error> {
     let headers = [(header::CONTENT_TYPE, "image/png"), (header::CACHE_CONTROL, "no-store")];
-    match (job.picture(), job.last()) {
+    match (app.jobs.picture(&job).await.map_err(Error::internal)?, job.last()) {
         (Some(png), _) => Ok((headers, png).into_response()),
         (None, JobEvent::Failed { error }) => Err(Error::not_found(format!("the job has no picture: {error}"))),
         (None, JobEvent::Cancelled) => Err(Error::not_found("the job was cancelled and has no picture")),
@@ -250,9 +274,27 @@ impl FromRequestParts<Shared> for Found {
 
     async fn from_request_parts(parts: &mut Parts, Shared { app, .. }: &Shared) -> Result<Self, Error> {
         let id = Path::<String>::from_request_parts(parts, &()).await.ok();
-        let job = id.and_then(|id| app.jobs.get(JobId::from_str(&id).ok()?));
-        job.map(Self).ok_or_else(|| Error::not_found("there is no such job; it may have been forgotten since it ended"))
+        let nowhere = || Error::not_found("there is no such job; it may have been forgotten since it ended");
+        let id = id.and_then(|id| JobId::from_str(&id).ok()).ok_or_else(nowhere)?;
+        app.jobs.find(id).await.map_err(Error::internal)?.map(Self).ok_or_else(nowhere)
     }
+}
+
+/// The client's own name for the request. Source: the IETF's draft *The Idempotency-Key HTTP Header Field*; the quotes that it
+/// asks for may be missing.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Error> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = value.to_str().unwrap_or_default().trim().trim_matches('"');
+    if (1..=MAX_KEY).contains(&key.len()) {
+        return Ok(Some(key.to_owned()));
+    }
+    Err(Error::invalid(format!("the Idempotency-Key must have 1 to {MAX_KEY} visible ASCII characters")))
+}
+
+/// Whom a request comes from.
+fn owner(extensions: &Extensions) -> Owner {
+    let address = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip());
+    address.filter(|address| !address.is_loopback()).map_or_else(Owner::here, Owner::at)
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {

@@ -27,6 +27,7 @@ pub struct Bundle {
     id: String,
     dir: PathBuf,
     folder: Folder,
+    unet: String,
     schedule: NoiseSchedule,
     tokenizer: Tokenizer,
 }
@@ -119,11 +120,11 @@ impl Bundle {
         let id = dir.file_name().and_then(|name| name.to_str()).filter(|name| is_plain(name)).ok_or(OpenError::Name)?;
         let folder = Folder::open(dir)?;
         let manifest = folder.manifest();
-        let schedule = manifest.schedule()?;
+        let (schedule, unet) = (manifest.schedule()?, manifest.part("unet")?.sha256());
         let mllm = &manifest.networks.kosmosg;
         let tokenizer = Tokenizer::from_json(&folder.tokenizer()?, mllm.mllm.vocab_size, &mllm.special)
             .map_err(BundleError::Tokenizer)?;
-        Ok(Self { id: id.to_owned(), dir: dir.to_owned(), schedule, tokenizer, folder })
+        Ok(Self { id: id.to_owned(), dir: dir.to_owned(), unet, schedule, tokenizer, folder })
     }
 
     /// Its name in requests.
@@ -139,6 +140,11 @@ impl Bundle {
     /// Where its weights are.
     pub fn folder(&self) -> &Folder {
         &self.folder
+    }
+
+    /// Version of its U-Net: [`Part::sha256`](kosmosg::bundle::Part::sha256).
+    pub fn unet(&self) -> &str {
+        &self.unet
     }
 
     /// Its noise schedule.

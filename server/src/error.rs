@@ -77,6 +77,19 @@ impl Error {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
     }
 
+    /// 422: the key was used for another request.
+    pub fn key_taken() -> Self {
+        let message = "another request was sent under this Idempotency-Key; each needs its own";
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, ErrorCode::Invalid, message)
+    }
+
+    /// 503: the job cannot be written down, and the log says why.
+    pub fn store(cause: impl std::fmt::Display) -> Self {
+        tracing::error!("jobs cannot be kept: {cause}");
+        let message = "the server cannot write the job down; its disk may be full, and its log says more";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Internal, message)
+    }
+
     /// 409: the job is not that far.
     pub fn not_ready(message: impl ToString) -> Self {
         Self::new(StatusCode::CONFLICT, ErrorCode::NotReady, message)
@@ -97,6 +110,20 @@ impl Error {
 /// What a job hears that the server's end cuts off.
 pub fn stopping() -> ApiError {
     ApiError { code: ErrorCode::Busy, message: "the server is stopping; send the job again later".into() }
+}
+
+/// What a job hears whose time is over.
+pub fn timed_out(time: Duration) -> ApiError {
+    let minutes = time.as_secs_f64() / 60.0;
+    let message =
+        format!("the job was not done within {minutes} minutes; try again with fewer steps, or when less is waiting");
+    ApiError { code: ErrorCode::TimedOut, message }
+}
+
+impl From<Error> for ApiError {
+    fn from(error: Error) -> Self {
+        error.body
+    }
 }
 
 impl IntoResponse for Error {

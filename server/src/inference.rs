@@ -1,23 +1,19 @@
-//! A job's work on an engine: encode, denoise step by step, decode.
+//! Jobs' work on an engine: encode, denoise step by step, decode.
 
 use std::sync::Arc;
 
 use kosmosg::bundle::BundleError;
-use kosmosg::denoise::{DenoiseSettings, DenoiseState};
+use kosmosg::denoise::{DenoiseError, DenoiseSettings, DenoiseState};
 use kosmosg::encoder::{EncodeError, Encoder};
 use kosmosg::engine::{Engine, EngineError};
-use kosmosg::picture::Recipe;
-use kosmosg::pipeline::{Decoder, Denoiser, StepError};
-use kosmosg::preview::PreviewFactors;
-use kosmosg::protocol::{ApiError, ErrorCode, JobEvent};
+use kosmosg::picture::Picture;
+use kosmosg::pipeline::{Decoder, Denoiser, PreparedCondition, StepError};
+use kosmosg::protocol::{ApiError, ErrorCode};
+use pollster::block_on;
 
 use crate::bundles::Bundle;
-use crate::jobs::Job;
-use crate::work::{Goal, Work};
+use crate::work::Goal;
 use crate::worker::Runner;
-
-/// Steps from one preview to the next.
-const PREVIEW_EVERY: usize = 2;
 
 /// The models on a device. One bundle's at a time, and of it the parts that a job has needed so far.
 #[derive(Debug)]
@@ -40,9 +36,6 @@ struct Loaded<E: Engine> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
-    /// The job should stop.
-    #[error("stopped")]
-    Stopped,
     /// A part cannot be loaded.
     #[error("the model cannot be loaded")]
     Bundle(#[from] BundleError),
@@ -63,38 +56,6 @@ impl<E: Engine> Inference<E> {
         Self { device, loaded: None }
     }
 
-    async fn make(&mut self, work: Work, job: &Job) -> Result<Vec<u8>, RunError> {
-        let Work { bundle, goal, mut state } = work;
-        let loaded = self.loaded(&bundle);
-        let (condition, words) = match goal {
-            Goal::Condition(condition) => (condition, None),
-            Goal::Prompt { prompt, pictures, negative } => {
-                go_on(job)?;
-                job.report(JobEvent::Encoding);
-                (loaded.encoder()?.encode(&prompt, &pictures, &negative).await?, Some((prompt, negative)))
-            }
-        };
-        go_on(job)?;
-        let denoiser = loaded.denoiser()?;
-        let condition = denoiser.prepare(&condition);
-        let factors = bundle.manifest().preview_factors();
-        let first = state.step();
-        while !state.is_done() {
-            go_on(job)?;
-            let foreseen = denoiser.step(&mut state, &condition).await?;
-            job.report_step(&state);
-            if (state.step() - first).is_multiple_of(PREVIEW_EVERY) && !state.is_done() {
-                preview(&state, &foreseen, factors.as_ref(), job);
-            }
-        }
-        go_on(job)?;
-        let DenoiseSettings { channels, height, width, .. } = *state.settings();
-        let picture = loaded.decoder()?.decode(state.latents().to_vec(), [channels, height, width]).await?;
-        let size = [picture.width(), picture.height()];
-        let recipe = words.map(|words| Recipe::of(state.settings(), words, size, &bundle.manifest().name, E::NAME));
-        Ok(picture.to_png(recipe.as_ref()))
-    }
-
     /// The bundle's parts, in the place of another's.
     fn loaded(&mut self, bundle: &Arc<Bundle>) -> &mut Loaded<E> {
         if self.loaded.as_ref().is_some_and(|loaded| !Arc::ptr_eq(&loaded.bundle, bundle)) {
@@ -111,8 +72,38 @@ impl<E: Engine> Inference<E> {
 }
 
 impl<E: Engine> Runner for Inference<E> {
-    fn run(&mut self, work: Work, job: &Job) -> Result<Vec<u8>, RunError> {
-        pollster::block_on(self.make(work, job))
+    type Condition = PreparedCondition<E>;
+
+    fn name(&self) -> &str {
+        E::NAME
+    }
+
+    fn prepare(&mut self, bundle: &Arc<Bundle>, goal: &Goal) -> Result<PreparedCondition<E>, RunError> {
+        let loaded = self.loaded(bundle);
+        let encoded;
+        let condition = match goal {
+            Goal::Condition(condition) => condition,
+            Goal::Prompt { prompt, pictures, negative } => {
+                encoded = block_on(loaded.encoder()?.encode(prompt, pictures, negative))?;
+                &encoded
+            }
+        };
+        Ok(loaded.denoiser()?.prepare(condition))
+    }
+
+    fn step(
+        &mut self,
+        bundle: &Arc<Bundle>,
+        runs: &mut [(&mut DenoiseState, &PreparedCondition<E>)],
+    ) -> Result<Vec<Result<Vec<f32>, DenoiseError>>, RunError> {
+        let denoiser = self.loaded(bundle).denoiser()?;
+        Ok(block_on(denoiser.step_together(runs)).map_err(StepError::Engine)?)
+    }
+
+    fn decode(&mut self, bundle: &Arc<Bundle>, state: &DenoiseState) -> Result<Picture, RunError> {
+        let DenoiseSettings { channels, height, width, .. } = *state.settings();
+        let decoder = self.loaded(bundle).decoder()?;
+        Ok(block_on(decoder.decode(state.latents().to_vec(), [channels, height, width]))?)
     }
 
     fn release(&mut self) {
@@ -126,10 +117,10 @@ impl<E: Engine> Loaded<E> {
         cached(&mut self.encoder, || Encoder::open(folder, &self.device))
     }
 
-    fn denoiser(&mut self) -> Result<Denoiser<E>, BundleError> {
+    fn denoiser(&mut self) -> Result<&Denoiser<E>, BundleError> {
         let folder = self.bundle.folder();
         let load = || Denoiser::load(folder.manifest(), &folder.part("unet")?, &self.device);
-        cached(&mut self.denoiser, load).cloned()
+        cached(&mut self.denoiser, load)
     }
 
     fn decoder(&mut self) -> Result<&Decoder<E>, BundleError> {
@@ -180,17 +171,6 @@ impl RunError {
             source = error.source();
         }
         text
-    }
-}
-
-fn go_on(job: &Job) -> Result<(), RunError> {
-    if job.should_stop() { Err(RunError::Stopped) } else { Ok(()) }
-}
-
-fn preview(state: &DenoiseState, foreseen: &[f32], factors: Option<&PreviewFactors>, job: &Job) {
-    let DenoiseSettings { channels, height, width, .. } = *state.settings();
-    if let Some(picture) = factors.and_then(|factors| factors.picture(foreseen, [channels, height, width])) {
-        job.report(JobEvent::Preview { step: state.step(), png: picture.to_png(None) });
     }
 }
 

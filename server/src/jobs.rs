@@ -1,30 +1,47 @@
-//! The jobs: a bounded queue before one worker, what happened to each, and what came of it.
+//! The jobs: a bounded, fair queue before one worker, what happened to each, and what came of it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use kosmosg::protocol::{ApiError, JobEvent};
+use axum::body::Bytes;
+use kosmosg::denoise::DenoiseState;
+use kosmosg::protocol::{ApiError, ErrorCode, JobEvent};
 
+use crate::bundles::Bundles;
 use crate::error;
-use crate::work::Work;
+use crate::work::{Group, Work};
+use line::Line;
+use store::{Store, StoreError, Unfinished};
 
-pub use job::{Job, JobId, Next};
+pub use job::{Job, JobId, Next, Owner};
 
 mod job;
+mod line;
+pub mod store;
 
-/// How much is kept.
+/// How much is kept, and how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Jobs that may wait, besides the one that runs.
+    /// Jobs that may wait, besides those that run.
     pub waiting: usize,
     /// Finished jobs whose results stay to be fetched; then the oldest is forgotten.
     pub finished: usize,
+    /// How long they stay while the server runs.
+    pub keep_for: Duration,
+    /// How long a job may take, its waiting included.
+    pub deadline: Duration,
 }
 
 /// All jobs of a server.
 #[derive(Debug)]
 pub struct Jobs {
     limits: Limits,
+    store: Store,
+    /// Whether jobs outlive the server.
+    durable: bool,
+    /// Number before the first event of a job: higher than all that an earlier server gave.
+    first_number: u64,
     shelf: Mutex<Shelf>,
     /// A job came to wait, or the queue was closed.
     arrived: Condvar,
@@ -32,13 +49,33 @@ pub struct Jobs {
 
 #[derive(Debug, Default)]
 struct Shelf {
-    waiting: VecDeque<(Arc<Job>, Work)>,
-    running: Option<Arc<Job>>,
-    finished: VecDeque<JobId>,
+    waiting: Line<Owner, Waiting>,
+    running: Vec<Arc<Job>>,
+    /// Those that ended last, the oldest first.
+    recent: VecDeque<Arc<Job>>,
     known: HashMap<JobId, Arc<Job>>,
     closed: bool,
-    /// How long a job takes, of late.
-    typical_secs: Option<f64>,
+    pace: Pace,
+}
+
+/// A job in the queue.
+#[derive(Debug)]
+pub struct Waiting {
+    /// The job.
+    pub job: Arc<Job>,
+    /// With whom it can run.
+    pub group: Group,
+    /// What is to be done; none of one that has begun, which the worker remembers.
+    pub work: Option<Work>,
+}
+
+/// How long things take, of late.
+#[derive(Debug, Default)]
+struct Pace {
+    /// A step, divided by the jobs that take it together.
+    evaluation: Option<f64>,
+    /// A whole job.
+    job: Option<f64>,
 }
 
 /// How a job ended.
@@ -52,8 +89,17 @@ pub enum Outcome {
     Failed(ApiError),
 }
 
+/// The client's own name for a request, so that it is done once, however often it is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// The name.
+    pub name: String,
+    /// SHA-256 of the body.
+    pub digest: [u8; 32],
+}
+
 /// Why a job was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Refusal {
     /// As many wait as may.
     Full {
@@ -62,28 +108,102 @@ pub enum Refusal {
     },
     /// The server is stopping.
     Closed,
+    /// The key belongs to another request.
+    KeyTaken,
+    /// It cannot be written down.
+    Store(StoreError),
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::KeyTaken => Self::KeyTaken,
+            error => Self::Store(error),
+        }
+    }
 }
 
 impl Jobs {
-    /// An empty queue.
-    pub fn new(limits: Limits) -> Self {
-        Self { limits, shelf: Mutex::default(), arrived: Condvar::new() }
+    /// An empty queue, whose jobs are kept in `path`; without one, in memory.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open(limits: Limits, path: Option<&std::path::Path>) -> Result<Self, StoreError> {
+        let (store, beginnings) = Store::open(path)?;
+        Ok(Self {
+            limits,
+            store,
+            durable: path.is_some(),
+            first_number: beginnings << 32,
+            shelf: Mutex::default(),
+            arrived: Condvar::new(),
+        })
     }
 
-    /// Queues `work`; returns its job and how many jobs come first.
+    /// Queues again what an earlier server left, each where it stood. Returns how many there are.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn take_up(&self, bundles: &Bundles) -> Result<usize, StoreError> {
+        let unfinished = self.store.unfinished().await?;
+        let count = unfinished.len();
+        for job in unfinished {
+            match job {
+                Ok(Unfinished { id, owner, request, unet, state }) => match Work::again(request, &unet, state, bundles)
+                {
+                    Ok(work) => self.queue(id, owner, work),
+                    Err(error) => self.fail(id, error),
+                },
+                Err((id, error)) => {
+                    tracing::error!(job = %id, "{error}");
+                    let message = "the server was interrupted and cannot go on with this job".into();
+                    self.fail(id, ApiError { code: ErrorCode::Internal, message });
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    /// Queues `work`; returns its job and how many jobs come first. The same key again gives the same job.
     ///
     /// # Errors
     /// A [`Refusal`].
-    pub fn submit(&self, work: Work) -> Result<(Arc<Job>, usize), Refusal> {
+    pub async fn submit(&self, owner: Owner, work: Work, key: Option<Key>) -> Result<(Arc<Job>, usize), Refusal> {
         let id = JobId::random();
-        let mut shelf = self.shelf();
-        shelf.admit(self.limits)?;
-        let position = shelf.waiting.len() + usize::from(shelf.running.is_some());
-        let job = Arc::new(Job::new(id, position, work.state.clone()));
-        shelf.known.insert(id, Arc::clone(&job));
-        shelf.waiting.push_back((Arc::clone(&job), work));
-        self.arrived.notify_one();
-        Ok((job, position))
+        let (request, unet) = (work.request(), work.bundle.unet().to_owned());
+        let (job, position, written) = {
+            let mut shelf = self.shelf();
+            shelf.admit(self.limits)?;
+            let written = self.store.insert(id, owner.clone(), key.clone(), &request, unet);
+            let job = self.push(&mut shelf, id, owner.clone(), work);
+            let position = job.position();
+            (job, position, written)
+        };
+        let Err(error) = written.await else { return Ok((job, position)) };
+        self.cancel(&job);
+        // The same request may have come twice at once.
+        match (error, key) {
+            (StoreError::KeyTaken, Some(key)) => self.submitted(owner, key).await?.ok_or(Refusal::KeyTaken),
+            (error, _) => Err(error.into()),
+        }
+    }
+
+    /// The job that was sent under that key, and how many jobs come first.
+    ///
+    /// # Errors
+    /// [`Refusal::KeyTaken`] if another request was.
+    pub async fn submitted(&self, owner: Owner, key: Key) -> Result<Option<(Arc<Job>, usize)>, Refusal> {
+        match self.store.by_key(owner, key).await? {
+            Some((id, true)) => {
+                let job = self.find(id).await?;
+                Ok(job.map(|job| {
+                    let position = job.position();
+                    (job, position)
+                }))
+            }
+            Some((_, false)) => Err(Refusal::KeyTaken),
+            None => Ok(None),
+        }
     }
 
     /// Whether another job would be taken now: for refusing early what would be costly to check.
@@ -95,19 +215,50 @@ impl Jobs {
     }
 
     /// The job called `id`, unless it is unknown or forgotten.
-    pub fn get(&self, id: JobId) -> Option<Arc<Job>> {
-        self.shelf().known.get(&id).cloned()
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn find(&self, id: JobId) -> Result<Option<Arc<Job>>, StoreError> {
+        if let Some(job) = self.shelf().known.get(&id) {
+            return Ok(Some(Arc::clone(job)));
+        }
+        Ok(self.store.ended(id).await?.map(|ended| Arc::new(Job::ended(id, ended))))
+    }
+
+    /// The picture of a job, PNG, once there is one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn picture(&self, job: &Job) -> Result<Option<Bytes>, StoreError> {
+        match job.picture() {
+            Some(png) => Ok(Some(png)),
+            None => self.store.picture(job.id()).await,
+        }
     }
 
     /// Cancels a job: one that waits at once, one that runs before its next step. Nothing happens to a finished one.
     pub fn cancel(&self, job: &Job) {
         let mut shelf = self.shelf();
         job.stop();
-        if let Some(index) = shelf.waiting.iter().position(|(waiting, _)| waiting.id() == job.id()) {
-            shelf.waiting.remove(index);
-            shelf.finish(job, JobEvent::Cancelled, self.limits);
-            shelf.tell_positions();
+        for Waiting { job, .. } in shelf.waiting.remove(|waiting| waiting.job.id() == job.id()) {
+            self.end(&mut shelf, &job, JobEvent::Cancelled);
         }
+        shelf.tell_positions();
+    }
+
+    /// Ends the jobs in the queue whose time is over, and lets `passed` go by for those that have ended. To be called every
+    /// now and then.
+    pub fn tidy(&self, passed: Duration) {
+        let mut shelf = self.shelf();
+        for Waiting { job, .. } in shelf.waiting.remove(|waiting| waiting.job.is_late()) {
+            self.end(&mut shelf, &job, JobEvent::Failed { error: error::timed_out(self.limits.deadline) });
+        }
+        shelf.tell_positions();
+        // What could not be written down is tried again.
+        for job in shelf.recent.iter().filter(|job| job.picture().is_some()) {
+            self.write_end(job, &job.last());
+        }
+        self.store.forget(passed, self.limits.keep_for, self.limits.finished);
     }
 
     /// Number of jobs that wait.
@@ -120,55 +271,161 @@ impl Jobs {
         self.limits.waiting
     }
 
-    /// The next job, for the worker, which waits for one here; `None` once the queue is closed.
-    pub fn next(&self) -> Option<(Arc<Job>, Work)> {
+    /// The next job that can run with `company`; none while there is nothing to do with it. Without company, waits for a job;
+    /// then none means that the queue is closed.
+    pub fn next(&self, company: Option<&Group>) -> Option<Waiting> {
         let mut shelf = self.shelf();
         loop {
             if shelf.closed {
                 return None;
             }
-            if let Some((job, work)) = shelf.waiting.pop_front() {
-                job.begin();
-                shelf.running = Some(Arc::clone(&job));
+            let fits = |waiting: &Waiting| company.is_none_or(|group| *group == waiting.group);
+            if let Some(waiting) = shelf.waiting.next_if(fits) {
+                waiting.job.begin();
+                shelf.running.push(Arc::clone(&waiting.job));
                 shelf.tell_positions();
-                return Some((job, work));
+                return Some(waiting);
+            }
+            if company.is_some() {
+                return None;
             }
             shelf = self.arrived.wait(shelf).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Ends the job that [`Jobs::next`] gave.
-    pub fn finish(&self, job: &Job, outcome: Outcome) {
+    /// Whether somebody waits for a seat on the same model.
+    pub fn others_wait(&self, group: &Group) -> bool {
+        self.shelf().waiting.iter().next().is_some_and(|waiting| waiting.group.has_bundle_of(group))
+    }
+
+    /// Whether the server is stopping.
+    pub fn is_closed(&self) -> bool {
+        self.shelf().closed
+    }
+
+    /// Puts a job that [`Jobs::next`] gave back into the queue, behind the others.
+    pub fn rest(&self, job: &Arc<Job>, group: Group) {
         let mut shelf = self.shelf();
-        let seconds = job.seconds();
-        let stopped = if shelf.closed { JobEvent::Failed { error: error::stopping() } } else { JobEvent::Cancelled };
-        let event = match outcome {
-            // Who cancels does not want the picture, even if it came just before they were heard.
-            _ if job.should_stop() => stopped,
-            Outcome::Stopped => stopped,
-            Outcome::Failed(error) => JobEvent::Failed { error },
-            Outcome::Done(png) => {
-                job.keep_picture(png);
-                shelf.typical_secs = Some(shelf.typical_secs.map_or(seconds, |before| 0.7 * before + 0.3 * seconds));
-                JobEvent::Done { seconds }
-            }
-        };
-        shelf.running = None;
-        shelf.finish(job, event, self.limits);
+        shelf.running.retain(|running| running.id() != job.id());
+        if shelf.closed {
+            self.write_state(job, Duration::ZERO);
+        } else {
+            shelf.waiting.push(job.owner().clone(), Waiting { job: Arc::clone(job), group, work: None });
+        }
         shelf.tell_positions();
     }
 
-    /// Ends all jobs and takes no more, so that whoever follows one hears of it.
+    /// Writes down that a job took a step, `seconds` long, together with `others`.
+    pub fn stepped(&self, job: &Job, state: &DenoiseState, seconds: f64, others: usize) {
+        job.report_step(state);
+        self.write_state(job, SAVE_EVERY);
+        let pace = &mut self.shelf().pace;
+        pace.evaluation = Some(smooth(pace.evaluation, seconds / (others + 1) as f64));
+    }
+
+    /// Ends a job that [`Jobs::next`] gave.
+    pub fn finish(&self, job: &Arc<Job>, outcome: Outcome) {
+        let mut shelf = self.shelf();
+        shelf.running.retain(|running| running.id() != job.id());
+        let seconds = job.seconds();
+        let event = match outcome {
+            // Who cancels does not want the picture, even if it came just before they were heard.
+            _ if job.should_stop() => JobEvent::Cancelled,
+            Outcome::Stopped => JobEvent::Cancelled,
+            Outcome::Failed(error) => JobEvent::Failed { error },
+            Outcome::Done(png) => {
+                job.keep_picture(Some(png.into()));
+                shelf.pace.job = Some(smooth(shelf.pace.job, seconds));
+                JobEvent::Done { seconds }
+            }
+        };
+        self.end(&mut shelf, job, event);
+        shelf.tell_positions();
+    }
+
+    /// Ends a job that has taken too long.
+    pub fn time_out(&self, job: &Arc<Job>) {
+        self.finish(job, Outcome::Failed(error::timed_out(self.limits.deadline)));
+    }
+
+    /// Takes no more jobs and ends the streams of those who follow one. Where jobs outlive the server, they wait for the next;
+    /// else they end.
     pub fn close(&self) {
         let mut shelf = self.shelf();
         shelf.closed = true;
-        if let Some(job) = &shelf.running {
-            job.stop();
+        for Waiting { job, .. } in shelf.waiting.remove(|_| true) {
+            match self.durable {
+                true => self.write_state(&job, Duration::ZERO),
+                false => self.end(&mut shelf, &job, JobEvent::Failed { error: error::stopping() }),
+            }
         }
-        for (job, _) in std::mem::take(&mut shelf.waiting) {
-            shelf.finish(&job, JobEvent::Failed { error: error::stopping() }, self.limits);
+        for job in &shelf.running {
+            match self.durable {
+                true => job.leave(),
+                false => job.report(JobEvent::Failed { error: error::stopping() }),
+            }
         }
+        shelf.known.values().for_each(|job| job.leave());
         self.arrived.notify_all();
+    }
+
+    /// Resolves when all that happened is written down.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        self.store.flush().await
+    }
+
+    fn queue(&self, id: JobId, owner: Owner, work: Work) {
+        self.push(&mut self.shelf(), id, owner, work);
+    }
+
+    fn push(&self, shelf: &mut Shelf, id: JobId, owner: Owner, work: Work) -> Arc<Job> {
+        let job = Job::new(id, owner.clone(), self.first_number, work.state.clone(), self.limits.deadline);
+        let job = Arc::new(job);
+        shelf.known.insert(id, Arc::clone(&job));
+        let group = work.group();
+        shelf.waiting.push(owner, Waiting { job: Arc::clone(&job), group, work: Some(work) });
+        shelf.tell_positions();
+        self.arrived.notify_one();
+        job
+    }
+
+    /// Ends a job that was never queued here.
+    fn fail(&self, id: JobId, error: ApiError) {
+        let event = JobEvent::Failed { error };
+        self.store.end(id, self.first_number + 1, &event, None, |_| {});
+    }
+
+    fn end(&self, shelf: &mut Shelf, job: &Arc<Job>, event: JobEvent) {
+        job.report(event.clone());
+        self.write_end(job, &event);
+        self.store.forget(Duration::ZERO, self.limits.keep_for, self.limits.finished);
+        shelf.recent.push_back(Arc::clone(job));
+        while shelf.recent.len() > self.limits.finished.min(RECENT) {
+            if let Some(oldest) = shelf.recent.pop_front() {
+                shelf.known.remove(&oldest.id());
+            }
+        }
+    }
+
+    fn write_end(&self, job: &Arc<Job>, event: &JobEvent) {
+        let written = {
+            let job = Arc::clone(job);
+            move |is_written| {
+                if is_written {
+                    job.keep_picture(None);
+                }
+            }
+        };
+        self.store.end(job.id(), job.last_number(), event, job.picture(), written);
+    }
+
+    fn write_state(&self, job: &Job, unless_within: Duration) {
+        if let Some(state) = job.unsaved_for(unless_within) {
+            self.store.save(job.id(), &state);
+        }
     }
 
     fn shelf(&self) -> MutexGuard<'_, Shelf> {
@@ -182,31 +439,33 @@ impl Shelf {
             return Err(Refusal::Closed);
         }
         if self.waiting.len() >= limits.waiting {
-            let secs = self.typical_secs.unwrap_or(DEFAULT_RETRY_SECS).ceil() as u64;
+            let secs = self.pace.job.unwrap_or(DEFAULT_RETRY_SECS).ceil() as u64;
             return Err(Refusal::Full { retry_after_secs: secs.clamp(1, MAX_RETRY_SECS) });
         }
         Ok(())
     }
 
-    fn finish(&mut self, job: &Job, event: JobEvent, limits: Limits) {
-        job.report(event);
-        self.finished.push_back(job.id());
-        while self.finished.len() > limits.finished {
-            if let Some(oldest) = self.finished.pop_front() {
-                self.known.remove(&oldest);
-            }
-        }
-    }
-
-    /// Tells those who wait how many still come first.
+    /// Tells those who have not begun yet how many still come first.
     fn tell_positions(&self) {
-        let running = usize::from(self.running.is_some());
-        for (index, (job, _)) in self.waiting.iter().enumerate() {
-            job.moved_up(index + running);
+        let mut evaluations: usize = self.running.iter().map(|job| job.remaining()).sum();
+        for (index, Waiting { job, work, .. }) in self.waiting.iter().enumerate() {
+            if work.is_some() {
+                let seconds = self.pace.evaluation.map(|pace| pace * evaluations as f64);
+                job.moved_up(self.running.len() + index, seconds);
+            }
+            evaluations += job.remaining();
         }
     }
 }
 
+fn smooth(before: Option<f64>, now: f64) -> f64 {
+    before.map_or(now, |before| 0.7 * before + 0.3 * now)
+}
+
+/// Finished jobs whose whole story stays in memory.
+const RECENT: usize = 64;
+/// How much of a job's running a killed server may lose.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// When to come back to a full queue while no job has ended yet.
 const DEFAULT_RETRY_SECS: f64 = 5.0;
 /// Nobody is told to come back later than this.

@@ -2,9 +2,10 @@
 
 use std::io::{IsTerminal, stderr};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use axum::http::HeaderValue;
@@ -19,6 +20,11 @@ use kosmosg_server::page::parse_origin;
 use kosmosg_server::worker::Worker;
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
+
+/// Value of `--store` for jobs that end with the server.
+const MEMORY: &str = "memory";
+/// How often late jobs are ended and old ones forgotten.
+const TIDY_EVERY: Duration = Duration::from_secs(5);
 
 /// Serves the KOSMOS-G page and its models, and computes pictures for devices that cannot.
 #[derive(Debug, Parser)]
@@ -41,9 +47,25 @@ struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1000))]
     queue: u16,
 
-    /// How many finished jobs are remembered, so that their pictures can be fetched.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=10_000))]
-    keep: u16,
+    /// How many jobs may step together. One takes less memory; more are done sooner together than one after the other.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
+    together: u8,
+
+    /// How many minutes a job may take, its waiting included.
+    #[arg(long, value_name = "MINUTES", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    deadline: u32,
+
+    /// File that jobs and results are kept in, so that they outlive the server; `memory` for none.
+    #[arg(long, value_name = "FILE", default_value_os_t = usual_store())]
+    store: PathBuf,
+
+    /// How many finished jobs are kept, so that their pictures can be fetched.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    keep: u32,
+
+    /// How many hours they are kept while the server runs.
+    #[arg(long, value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    keep_hours: u32,
 
     /// What to compute on: cpu, cuda (the first GPU) or cuda:N.
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
@@ -82,8 +104,12 @@ async fn main() -> anyhow::Result<()> {
     }
     let bundles = Arc::new(Bundles::open(&arguments.models)?);
     let device = arguments.device.open()?;
-    let limits = Limits { waiting: arguments.queue.into(), finished: arguments.keep.into() };
-    let jobs = Arc::new(Jobs::new(limits));
+    let limits = Limits {
+        waiting: arguments.queue.into(),
+        finished: arguments.keep as usize,
+        keep_for: Duration::from_hours(arguments.keep_hours.into()),
+        deadline: Duration::from_mins(arguments.deadline.into()),
+    };
 
     // The port comes before the worker: most often it is what fails.
     let listener = TcpListener::bind(arguments.listen).await.with_context(|| match arguments.listen.port() {
@@ -99,7 +125,12 @@ async fn main() -> anyhow::Result<()> {
     if !address.ip().is_loopback() {
         tracing::warn!("everybody who reaches {address} may use this server");
     }
-    let worker = Worker::start(Arc::clone(&jobs), move || Inference::<Candle>::new(device))?;
+    let jobs = Arc::new(open_jobs(limits, &arguments.store)?);
+    match jobs.take_up(&bundles).await? {
+        0 => {}
+        count => tracing::info!("going on with {count} jobs of an earlier server"),
+    }
+    let worker = Worker::start(Arc::clone(&jobs), arguments.together.into(), move || Inference::<Candle>::new(device))?;
     for bundle in bundles.entries() {
         tracing::info!(id = bundle.id, bytes = bundle.bytes, "model: {}", bundle.name);
     }
@@ -108,12 +139,37 @@ async fn main() -> anyhow::Result<()> {
 
     let engine = EngineName { engine: Candle::NAME.to_owned(), device: arguments.device.to_string() };
     let Arguments { page, allowed_origins, .. } = arguments;
-    let app = App { jobs, bundles, engine, page, allowed_origins, body_time: BODY_TIME };
+    let app = App { jobs: Arc::clone(&jobs), bundles, engine, page, allowed_origins, body_time: BODY_TIME };
+    let tidying = tokio::spawn({
+        let jobs = Arc::clone(&jobs);
+        async move {
+            loop {
+                tokio::time::sleep(TIDY_EVERY).await;
+                jobs.tidy(TIDY_EVERY);
+            }
+        }
+    });
     serve(listener, app, interrupted()).await?;
+    tidying.abort();
     if !worker.ends_within(GRACE) {
         tracing::warn!("the step that is being computed takes long; leaving it");
     }
-    Ok(())
+    Ok(jobs.flush().await?)
+}
+
+/// Opens the file of jobs.
+fn open_jobs(limits: Limits, store: &Path) -> anyhow::Result<Jobs> {
+    let path = (store != Path::new(MEMORY)).then_some(store);
+    if let Some(folder) = path.and_then(Path::parent) {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    }
+    Jobs::open(limits, path).with_context(|| format!("jobs cannot be kept in {}", store.display()))
+}
+
+/// Where jobs are kept if nothing else is said.
+fn usual_store() -> PathBuf {
+    let data = directories::ProjectDirs::from("", "", "kosmosg").map(|dirs| dirs.data_local_dir().to_owned());
+    data.map_or_else(|| MEMORY.into(), |data| data.join("jobs.sqlite"))
 }
 
 /// Waits for Ctrl-C or, on Unix, for the polite signal to end.

@@ -1,24 +1,62 @@
 //! The one thread that computes. It owns the models, so that nothing about them needs to be shared.
+//!
+//! Jobs of one model and one size step together, each at its own step; they join and leave between two steps. When others
+//! wait, a job that has taken its turn's steps stands in line again, so that a long one does not keep short ones waiting.
 
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use kosmosg::protocol::{ApiError, ErrorCode};
+use kosmosg::denoise::{DenoiseError, DenoiseSettings, DenoiseState};
+use kosmosg::picture::{Picture, Recipe};
+use kosmosg::prompt::PromptDocument;
+use kosmosg::protocol::{ApiError, ErrorCode, JobEvent};
 
+use crate::bundles::Bundle;
 use crate::inference::RunError;
-use crate::jobs::{Job, Jobs, Outcome};
-use crate::work::Work;
+use crate::jobs::{Job, JobId, Jobs, Outcome, Waiting};
+use crate::work::{Goal, Group, Work};
 
-/// What does the work of a job.
+/// Steps of a turn.
+const TURN: usize = 10;
+/// Steps from one preview to the next.
+const PREVIEW_EVERY: usize = 2;
+/// Steps that must work before one more job is let in, after too many at once had failed.
+const TRUST_AFTER: usize = 50;
+
+/// What computes.
 pub trait Runner {
-    /// Does it, reports each step to `job`, and returns the picture, PNG.
+    /// A condition, ready to step towards.
+    type Condition;
+
+    /// Its name in recipes.
+    fn name(&self) -> &str;
+
+    /// Makes a goal ready.
     ///
     /// # Errors
-    /// [`RunError::Stopped`] when `job` should stop, asked before each step; otherwise what went wrong.
-    fn run(&mut self, work: Work, job: &Job) -> Result<Vec<u8>, RunError>;
+    /// [`RunError`].
+    fn prepare(&mut self, bundle: &Arc<Bundle>, goal: &Goal) -> Result<Self::Condition, RunError>;
+
+    /// Takes a step of each of several runs of one size. Returns the finished latents as they are foreseen, or why the
+    /// network's answer for a run cannot be used.
+    ///
+    /// # Errors
+    /// [`RunError`]; then all states are as they were.
+    fn step(
+        &mut self,
+        bundle: &Arc<Bundle>,
+        runs: &mut [(&mut DenoiseState, &Self::Condition)],
+    ) -> Result<Vec<Result<Vec<f32>, DenoiseError>>, RunError>;
+
+    /// The picture of finished latents.
+    ///
+    /// # Errors
+    /// [`RunError`].
+    fn decode(&mut self, bundle: &Arc<Bundle>, state: &DenoiseState) -> Result<Picture, RunError>;
 
     /// Gives back all memory: a bug or the engine failed a job, which may have spoilt what is in it.
     fn release(&mut self);
@@ -32,24 +70,29 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts the thread, which makes its runner itself and does one job after the other until the queue is closed.
+    /// Starts the thread, which makes its runner itself and works until the queue is closed, on up to `together` jobs at
+    /// once.
     ///
     /// # Errors
     /// If the system gives no thread.
-    pub fn start<R: Runner>(jobs: Arc<Jobs>, runner: impl FnOnce() -> R + Send + 'static) -> std::io::Result<Self> {
+    pub fn start<R: Runner>(
+        jobs: Arc<Jobs>,
+        together: usize,
+        runner: impl FnOnce() -> R + Send + 'static,
+    ) -> std::io::Result<Self> {
         let (alive, running) = channel();
         thread::Builder::new().name("inference".into()).spawn(move || {
             let _alive = alive;
-            let mut runner = runner();
-            while let Some((job, work)) = jobs.next() {
-                let outcome = run(&mut runner, work, &job);
-                match &outcome {
-                    Outcome::Done(_) => tracing::info!(job = %job.id(), seconds = job.seconds(), "done"),
-                    Outcome::Stopped => tracing::info!(job = %job.id(), "stopped"),
-                    Outcome::Failed(_) => {}
-                }
-                jobs.finish(&job, outcome);
+            Bench {
+                jobs,
+                runner: runner(),
+                together,
+                seats: Vec::new(),
+                resting: HashMap::new(),
+                most: together,
+                trust: 0,
             }
+            .work();
         })?;
         Ok(Self { running })
     }
@@ -60,25 +103,243 @@ impl Worker {
     }
 }
 
-fn run(runner: &mut impl Runner, work: Work, job: &Job) -> Outcome {
-    let (failure, is_spoilt) = match catch_unwind(AssertUnwindSafe(|| runner.run(work, job))) {
-        Ok(Ok(png)) => return Outcome::Done(png),
-        Ok(Err(RunError::Stopped)) => return Outcome::Stopped,
-        Ok(Err(error)) => {
-            tracing::error!(job = %job.id(), "failed: {}", error.chain());
-            (error.shown(), error.engine().is_some())
+/// The jobs that run, side by side.
+struct Bench<R: Runner> {
+    jobs: Arc<Jobs>,
+    runner: R,
+    /// Of one group.
+    seats: Vec<Seat<R::Condition>>,
+    /// Those that have begun and stand in line again.
+    resting: HashMap<JobId, Seat<R::Condition>>,
+    /// How many may sit here.
+    together: usize,
+    /// How many may just now: fewer after a failure.
+    most: usize,
+    /// Steps that have worked since.
+    trust: usize,
+}
+
+/// A job that runs.
+struct Seat<C> {
+    job: Arc<Job>,
+    group: Group,
+    state: DenoiseState,
+    /// The step that it began here with.
+    first: usize,
+    condition: C,
+    /// What the recipe says, if the words are known here.
+    words: Option<(PromptDocument, String)>,
+    /// Steps of this turn.
+    turn: usize,
+}
+
+/// Why a call of the runner gave nothing.
+enum Failure {
+    /// It said so.
+    Run(RunError),
+    /// It panicked.
+    Bug,
+}
+
+impl<R: Runner> Bench<R> {
+    fn work(mut self) {
+        loop {
+            self.fill();
+            if self.jobs.is_closed() {
+                break;
+            }
+            self.leave();
+            if !self.seats.is_empty() {
+                self.step();
+            }
         }
+        for seat in self.seats {
+            self.jobs.rest(&seat.job, seat.group);
+        }
+    }
+
+    /// Lets in who comes next; waits for somebody if nobody is here.
+    fn fill(&mut self) {
+        while self.seats.len() < self.most {
+            let company = self.seats.first().map(|seat| seat.group.clone());
+            let Some(waiting) = self.jobs.next(company.as_ref()) else { return };
+            self.sit_down(waiting);
+        }
+    }
+
+    fn sit_down(&mut self, Waiting { job, group, work }: Waiting) {
+        match work {
+            None => {
+                if let Some(seat) = self.resting.remove(&job.id()) {
+                    self.seats.push(Seat { turn: 0, ..seat });
+                }
+            }
+            Some(Work { bundle, goal, state }) => {
+                if matches!(goal, Goal::Prompt { .. }) {
+                    job.report(JobEvent::Encoding);
+                }
+                match call(|| self.runner.prepare(&bundle, &goal)) {
+                    Ok(condition) => {
+                        let words = match goal {
+                            Goal::Prompt { prompt, negative, .. } => Some((prompt, negative)),
+                            Goal::Condition(_) => None,
+                        };
+                        let first = state.step();
+                        self.seats.push(Seat { job, group, state, first, condition, words, turn: 0 });
+                    }
+                    Err(failure) => self.fail(&job, failure),
+                }
+            }
+        }
+    }
+
+    /// Lets out who was cancelled, has taken too long, is done or has had a turn.
+    fn leave(&mut self) {
+        for seat in std::mem::take(&mut self.seats) {
+            if seat.job.should_stop() {
+                self.jobs.finish(&seat.job, Outcome::Stopped);
+            } else if seat.job.is_late() {
+                self.jobs.time_out(&seat.job);
+            } else if seat.state.is_done() {
+                self.finish(seat);
+            } else if seat.turn >= TURN && self.jobs.others_wait(&seat.group) {
+                self.jobs.rest(&seat.job, seat.group.clone());
+                self.resting.insert(seat.job.id(), seat);
+            } else {
+                self.seats.push(seat);
+            }
+        }
+        // Who was cancelled in line does not come back.
+        self.resting.retain(|_, seat| !seat.job.should_stop() && !seat.job.last().is_last());
+    }
+
+    fn step(&mut self) {
+        let Self { jobs, runner, seats, .. } = self;
+        let bundle = Arc::clone(seats[0].group.bundle());
+        let mut runs: Vec<_> = seats.iter_mut().map(|seat| (&mut seat.state, &seat.condition)).collect();
+        let begin = Instant::now();
+        let advanced = match call(|| runner.step(&bundle, &mut runs)) {
+            Ok(advanced) => advanced,
+            Err(failure) => return self.step_failed(failure),
+        };
+        let (seconds, others) = (begin.elapsed().as_secs_f64(), seats.len() - 1);
+        let mut wrong = Vec::new();
+        for (index, (seat, foreseen)) in seats.iter_mut().zip(advanced).enumerate() {
+            match foreseen {
+                Ok(foreseen) => {
+                    seat.turn += 1;
+                    jobs.stepped(&seat.job, &seat.state, seconds, others);
+                    if (seat.state.step() - seat.first).is_multiple_of(PREVIEW_EVERY) && !seat.state.is_done() {
+                        seat.preview(&foreseen);
+                    }
+                }
+                Err(error) => wrong.push((index, error)),
+            }
+        }
+        for (index, error) in wrong.into_iter().rev() {
+            let seat = self.seats.remove(index);
+            self.fail(&seat.job, Failure::Run(RunError::Step(error.into())));
+        }
+        self.trust += 1;
+        if self.most < self.together && self.trust >= TRUST_AFTER {
+            (self.most, self.trust) = (self.most + 1, 0);
+        }
+    }
+
+    /// Tries with fewer at once, until it is clear whose fault it is.
+    fn step_failed(&mut self, failure: Failure) {
+        if self.seats.len() == 1 {
+            let seat = self.seats.remove(0);
+            return self.fail(&seat.job, failure);
+        }
+        self.most = self.seats.len() / 2;
+        self.trust = 0;
+        tracing::warn!("{} jobs at once failed, trying {}: {failure}", self.seats.len(), self.most);
+        self.release();
+        for seat in self.seats.split_off(self.most) {
+            self.jobs.rest(&seat.job, seat.group.clone());
+            self.resting.insert(seat.job.id(), seat);
+        }
+    }
+
+    fn finish(&mut self, seat: Seat<R::Condition>) {
+        let bundle = seat.group.bundle();
+        let picture = match call(|| self.runner.decode(bundle, &seat.state)) {
+            Ok(picture) => picture,
+            Err(failure) => return self.fail(&seat.job, failure),
+        };
+        let (settings, size) = (seat.state.settings(), [picture.width(), picture.height()]);
+        let recipe =
+            seat.words.map(|words| Recipe::of(settings, words, size, &bundle.manifest().name, self.runner.name()));
+        tracing::info!(job = %seat.job.id(), seconds = seat.job.seconds(), "done");
+        self.jobs.finish(&seat.job, Outcome::Done(picture.to_png(recipe.as_ref())));
+    }
+
+    fn fail(&mut self, job: &Arc<Job>, failure: Failure) {
+        tracing::error!(job = %job.id(), "failed: {failure}");
+        if failure.is_spoilt() {
+            self.release();
+        }
+        self.jobs.finish(job, Outcome::Failed(failure.shown()));
+    }
+
+    /// What is left over could be what the next step fails from. If even giving back fails, there is nothing left to give
+    /// back.
+    fn release(&mut self) {
+        if catch_unwind(AssertUnwindSafe(|| self.runner.release())).is_err() {
+            tracing::error!("the memory of a failed job could not be given back");
+        }
+    }
+}
+
+impl<C> Seat<C> {
+    fn preview(&self, foreseen: &[f32]) {
+        let DenoiseSettings { channels, height, width, .. } = *self.state.settings();
+        let factors = self.group.bundle().manifest().preview_factors();
+        if let Some(picture) = factors.and_then(|factors| factors.picture(foreseen, [channels, height, width])) {
+            self.job.report(JobEvent::Preview { step: self.state.step(), png: picture.to_png(None) });
+        }
+    }
+}
+
+impl Failure {
+    /// What the client hears.
+    fn shown(&self) -> ApiError {
+        match self {
+            Self::Run(error) => error.shown(),
+            Self::Bug => {
+                let message = "the server failed in a way that it should not; its log says where".into();
+                ApiError { code: ErrorCode::Internal, message }
+            }
+        }
+    }
+
+    /// Whether memory may be spoilt. A client's own mistake shall not cost the next one the time to load the model.
+    fn is_spoilt(&self) -> bool {
+        match self {
+            Self::Run(error) => error.engine().is_some(),
+            Self::Bug => true,
+        }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Run(error) => f.write_str(&error.chain()),
+            Self::Bug => f.write_str("a bug, which the log shows above"),
+        }
+    }
+}
+
+/// Calls the runner, which may panic; the panic's own message is logged where it happens.
+fn call<T>(work: impl FnOnce() -> Result<T, RunError>) -> Result<T, Failure> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(Failure::Run),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-            tracing::error!(job = %job.id(), "a bug: {}", text.unwrap_or("it panicked without a word"));
-            let message = "the server failed in a way that it should not; its log says where".into();
-            (ApiError { code: ErrorCode::Internal, message }, true)
+            tracing::error!("a bug: {}", text.unwrap_or("it panicked without a word"));
+            Err(Failure::Bug)
         }
-    };
-    // What is left over could be what the next job fails from; but a client's own mistake shall not cost the next one the
-    // time to load the model. If even giving back fails, there is nothing left to give back.
-    if is_spoilt && catch_unwind(AssertUnwindSafe(|| runner.release())).is_err() {
-        tracing::error!("the memory of a failed job could not be given back");
     }
-    Outcome::Failed(failure)
 }

@@ -79,19 +79,53 @@ impl<E: Engine> Denoiser<E> {
         state: &mut DenoiseState,
         condition: &PreparedCondition<E>,
     ) -> Result<Vec<f32>, StepError> {
-        let DenoiseSettings { channels, height, width, guidance, .. } = *state.settings();
-        let sample = Tensor::from_host(state.model_input(), [1, channels, height, width], &self.device);
-        let timestep = state.timestep();
-        // Without guidance the negative half would be computed for nothing.
-        let noise_pred = if state.settings().is_guided() {
-            let both = Tensor::cat(vec![condition.uncond.clone(), condition.cond.clone()], 0);
-            let noise_pred = self.predict(sample.repeat_batch(2), &[timestep; 2], &both).to_host().await?;
-            let (uncond, cond) = noise_pred.split_at(noise_pred.len() / 2);
-            guide(uncond, cond, guidance)
-        } else {
-            self.predict(sample, &[timestep], &condition.cond).to_host().await?
-        };
-        Ok(state.advance(&noise_pred)?)
+        let foreseen = self.step_together(&mut [(state, condition)]).await?.pop().expect("one run, one answer");
+        Ok(foreseen?)
+    }
+
+    /// One step of each of several runs in one evaluation of the network. Their latents are of one size; step, sampler and
+    /// guidance are each run's own. Returns what [`step`](Self::step) would of each, or why its answer cannot be used.
+    ///
+    /// # Errors
+    /// [`EngineError`]; then all states are as they were.
+    ///
+    /// # Panics
+    /// If there is no run, or latents or conditions are of different sizes.
+    pub async fn step_together(
+        &self,
+        runs: &mut [(&mut DenoiseState, &PreparedCondition<E>)],
+    ) -> Result<Vec<Result<Vec<f32>, DenoiseError>>, EngineError> {
+        let size = |state: &DenoiseState| [state.settings().channels, state.settings().height, state.settings().width];
+        let [channels, height, width] = size(runs[0].0);
+        let (mut samples, mut timesteps, mut conditions) = (Vec::new(), Vec::new(), Vec::new());
+        for (state, condition) in &*runs {
+            assert_eq!(size(state), [channels, height, width], "runs step together whose latents are of one size");
+            let input = state.model_input();
+            // Without guidance the negative half would be computed for nothing.
+            if state.settings().is_guided() {
+                samples.extend_from_slice(&input);
+                timesteps.push(state.timestep());
+                conditions.push(condition.uncond.clone());
+            }
+            samples.extend(input);
+            timesteps.push(state.timestep());
+            conditions.push(condition.cond.clone());
+        }
+        let samples = Tensor::from_host(samples, [timesteps.len(), channels, height, width], &self.device);
+        let noise_pred = self.predict(samples, &timesteps, &Tensor::cat(conditions, 0)).to_host().await?;
+        let mut rest = noise_pred.as_slice();
+        let mut take = |numbers| rest.split_off(..numbers).expect("the network answers each sample");
+        let advanced = runs.iter_mut().map(|(state, _)| {
+            let DenoiseSettings { guidance, .. } = *state.settings();
+            let numbers = state.settings().latent_len();
+            if state.settings().is_guided() {
+                let (uncond, cond) = (take(numbers), take(numbers));
+                state.advance(&guide(uncond, cond, guidance))
+            } else {
+                state.advance(take(numbers))
+            }
+        });
+        Ok(advanced.collect())
     }
 
     fn predict(&self, sample: Tensor<E, 4>, timesteps: &[f32], condition: &Tensor<E, 3>) -> Tensor<E, 4> {

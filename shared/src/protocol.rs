@@ -100,6 +100,9 @@ pub enum JobEvent {
     Queued {
         /// Jobs that come first.
         position: usize,
+        /// Seconds until its turn, as far as the server can tell yet.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seconds: Option<f64>,
     },
     /// The prompt is being encoded.
     Encoding,
@@ -203,6 +206,8 @@ pub enum ErrorCode {
     Busy,
     /// The result is not there yet.
     NotReady,
+    /// The job's time was over before it was done.
+    TimedOut,
     /// The server failed.
     Internal,
 }

@@ -67,7 +67,7 @@ def main(package):
     (folder / "index.html").write_text(PAGE)
     model(str(folder / "model.onnx"))
     port = serve(folder)
-    ours = ["dist/kosmosg-server", "--listen", f"127.0.0.1:{SERVER}", "--models", "models", "--page", "dist/page"]
+    ours = ["dist/kosmosg-server", "--listen", f"127.0.0.1:{SERVER}", "--models", "models", "--page", "dist/page", "--store", "memory"]
     server = subprocess.Popen(ours, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         time.sleep(2)

@@ -209,11 +209,12 @@ pub fn step(step: usize, of: usize, seconds_left: Option<f64>) -> String {
 }
 
 /// Place in the server's queue.
-pub fn queued(position: usize) -> String {
+pub fn queued(position: usize, seconds: Option<f64>) -> String {
+    let time = seconds.map_or(String::new(), |seconds| format!(", about {}", duration(seconds)));
     match position {
         0 => "The server begins …".into(),
-        1 => "One picture comes first …".into(),
-        n => format!("{n} pictures come first …"),
+        1 => format!("One picture comes first{time} …"),
+        n => format!("{n} pictures come first{time} …"),
     }
 }
 

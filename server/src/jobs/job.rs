@@ -1,10 +1,11 @@
 //! One job: what happened to it, for those who look now and those who come late.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use futures::Stream;
@@ -13,14 +14,33 @@ use kosmosg::denoise::DenoiseState;
 use kosmosg::protocol::JobEvent;
 use tokio::sync::watch;
 
+use super::store::Ended;
+
 /// Name of a job, 128 random bits: who was not told it cannot guess it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct JobId(u128);
+
+/// Whom a job belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Owner(pub(super) String);
+
+impl Owner {
+    /// Whoever asks from that address: one device, or one household.
+    pub fn at(address: IpAddr) -> Self {
+        Self(address.to_canonical().to_string())
+    }
+
+    /// Whoever is on this computer.
+    pub fn here() -> Self {
+        Self("here".into())
+    }
+}
 
 /// A job, from its coming to its being forgotten.
 #[derive(Debug)]
 pub struct Job {
     id: JobId,
+    owner: Owner,
     stop: AtomicBool,
     log: Mutex<Log>,
     news: watch::Sender<()>,
@@ -28,13 +48,20 @@ pub struct Job {
 
 #[derive(Debug)]
 struct Log {
-    /// Events with their numbers, which rise from 1. Of previews and of positions in the queue only the last is kept.
+    /// Events with their numbers, which rise. Of previews and of positions in the queue only the last is kept.
     events: Vec<(u64, JobEvent)>,
     last_number: u64,
     started: Option<Instant>,
+    /// When it fails if it has not ended.
+    deadline: Option<Instant>,
     /// Where it is, until it has ended: finished jobs are many, and their states large.
     state: Option<DenoiseState>,
+    /// When that was last written down.
+    saved: Instant,
+    /// Until it is written down.
     picture: Option<Bytes>,
+    /// The server ends before the job does.
+    left: bool,
 }
 
 /// What a follower finds.
@@ -80,10 +107,34 @@ impl FromStr for JobId {
 }
 
 impl Job {
-    pub(super) fn new(id: JobId, position: usize, state: DenoiseState) -> Self {
-        let events = vec![(1, JobEvent::Queued { position })];
-        let log = Log { events, last_number: 1, started: None, state: Some(state), picture: None };
-        Self { id, stop: AtomicBool::new(false), log: Mutex::new(log), news: watch::Sender::new(()) }
+    /// A job that waits. Its events have numbers from `number` on.
+    pub(super) fn new(id: JobId, owner: Owner, number: u64, state: DenoiseState, time: Duration) -> Self {
+        let log = Log {
+            events: Vec::new(),
+            last_number: number,
+            started: None,
+            deadline: Instant::now().checked_add(time),
+            state: Some(state),
+            saved: Instant::now(),
+            picture: None,
+            left: false,
+        };
+        Self { id, owner, stop: AtomicBool::new(false), log: Mutex::new(log), news: watch::Sender::new(()) }
+    }
+
+    /// A job of which only the end is still known.
+    pub(super) fn ended(id: JobId, Ended { owner, number, event }: Ended) -> Self {
+        let log = Log {
+            events: vec![(number, event)],
+            last_number: number,
+            started: None,
+            deadline: None,
+            state: None,
+            saved: Instant::now(),
+            picture: None,
+            left: false,
+        };
+        Self { id, owner, stop: AtomicBool::new(false), log: Mutex::new(log), news: watch::Sender::new(()) }
     }
 
     /// Its name.
@@ -91,14 +142,27 @@ impl Job {
         self.id
     }
 
+    /// Whose it is.
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// Whether its time is over.
+    pub fn is_late(&self) -> bool {
+        self.log().deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+
     /// Whether the worker should stop before the next step.
     pub fn should_stop(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Writes down that something happened.
+    /// Writes down that something happened; after the end, nothing does.
     pub fn report(&self, event: JobEvent) {
         let mut log = self.log();
+        if log.events.last().is_some_and(|(_, event)| event.is_last()) {
+            return;
+        }
         let outdated: fn(&JobEvent) -> bool = match event {
             JobEvent::Preview { .. } => |event| matches!(event, JobEvent::Preview { .. }),
             JobEvent::Queued { .. } => |event| matches!(event, JobEvent::Queued { .. }),
@@ -127,13 +191,13 @@ impl Job {
         let index = log.events.partition_point(|&(other, _)| other <= number);
         match log.events.get(index) {
             Some((number, event)) => Next::Event(*number, event.clone()),
-            None if log.events.last().is_some_and(|(_, event)| event.is_last()) => Next::End,
+            None if log.left || log.events.last().is_some_and(|(_, event)| event.is_last()) => Next::End,
             None => Next::Wait,
         }
     }
 
-    /// The events after the one with that number, and further ones as they happen, to the last. A slow reader misses
-    /// previews, nothing else.
+    /// The events after the one with that number, and further ones as they happen, to the last or the server's end. A slow
+    /// reader misses previews, nothing else.
     pub fn follow(self: Arc<Self>, number: u64) -> impl Stream<Item = (u64, JobEvent)> + Send + 'static {
         let news = self.news.subscribe();
         stream::unfold((self, news, number), async |(job, mut news, number)| {
@@ -154,7 +218,17 @@ impl Job {
         let log = self.log();
         let events = log.events.iter().rev().map(|(_, event)| event);
         let mut told = events.filter(|event| !matches!(event, JobEvent::Preview { .. }));
-        told.next().expect("a job begins with an event").clone()
+        told.next().expect("a job that others see begins with an event").clone()
+    }
+
+    /// Jobs that come before it.
+    pub(super) fn position(&self) -> usize {
+        if let JobEvent::Queued { position, .. } = self.last() { position } else { 0 }
+    }
+
+    /// The number of the last event.
+    pub(super) fn last_number(&self) -> u64 {
+        self.log().last_number
     }
 
     /// Where it is; none once it has ended.
@@ -162,9 +236,29 @@ impl Job {
         self.log().state.clone()
     }
 
-    /// The picture, PNG, once there is one.
-    pub fn picture(&self) -> Option<Bytes> {
+    /// The picture, PNG, until it is written down.
+    pub(super) fn picture(&self) -> Option<Bytes> {
         self.log().picture.clone()
+    }
+
+    /// Keeps the picture here, until it is written down.
+    pub(super) fn keep_picture(&self, png: Option<Bytes>) {
+        self.log().picture = png;
+    }
+
+    /// Evaluations that are still to be done.
+    pub(super) fn remaining(&self) -> usize {
+        self.log().state.as_ref().map_or(0, |state| state.evaluations() - state.step())
+    }
+
+    /// Its state, if it was not written down for that time.
+    pub(super) fn unsaved_for(&self, time: Duration) -> Option<DenoiseState> {
+        let mut log = self.log();
+        if log.saved.elapsed() < time {
+            return None;
+        }
+        log.saved = Instant::now();
+        log.state.clone()
     }
 
     /// Seconds since it began to run; 0 while it waits.
@@ -177,18 +271,20 @@ impl Job {
     }
 
     pub(super) fn begin(&self) {
-        self.log().started = Some(Instant::now());
+        self.log().started.get_or_insert_with(Instant::now);
     }
 
-    pub(super) fn moved_up(&self, position: usize) {
-        let event = JobEvent::Queued { position };
-        if self.last() != event {
-            self.report(event);
+    pub(super) fn moved_up(&self, position: usize, seconds: Option<f64>) {
+        if !matches!(self.log().events.last(), Some((_, JobEvent::Queued { position: before, .. })) if *before == position)
+        {
+            self.report(JobEvent::Queued { position, seconds });
         }
     }
 
-    pub(super) fn keep_picture(&self, png: Vec<u8>) {
-        self.log().picture = Some(png.into());
+    /// Ends the streams of those who follow it: the server ends, and the job goes on with the next one.
+    pub(super) fn leave(&self) {
+        self.log().left = true;
+        self.news.send_replace(());
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {

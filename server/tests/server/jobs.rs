@@ -91,9 +91,9 @@ async fn who_waits_hears_of_moving_up() {
     let second = server.submit(&denoise(1)).await;
     let third = server.submit(&denoise(2)).await;
     let mut events = server.follow(&third.id, 0).await;
-    assert_eq!(events.next().await.unwrap().1, JobEvent::Queued { position: 2 });
+    assert!(matches!(events.next().await.unwrap().1, JobEvent::Queued { position: 2, .. }));
     assert_eq!(server.delete(&format!("/api/jobs/{}", second.id)).await, StatusCode::NO_CONTENT);
-    assert_eq!(events.next().await.unwrap().1, JobEvent::Queued { position: 1 });
+    assert!(matches!(events.next().await.unwrap().1, JobEvent::Queued { position: 1, .. }));
     assert_eq!(server.events(&second.id).await.last().unwrap().1, JobEvent::Cancelled);
 }
 
@@ -127,7 +127,7 @@ async fn who_comes_late_hears_everything_once() {
     let early: Vec<_> = early.collect().await;
     let late = server.events(&job.id).await;
     let kinds: Vec<_> = late.iter().map(|(_, event)| kind(event)).collect();
-    assert_eq!(kinds, ["queued", "step 1", "step 2", "step 3", "preview", "done"]);
+    assert_eq!(kinds, ["queued", "step 1", "step 2", "preview", "step 3", "done"]);
     assert!(late.is_sorted_by(|(one, _), (next, _)| one < next));
     assert!(late.iter().all(|event| early.contains(event)));
 

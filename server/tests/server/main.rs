@@ -3,8 +3,10 @@
 
 mod files;
 mod jobs;
+mod lasting;
 #[cfg(feature = "candle")]
 mod model;
 mod refused;
 mod serving;
 mod support;
+mod together;

@@ -16,6 +16,8 @@ use crate::support::{Server, bytes_of};
 
 /// Pictures that differ less than this, in dB of PSNR, are the same to everyone.
 const SAME_PICTURE: f64 = 45.0;
+/// What stepping with others may change of a picture, in dB of PSNR.
+const SAME_IN_COMPANY: f64 = 60.0;
 
 /// A server whose worker computes, and its models: the built-in one, and a copy with another byte in its U-Net.
 fn server() -> Server {
@@ -32,7 +34,7 @@ fn server() -> Server {
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(unet, bytes).unwrap();
 
-    Server::of(models, |jobs| Worker::start(jobs, || Inference::<Candle>::new(CandleDevice::cpu())).unwrap())
+    Server::of(models, |jobs| Worker::start(jobs, 4, || Inference::<Candle>::new(CandleDevice::cpu())).unwrap())
 }
 
 fn tiny() -> PathBuf {
@@ -50,7 +52,10 @@ fn request() -> Request {
 }
 
 fn job(bundle: &str) -> JobRequest {
-    let Request { prompt, pictures, negative, settings } = request();
+    job_of(bundle, request())
+}
+
+fn job_of(bundle: &str, Request { prompt, pictures, negative, settings }: Request) -> JobRequest {
     let pictures = pictures.iter().map(|picture| PictureFile(picture.to_png(None))).collect();
     JobRequest::Generate { bundle: bundle.into(), prompt, pictures, negative, settings }
 }
@@ -73,6 +78,30 @@ async fn a_prompt_becomes_the_pipelines_own_picture() {
     let psnr = ours.psnr(&theirs);
     assert!(psnr >= SAME_PICTURE, "{psnr:.1} dB");
     assert_eq!(recipe, Some(pipeline.recipe(&request(), 0, &theirs)));
+}
+
+#[tokio::test]
+async fn a_picture_is_the_same_in_company() {
+    let server = server();
+    let request = |seed: u64| {
+        let steps = Some(3 + seed as usize % 3);
+        let guidance = (seed != 2).then_some(1.0 + seed as f64);
+        let settings = GenerateSettings { seed, steps, guidance, ..GenerateSettings::default() };
+        Request { settings, ..request() }
+    };
+    // All are there before the first is loaded.
+    let mut ids = Vec::new();
+    for seed in 0..5 {
+        ids.push(server.submit(&job_of("tiny", request(seed))).await.id);
+    }
+    let pipeline = Pipeline::<Candle>::load(&Folder::open(tiny()).unwrap(), &CandleDevice::cpu()).unwrap();
+    for (seed, id) in ids.iter().enumerate() {
+        server.events(id).await;
+        let png = bytes_of(server.get(&format!("/api/jobs/{id}/result")).await).await;
+        let alone = pollster::block_on(pipeline.generate(&request(seed as u64), 0, |_, _| {})).unwrap();
+        let psnr = Picture::decode(&png).unwrap().psnr(&alone);
+        assert!(psnr >= SAME_IN_COMPANY, "{seed}: {psnr:.1} dB");
+    }
 }
 
 #[tokio::test]

@@ -1,8 +1,10 @@
 //! A server to test: a bundle without weights, a runner that takes a step when it is told to, and a client.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
@@ -11,7 +13,7 @@ use futures::{Stream, StreamExt, stream};
 use kosmosg::bundle::{MANIFEST, Manifest, PartFile};
 use kosmosg::condition::Condition;
 use kosmosg::config::SpecialTokens;
-use kosmosg::denoise::{DenoiseSettings, DenoiseState};
+use kosmosg::denoise::{DenoiseError, DenoiseSettings, DenoiseState};
 use kosmosg::engine::EngineError;
 use kosmosg::picture::Picture;
 use kosmosg::pipeline::StepError;
@@ -21,10 +23,10 @@ use kosmosg::sampler::SamplerKind;
 use kosmosg::schedule::{NoiseSchedule, SchedulerConfig};
 use kosmosg::tokenizer::{Piece, PieceKind, Vocabulary};
 use kosmosg_server::app::{App, BODY_TIME, EngineName, router};
-use kosmosg_server::bundles::Bundles;
+use kosmosg_server::bundles::{Bundle, Bundles};
 use kosmosg_server::inference::RunError;
-use kosmosg_server::jobs::{Job, Jobs, Limits};
-use kosmosg_server::work::{Goal, Work};
+use kosmosg_server::jobs::{Jobs, Limits};
+use kosmosg_server::work::Goal;
 use kosmosg_server::worker::{Runner, Worker};
 use serde_json::json;
 use tempfile::TempDir;
@@ -59,12 +61,49 @@ pub struct Server {
     pub app: App,
     pub router: Router,
     pub worker: Worker,
-    /// Seeds of the jobs in the order in which they ran.
+    /// Seeds of the jobs in the order in which they began to run.
     pub ran: Arc<Mutex<Vec<u64>>>,
+    /// Seeds of those that stepped together, for each step.
+    pub together: Arc<Mutex<Vec<Vec<u64>>>>,
     /// How often the runner gave its memory back.
     released: Arc<AtomicUsize>,
     commands: Sender<Command>,
     pub models: TempDir,
+}
+
+/// What a server is started with.
+pub struct Setup {
+    pub models: TempDir,
+    /// The file of jobs; none is memory.
+    pub store: Option<PathBuf>,
+    /// Jobs that step together.
+    pub seats: usize,
+    pub limits: Limits,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let models = tempfile::tempdir().unwrap();
+        write_bundle(models.path());
+        let hour = Duration::from_hours(1);
+        let limits = Limits { waiting: CAPACITY, finished: KEPT, keep_for: hour, deadline: hour };
+        Self { models, store: None, seats: 1, limits }
+    }
+}
+
+impl Setup {
+    /// Starts the server, which goes on with what an earlier one left.
+    pub async fn start(self) -> Server {
+        let seats = self.seats;
+        let bundles = Bundles::open(self.models.path()).unwrap();
+        let jobs = self.jobs();
+        jobs.take_up(&bundles).await.unwrap();
+        Server::around(self.models, jobs, |_| {}, |jobs, runner| Worker::start(jobs, seats, move || runner).unwrap())
+    }
+
+    fn jobs(&self) -> Arc<Jobs> {
+        Arc::new(Jobs::open(self.limits, self.store.as_deref()).unwrap())
+    }
 }
 
 impl Server {
@@ -74,18 +113,25 @@ impl Server {
 
     /// A server whose settings `change` changed.
     pub fn with(change: impl FnOnce(&mut App)) -> Self {
-        let models = tempfile::tempdir().unwrap();
-        write_bundle(models.path());
-        Self::made(models, change, |jobs, runner| Worker::start(jobs, move || runner).unwrap())
+        let setup = Setup::default();
+        let jobs = setup.jobs();
+        Self::around(setup.models, jobs, change, |jobs, runner| Worker::start(jobs, 1, move || runner).unwrap())
     }
 
-    /// A server of other models, whose worker `start` starts.
+    /// A server of other models, whose worker `start` starts, with room for many jobs.
     pub fn of(models: TempDir, start: impl FnOnce(Arc<Jobs>) -> Worker) -> Self {
-        Self::made(models, |_| {}, |jobs, _| start(jobs))
+        let limits = Limits { waiting: 100, ..Setup::default().limits };
+        let setup = Setup { models, limits, ..Setup::default() };
+        let jobs = setup.jobs();
+        Self::around(setup.models, jobs, |_| {}, |jobs, _| start(jobs))
     }
 
-    fn made(models: TempDir, change: impl FnOnce(&mut App), start: impl FnOnce(Arc<Jobs>, Puppet) -> Worker) -> Self {
-        let jobs = Arc::new(Jobs::new(Limits { waiting: CAPACITY, finished: KEPT }));
+    fn around(
+        models: TempDir,
+        jobs: Arc<Jobs>,
+        change: impl FnOnce(&mut App),
+        start: impl FnOnce(Arc<Jobs>, Puppet) -> Worker,
+    ) -> Self {
         let bundles = Arc::new(Bundles::open(models.path()).unwrap());
         let engine = EngineName { engine: "none".into(), device: "cpu".into() };
         let mut app = App { jobs, bundles, engine, page: None, allowed_origins: Vec::new(), body_time: BODY_TIME };
@@ -93,9 +139,20 @@ impl Server {
         let (commands, receiver) = channel();
         let ran = Arc::<Mutex<Vec<u64>>>::default();
         let released = Arc::<AtomicUsize>::default();
-        let runner = Puppet { commands: receiver, ran: Arc::clone(&ran), released: Arc::clone(&released) };
+        let together = Arc::default();
+        let (ran_too, released_too, together_too) = (Arc::clone(&ran), Arc::clone(&released), Arc::clone(&together));
+        let runner = Puppet { commands: receiver, ran: ran_too, released: released_too, together: together_too };
         let worker = start(Arc::clone(&app.jobs), runner);
-        Self { router: router(app.clone()), app, worker, ran, released, commands, models }
+        Self { router: router(app.clone()), app, worker, ran, together, released, commands, models }
+    }
+
+    /// Stops, after the step in which the worker is; gives the models back.
+    pub async fn stop(self) -> TempDir {
+        self.app.jobs.close();
+        self.steps(1);
+        assert!(self.worker.ends_within(Duration::from_secs(5)));
+        self.app.jobs.flush().await.unwrap();
+        self.models
     }
 
     pub fn released(&self) -> usize {
@@ -132,6 +189,20 @@ impl Server {
         self.send(request.header(header::CONTENT_TYPE, "application/json").body(body.into()).unwrap()).await
     }
 
+    /// Sends a job under a key of the client's.
+    pub async fn post_as(&self, key: &str, job: &JobRequest) -> Response<Body> {
+        let request = Request::post("/api/jobs").header(header::CONTENT_TYPE, "application/json");
+        let body = serde_json::to_vec(job).unwrap();
+        self.send(request.header("idempotency-key", key).body(body.into()).unwrap()).await
+    }
+
+    /// Follows a job until it has taken that step; the worker is in the next one then.
+    pub async fn until_step(&self, id: &str, step: usize) {
+        let mut events = self.follow(id, 0).await;
+        let is_there = |event: &JobEvent| matches!(event, JobEvent::Step { step: taken, .. } if *taken == step);
+        while !is_there(&events.next().await.unwrap().1) {}
+    }
+
     pub async fn submit(&self, job: &JobRequest) -> JobCreated {
         let response = self.post(serde_json::to_vec(job).unwrap()).await;
         assert_eq!(response.status(), StatusCode::ACCEPTED);
@@ -146,6 +217,16 @@ impl Server {
         assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream");
         let chunks = response.into_body().into_data_stream();
         Box::pin(chunks.flat_map(|chunk| stream::iter(parse_events(&chunk.unwrap()))))
+    }
+
+    /// The number of the last event that has happened to a job.
+    pub async fn last_number(&self, id: &str) -> u64 {
+        let mut events = self.follow(id, 0).await;
+        let mut last = 0;
+        while let Ok(Some((number, _))) = tokio::time::timeout(Duration::from_millis(20), events.next()).await {
+            last = number;
+        }
+        last
     }
 
     /// All events of a job, once it is over.
@@ -221,44 +302,54 @@ pub fn unet_file() -> Vec<u8> {
 struct Puppet {
     commands: Receiver<Command>,
     ran: Arc<Mutex<Vec<u64>>>,
+    together: Arc<Mutex<Vec<Vec<u64>>>>,
     released: Arc<AtomicUsize>,
 }
 
 impl Runner for Puppet {
-    fn run(&mut self, work: Work, job: &Job) -> Result<Vec<u8>, RunError> {
-        let Work { goal, mut state, bundle } = work;
-        self.ran.lock().unwrap().push(state.settings().seed);
+    type Condition = ();
+
+    fn name(&self) -> &str {
+        "puppet"
+    }
+
+    fn prepare(&mut self, bundle: &Arc<Bundle>, goal: &Goal) -> Result<(), RunError> {
         if let Goal::Prompt { pictures, .. } = goal {
             let size = bundle.manifest().networks.kosmosg.vision.image_size as u32;
             assert!(pictures.iter().all(|picture| (picture.width(), picture.height()) == (size, size)));
-            job.report(JobEvent::Encoding);
         }
-        while !state.is_done() {
-            if job.should_stop() {
-                return Err(RunError::Stopped);
+        Ok(())
+    }
+
+    fn step(
+        &mut self,
+        bundle: &Arc<Bundle>,
+        runs: &mut [(&mut DenoiseState, &())],
+    ) -> Result<Vec<Result<Vec<f32>, DenoiseError>>, RunError> {
+        let seeds: Vec<u64> = runs.iter().map(|(state, ())| state.settings().seed).collect();
+        let began = |seed: &u64| !self.ran.lock().unwrap().contains(seed);
+        let new: Vec<u64> = seeds.iter().copied().filter(began).collect();
+        self.ran.lock().unwrap().extend(new);
+        let advance = |value: f32| {
+            move |(state, ()): &mut (&mut DenoiseState, &())| state.advance(&vec![value; state.latents().len()])
+        };
+        let oom = || EngineError::OutOfMemory { engine: "none", detail: "as told".into() };
+        match self.commands.recv() {
+            Ok(Command::Step) => {
+                self.together.lock().unwrap().push(seeds);
+                Ok(runs.iter_mut().map(advance(0.1)).collect())
             }
-            match self.commands.recv() {
-                Ok(Command::Step) => {}
-                Ok(Command::Panic) => panic!("as told"),
-                Ok(Command::Fail) => Err(bundle.folder().part("unet").unwrap_err())?,
-                Ok(Command::Nan) => {
-                    let error = state.advance(&vec![f32::NAN; state.latents().len()]).unwrap_err();
-                    return Err(StepError::Denoise(error).into());
-                }
-                Ok(Command::OutOfMemory) => {
-                    let error = EngineError::OutOfMemory { engine: "none", detail: "as told".into() };
-                    return Err(StepError::Engine(error).into());
-                }
-                // The test is over.
-                Err(_) => return Err(RunError::Stopped),
-            }
-            let foreseen = state.advance(&vec![0.1; state.latents().len()]).unwrap();
-            job.report_step(&state);
-            let manifest = bundle.manifest();
-            let preview = manifest.preview_factors().unwrap().picture(&foreseen, manifest.latent_shape()).unwrap();
-            job.report(JobEvent::Preview { step: state.step(), png: preview.to_png(None) });
+            Ok(Command::Panic) => panic!("as told"),
+            Ok(Command::Fail) => Err(bundle.folder().part("unet").unwrap_err())?,
+            Ok(Command::Nan) => Ok(runs.iter_mut().map(advance(f32::NAN)).collect()),
+            Ok(Command::OutOfMemory) => Err(StepError::Engine(oom()).into()),
+            // The test is over.
+            Err(_) => Err(StepError::Engine(oom()).into()),
         }
-        Ok(Picture::new(1, 1, vec![1, 2, 3]).unwrap().to_png(None))
+    }
+
+    fn decode(&mut self, _: &Arc<Bundle>, _: &DenoiseState) -> Result<Picture, RunError> {
+        Ok(Picture::new(1, 1, vec![1, 2, 3]).unwrap())
     }
 
     fn release(&mut self) {
@@ -276,7 +367,7 @@ fn parse_events(chunk: &[u8]) -> Vec<(u64, JobEvent)> {
     blocks.map(event).collect()
 }
 
-fn write_bundle(models: &std::path::Path) {
+fn write_bundle(models: &Path) {
     let dir = models.join(BUNDLE);
     std::fs::create_dir(&dir).unwrap();
     std::fs::write(models.join("secret.txt"), "not for the world").unwrap();

@@ -44,7 +44,7 @@ impl Server {
         assert!(program.exists(), "`cargo xtask build` makes {}", program.display());
         let port = free_port();
         let process = Command::new(program)
-            .args(["--listen", &format!("127.0.0.1:{port}")])
+            .args(["--listen", &format!("127.0.0.1:{port}"), "--store", "memory"])
             .args(arguments)
             .arg("--models")
             .arg(models)

@@ -63,7 +63,7 @@ pub struct Moved {
 }
 
 /// What is going on with a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Doing {
     /// A worker is still loading.
     Waiting(Place),
@@ -80,8 +80,13 @@ pub enum Doing {
     Encoding(Place),
     /// It travels to the server.
     Sending,
-    /// It waits on the server; so many come first.
-    Queued(usize),
+    /// It waits on the server.
+    Queued {
+        /// Jobs that come first.
+        position: usize,
+        /// Seconds until its turn, if the server can tell.
+        seconds: Option<f64>,
+    },
     /// Steps are being done: evaluations so far and in all.
     Denoising {
         /// Where.
@@ -103,7 +108,7 @@ impl Doing {
             | Doing::Loading { place, .. }
             | Doing::Encoding(place)
             | Doing::Denoising { place, .. } => place,
-            Doing::Sending | Doing::Queued(_) | Doing::Fetching => Place::Server,
+            Doing::Sending | Doing::Queued { .. } | Doing::Fetching => Place::Server,
         }
     }
 }

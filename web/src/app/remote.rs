@@ -28,7 +28,7 @@ impl App {
         };
         match answer {
             Ok(JobCreated { id, position }) => {
-                job.doing = Doing::Queued(position);
+                job.doing = Doing::Queued { position, seconds: None };
                 job.remote = Some(id.clone());
                 job.pace = Pace::default();
                 self.effects.push(Effect::Follow { id });
@@ -45,7 +45,7 @@ impl App {
     pub(super) fn remote(&mut self, id: String, event: JobEvent) {
         let Some(job) = &mut self.job else { return };
         match event {
-            JobEvent::Queued { position } => job.doing = Doing::Queued(position),
+            JobEvent::Queued { position, seconds } => job.doing = Doing::Queued { position, seconds },
             JobEvent::Encoding => job.doing = Doing::Encoding(Place::Server),
             JobEvent::Step { step, of, seconds } => {
                 job.pace = Pace::default();

@@ -140,7 +140,7 @@ impl App {
             Doing::Loading { bytes, of, .. } => texts::loading(bytes, of),
             Doing::Encoding(_) => texts::ENCODING.into(),
             Doing::Sending => texts::SENDING.into(),
-            Doing::Queued(position) => texts::queued(position),
+            Doing::Queued { position, seconds } => texts::queued(position, seconds),
             Doing::Denoising { step, of, .. } if step == of => texts::DECODING.into(),
             Doing::Denoising { step, of, .. } => texts::step(step, of, job.pace.seconds_for(of - step)),
             Doing::Fetching => texts::FETCHING.into(),
