@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use kosmosg::condition::Condition;
 use kosmosg::verify::{cosine, relative_error};
-use kosmosg_tests::browser::{Line, Page, Server, Where, dist};
+use kosmosg_tests::browser::{Line, Page, Where, dist};
 use kosmosg_tests::memory::MemoryWatch;
 use kosmosg_tests::models::{built_in, copy};
+use kosmosg_tests::server::Server;
 use serde_json::{Value, json};
 
 const PROMPT: &str = "a red house on a hill";

@@ -7,8 +7,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use kosmosg_tests::browser::{Page, Server, Where, creature, dist};
+use kosmosg_tests::browser::{Page, Where, creature, dist};
 use kosmosg_tests::memory::MemoryWatch;
+use kosmosg_tests::server::Server;
 use serde_json::Value;
 
 const STEPS: usize = 20;

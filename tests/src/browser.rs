@@ -5,12 +5,10 @@ use std::path::{Path, PathBuf};
 
 pub use line::Line;
 pub use page::{Page, Where, creature, expected};
-pub use server::Server;
 
 mod line;
 mod models;
 mod page;
-mod server;
 
 /// Where `cargo xtask build` puts the programs and the page.
 pub fn dist() -> PathBuf {

@@ -1,6 +1,8 @@
 //! What the tests that span crates share.
 
 pub mod browser;
+pub mod client;
 pub mod memory;
 pub mod models;
 pub mod reference;
+pub mod server;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use kosmosg::noise;
 use kosmosg_models::verify::read;
-use kosmosg_tests::browser::{Page, Server, Where, expected};
+use kosmosg_tests::browser::{Page, Where, expected};
+use kosmosg_tests::server::Server;
 use thirtyfour::Key;
 
 /// The page's pictures and the command line's differ less than this, in dB of PSNR.

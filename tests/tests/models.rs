@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use kosmosg::bundle::{MANIFEST, Manifest};
-use kosmosg_tests::browser::{Line, Page, Server, Where, expected};
+use kosmosg_tests::browser::{Line, Page, Where, expected};
 use kosmosg_tests::models;
+use kosmosg_tests::server::Server;
 use serde_json::json;
 
 const PATIENCE: Duration = Duration::from_secs(120);

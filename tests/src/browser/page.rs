@@ -15,7 +15,7 @@ use thirtyfour::WindowHandle;
 use thirtyfour::prelude::*;
 
 use super::dist;
-use super::server::free_port;
+use crate::server::free_port;
 
 const CREATURE: u64 = 5;
 const GUIDANCE: f64 = 4.0;
