@@ -44,7 +44,7 @@ struct Arguments {
     page: Option<PathBuf>,
 
     /// How many jobs may wait. Who comes when the queue is full is told when to come again.
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
     queue: u16,
 
     /// How many jobs may step together. One takes less memory; more are done sooner together than one after the other.

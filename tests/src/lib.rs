@@ -2,6 +2,7 @@
 
 pub mod browser;
 pub mod client;
+pub mod load;
 pub mod memory;
 pub mod models;
 pub mod reference;

@@ -22,7 +22,7 @@ impl MemoryWatch {
         let watch = move || {
             let mut peak = None;
             while !over.load(Ordering::Relaxed) {
-                peak = peak.max(family(&processes));
+                peak = peak.max(bytes_of(&processes));
                 thread::sleep(Duration::from_millis(20));
             }
             peak
@@ -37,8 +37,8 @@ impl MemoryWatch {
     }
 }
 
-/// Bytes of some processes and all their descendants.
-fn family(ancestors: &[u32]) -> Option<u64> {
+/// Bytes of some processes and all their descendants; memory that some share counts once.
+pub fn bytes_of(ancestors: &[u32]) -> Option<u64> {
     let entries = fs::read_dir("/proc").ok()?;
     let processes = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     let belongs =

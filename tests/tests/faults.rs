@@ -9,6 +9,7 @@ use kosmosg::prompt::PromptDocument;
 use kosmosg::protocol::{GenerateSettings, Health, JobEvent, JobRequest, JobStatus, PictureFile};
 use kosmosg_models::sprites::{Creature, Split, portrait};
 use kosmosg_tests::client::Client;
+use kosmosg_tests::load;
 use kosmosg_tests::server::Server;
 use reqwest::StatusCode;
 use tokio::io::AsyncWriteExt;
@@ -122,4 +123,16 @@ async fn clients_that_vanish_or_do_not_read_stop_nobody() {
     assert!(matches!(status.last, JobEvent::Done { .. }));
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(client.get("/health").await.status(), StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_clients_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::with(&["--store", &store(&folder)]).await;
+    let report = load::run(&server, 40, Duration::from_secs(10)).await;
+    assert!(report.failed.is_empty(), "{:?}", report.failed);
+    assert_eq!((report.lost, report.doubled), (0, 0));
+    assert_eq!(report.taken, report.done + report.cancelled);
+    assert!(report.done > 40, "{report:?}");
+    assert!(report.by_client.iter().all(|&done| done > 0), "{:?}", report.by_client);
 }

@@ -35,6 +35,9 @@ enum Task {
         /// The published model at full size in the page instead, with random weights: takes 12 GB of disk in dist/full.
         #[arg(long)]
         full: bool,
+        /// Two hundred clients on one server for five minutes instead.
+        #[arg(long, conflicts_with = "full")]
+        load: bool,
     },
     /// Runs all checks and tests, the fastest first; a real browser included.
     Test,
@@ -50,9 +53,14 @@ fn main() -> anyhow::Result<()> {
             run(server, ["--listen", &listen, "--models", "models", "--page", &page.to_string_lossy()])
         }
         Task::Build => build(),
-        Task::Bench { runs, full } => {
+        Task::Bench { runs, full, load } => {
             build()?;
-            let (bench, runs) = (if full { "full" } else { "table" }, runs.to_string());
+            let bench = match (full, load) {
+                (true, _) => "full",
+                (_, true) => "load",
+                _ => "table",
+            };
+            let runs = runs.to_string();
             cargo(["bench", "--workspace", "--exclude", "xtask", "--bench", bench, "--", "--runs", &runs])
         }
         Task::Test => test(),
