@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kosmosg::denoise::{DenoiseError, DenoiseSettings, DenoiseState};
 use kosmosg::picture::{Filter, Picture, PictureError};
 use kosmosg::prompt::PromptDocument;
-use kosmosg::protocol::{JobRequest, MAX_PICTURES, PictureFile};
+use kosmosg::protocol::{GenerateSettings, JobRequest, MAX_PICTURES, PictureFile};
 
 use crate::bundles::{Bundle, Bundles};
 use crate::error::Error;
@@ -53,6 +53,7 @@ pub fn check(request: JobRequest, bundles: &Bundles) -> Result<Work, Error> {
         }
         JobRequest::Generate { bundle, prompt, pictures, negative, settings } => {
             let bundle = Arc::clone(bundles.get(&bundle)?);
+            check_size(&settings, &bundle)?;
             let settings = bundle.manifest().denoise_settings(&settings, 0);
             check_settings(&settings, &bundle)?;
             let state = DenoiseState::new(settings, bundle.schedule()).map_err(Error::invalid)?;
@@ -78,6 +79,25 @@ fn check_settings(settings: &DenoiseSettings, bundle: &Bundle) -> Result<(), Err
     let most = MAX_AREA * usual_height * usual_width;
     if height * width > most {
         let message = format!("latents of {height} × {width} are too large for this server: at most {most} in all");
+        return Err(Error::invalid(message));
+    }
+    Ok(())
+}
+
+/// Width and height in pixels.
+fn check_size(settings: &GenerateSettings, bundle: &Bundle) -> Result<(), Error> {
+    let unit = bundle.manifest().networks.vae.downscale() as u32;
+    for (name, pixels) in [("width", settings.width), ("height", settings.height)] {
+        if let Some(pixels) = pixels.filter(|&pixels| pixels == 0 || pixels % unit != 0) {
+            return Err(Error::invalid(format!("the {name} is {pixels}; choose a multiple of {unit}")));
+        }
+    }
+    let side = bundle.manifest().picture_size as u64;
+    let size = |pixels: Option<u32>| pixels.map_or(side, u64::from);
+    let (width, height, most) = (size(settings.width), size(settings.height), MAX_AREA as u64 * side * side);
+    if width * height > most {
+        let message =
+            format!("a picture of {width} × {height} is too large for {}: at most {most} pixels", bundle.id());
         return Err(Error::invalid(message));
     }
     Ok(())

@@ -10,27 +10,33 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, FromRequestParts, OriginalUri, Path, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, OriginalUri, Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::serve::{Listener, ListenerExt};
 use axum::{Json, Router, middleware};
 use futures::StreamExt;
 use kosmosg::denoise::DenoiseState;
 use kosmosg::protocol::{BundleEntry, Health, JobCreated, JobEvent, JobStatus, MAX_REQUEST_BYTES};
 use sha2::{Digest, Sha256};
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
+use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use tower_http::trace::TraceLayer;
 
+use crate::a1111::{self, Choices};
+use crate::access::{self, Access, Visitor};
 use crate::admission::admit;
 use crate::bundles::Bundles;
 use crate::error::Error;
+use crate::hosts::{self, Hosts};
 use crate::jobs::{Job, JobId, Jobs, Key, Next, Owner, Refusal};
 use crate::page;
+use crate::work::Work;
+use crate::{metrics, openai, pairing};
 
 /// Bodies that are checked at the same time: each may need the memory of a large photograph.
 const CHECKS_AT_ONCE: usize = 2;
@@ -60,6 +66,12 @@ pub struct App {
     pub allowed_origins: Vec<HeaderValue>,
     /// How long a request's body may take to arrive; mostly [`BODY_TIME`].
     pub body_time: Duration,
+    /// Who may use it.
+    pub access: Arc<Access>,
+    /// What it is called.
+    pub hosts: Hosts,
+    /// Whether connections are encrypted.
+    pub is_encrypted: bool,
 }
 
 /// Who computes.
@@ -71,9 +83,11 @@ pub struct EngineName {
     pub device: String,
 }
 
+/// What every route has.
 #[derive(Debug, Clone)]
-struct Shared {
-    app: Arc<App>,
+pub(crate) struct Shared {
+    pub(crate) app: Arc<App>,
+    pub(crate) choices: Arc<Choices>,
     arrivals: Arc<Semaphore>,
     checks: Arc<Semaphore>,
 }
@@ -82,20 +96,36 @@ struct Shared {
 pub fn router(app: App) -> Router {
     let page = app.page.clone();
     let cors = page::allow_origins(&app.allowed_origins);
+    let shared = Shared {
+        app: Arc::new(app),
+        choices: Arc::default(),
+        arrivals: Arc::new(Semaphore::new(ARRIVALS_AT_ONCE)),
+        checks: Arc::new(Semaphore::new(CHECKS_AT_ONCE)),
+    };
     let api = Router::new()
         .route("/bundles", get(bundles))
         .route("/jobs", post(create_job))
         .route("/jobs/{id}", get(job_status).delete(cancel_job))
         .route("/jobs/{id}/events", get(job_events))
         .route("/jobs/{id}/result", get(job_result))
-        .route("/jobs/{id}/state", get(job_state));
+        .route("/jobs/{id}/state", get(job_state))
+        .merge(pairing::api());
     let models = Router::new().route("/{bundle}/{file}", get(bundle_file));
     let strict =
         |routes: Router<Shared>| routes.fallback(nowhere).method_not_allowed_fallback(async || Error::method());
-    let routes = Router::new()
-        .route("/health", get(health))
+    let closed = Router::new()
+        .route("/metrics", get(metrics))
         .nest("/api", strict(api))
         .nest("/models", strict(models))
+        .nest("/v1", openai::routes())
+        .nest("/sdapi/v1", a1111::routes())
+        .layer(middleware::from_fn_with_state(shared.clone(), access::admit));
+    let routes = closed
+        .route("/health", get(health))
+        .route("/health/live", get(async || StatusCode::NO_CONTENT))
+        .route("/health/ready", get(ready))
+        .merge(pairing::routes())
+        .merge(openai::results())
         .method_not_allowed_fallback(async || Error::method());
     let routes = match page {
         Some(dir) => page::with_page(routes, &dir, Router::new().fallback(nowhere)),
@@ -104,13 +134,29 @@ pub fn router(app: App) -> Router {
     routes
         .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
         .layer(cors)
+        .layer(middleware::from_fn_with_state(shared.clone(), hosts::check))
         .layer(middleware::from_fn(page::secure))
-        .layer(TraceLayer::new_for_http())
-        .with_state(Shared {
-            app: Arc::new(app),
-            arrivals: Arc::new(Semaphore::new(ARRIVALS_AT_ONCE)),
-            checks: Arc::new(Semaphore::new(CHECKS_AT_ONCE)),
-        })
+        .layer(PropagateRequestIdLayer::x_request_id())
+        .layer(TraceLayer::new_for_http().make_span_with(span))
+        .layer(SetRequestIdLayer::x_request_id(RequestNames))
+        .with_state(shared)
+}
+
+/// Names for requests that come without one.
+#[derive(Debug, Clone, Copy)]
+struct RequestNames;
+
+impl MakeRequestId for RequestNames {
+    fn make_request_id<B>(&mut self, _: &axum::http::Request<B>) -> Option<RequestId> {
+        let name = HeaderValue::from_str(&JobId::random().to_string()).ok()?;
+        Some(RequestId::new(name))
+    }
+}
+
+/// What the log says with everything that happens in a request.
+fn span(request: &Request) -> tracing::Span {
+    let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()).unwrap_or("");
+    tracing::info_span!("request", id, method = %request.method(), path = request.uri().path())
 }
 
 /// Serves until `shutdown`; then the queue closes, the streams of those who follow a job end, and connections have [`GRACE`]
@@ -118,8 +164,8 @@ pub fn router(app: App) -> Router {
 ///
 /// # Errors
 /// If the listener fails.
-pub async fn serve(
-    listener: TcpListener,
+pub async fn serve<L: Listener<Addr = SocketAddr>>(
+    listener: L,
     app: App,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
@@ -133,7 +179,8 @@ pub async fn serve(
         }
     };
     let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
-    let server = axum::serve(listener, service).with_graceful_shutdown(signal);
+    // axum tells the address of a client for what it has wrapped itself.
+    let server = axum::serve(listener.tap_io(|_| {}), service).with_graceful_shutdown(signal);
     let late = async {
         stopping.notified().await;
         tokio::time::sleep(GRACE).await;
@@ -153,6 +200,16 @@ async fn health(State(Shared { app, .. }): State<Shared>) -> Json<Health> {
     Json(Health { version: env!("CARGO_PKG_VERSION").into(), engine, device, queued, capacity })
 }
 
+/// Whether jobs are taken.
+async fn ready(State(Shared { app, .. }): State<Shared>) -> Result<StatusCode, Error> {
+    if app.jobs.is_closed() { Err(Error::stopping()) } else { Ok(StatusCode::NO_CONTENT) }
+}
+
+async fn metrics(State(Shared { app, .. }): State<Shared>) -> Result<impl IntoResponse, Error> {
+    let text = app.jobs.metrics().map_err(Error::internal)?;
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text))
+}
+
 async fn bundles(State(Shared { app, .. }): State<Shared>) -> Json<Vec<BundleEntry>> {
     Json(app.bundles.entries())
 }
@@ -166,53 +223,87 @@ async fn bundle_file(
     app.bundles.get(&bundle)?.serve(&file, request).await
 }
 
-async fn create_job(
-    State(Shared { app, arrivals, checks }): State<Shared>,
-    request: Request,
-) -> Result<(StatusCode, Json<JobCreated>), Error> {
-    // All that the headers and the queue can refuse is refused before a byte of the body is read.
+async fn create_job(State(shared): State<Shared>, request: Request) -> Result<(StatusCode, Json<JobCreated>), Error> {
     if !is_json(request.headers()) {
         return Err(Error::not_json());
     }
-    if content_length(request.headers()).is_some_and(|bytes| bytes > MAX_REQUEST_BYTES as u64) {
-        return Err(Error::too_large());
-    }
     let key = idempotency_key(request.headers())?;
     let owner = owner(request.extensions());
-    let refuse = |refusal| match refusal {
-        Refusal::Full { retry_after_secs } => Error::busy(app.jobs.capacity(), retry_after_secs),
-        Refusal::Closed => Error::stopping(),
-        Refusal::KeyTaken => Error::key_taken(),
-        Refusal::Store(error) => Error::store(error),
-    };
     // A request that came before under its key is answered also when the queue is full.
     if key.is_none() {
-        app.jobs.admits().map_err(refuse)?;
+        shared.admits()?;
     }
-    let _arrival = arrivals.try_acquire().map_err(|_| Error::crowded(RETRY_SECS))?;
-    let body =
-        timeout(app.body_time, Bytes::from_request(request, &())).await.map_err(|_| Error::slow(app.body_time))?;
-    let body = body.map_err(|error: BytesRejection| match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Error::too_large(),
-        _ => Error::invalid(format!("the body did not arrive: {}", error.body_text())),
-    })?;
+    let body = shared.receive(request, Bytes::from_request).await?.map_err(|error| refused_body(&error))?;
+    let jobs = &shared.app.jobs;
     let key = key.map(|name| Key { name, digest: Sha256::digest(&body).into() });
     if let Some(key) = &key {
-        if let Some((job, position)) = app.jobs.submitted(owner.clone(), key.clone()).await.map_err(refuse)? {
+        let before = jobs.submitted(owner.clone(), key.clone()).await;
+        if let Some((job, position)) = before.map_err(|refusal| shared.refused(refusal))? {
             return Ok(accepted(&job, position));
         }
-        app.jobs.admits().map_err(refuse)?;
+        shared.admits()?;
     }
-    let permit = checks.acquire_owned().await.map_err(Error::internal)?;
-    let bundles = Arc::clone(&app.bundles);
-    let check = move || {
-        let _permit = permit;
-        admit(&body, &bundles)
-    };
-    let work = tokio::task::spawn_blocking(check).await.map_err(Error::internal)??;
-    let (job, position) = app.jobs.submit(owner, work, key).await.map_err(refuse)?;
-    tracing::info!(job = %job.id(), position, "queued");
+    let work = shared.check(move |bundles| admit(&body, bundles)).await?;
+    let (job, position) = shared.submit(owner, work, key).await?;
     Ok(accepted(&job, position))
+}
+
+fn refused_body(error: &BytesRejection) -> Error {
+    match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Error::too_large(),
+        _ => Error::invalid(format!("the body did not arrive: {}", error.body_text())),
+    }
+}
+
+impl Shared {
+    /// Whether another job would be taken.
+    pub(crate) fn admits(&self) -> Result<(), Error> {
+        self.app.jobs.admits().map_err(|refusal| self.refused(refusal))
+    }
+
+    /// Reads a request's body with `read`. What headers can refuse is refused before; only so many arrive at once, and not
+    /// for long.
+    pub(crate) async fn receive<T>(
+        &self,
+        request: Request,
+        read: impl AsyncFnOnce(Request, &()) -> T,
+    ) -> Result<T, Error> {
+        if content_length(request.headers()).is_some_and(|bytes| bytes > MAX_REQUEST_BYTES as u64) {
+            return Err(Error::too_large());
+        }
+        let _arrival = self.arrivals.try_acquire().map_err(|_| Error::crowded(RETRY_SECS))?;
+        timeout(self.app.body_time, read(request, &())).await.map_err(|_| Error::slow(self.app.body_time))
+    }
+
+    /// Does what may take long, such as decoding pictures, where it disturbs nobody.
+    pub(crate) async fn check<T: Send + 'static>(
+        &self,
+        check: impl FnOnce(&Bundles) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let permit = Arc::clone(&self.checks).acquire_owned().await.map_err(Error::internal)?;
+        let bundles = Arc::clone(&self.app.bundles);
+        let check = move || {
+            let _permit = permit;
+            check(&bundles)
+        };
+        tokio::task::spawn_blocking(check).await.map_err(Error::internal)?
+    }
+
+    /// Queues work.
+    pub(crate) async fn submit(&self, owner: Owner, work: Work, key: Option<Key>) -> Result<(Arc<Job>, usize), Error> {
+        let (job, position) = self.app.jobs.submit(owner, work, key).await.map_err(|refusal| self.refused(refusal))?;
+        tracing::info!(job = %job.id(), position, "queued");
+        Ok((job, position))
+    }
+
+    fn refused(&self, refusal: Refusal) -> Error {
+        match refusal {
+            Refusal::Full { retry_after_secs } => Error::busy(self.app.jobs.capacity(), retry_after_secs),
+            Refusal::Closed => Error::stopping(),
+            Refusal::KeyTaken => Error::key_taken(),
+            Refusal::Store(error) => Error::store(error),
+        }
+    }
 }
 
 fn accepted(job: &Job, position: usize) -> (StatusCode, Json<JobCreated>) {
@@ -276,7 +367,9 @@ impl FromRequestParts<Shared> for Found {
         let id = Path::<String>::from_request_parts(parts, &()).await.ok();
         let nowhere = || Error::not_found("there is no such job; it may have been forgotten since it ended");
         let id = id.and_then(|id| JobId::from_str(&id).ok()).ok_or_else(nowhere)?;
-        app.jobs.find(id).await.map_err(Error::internal)?.map(Self).ok_or_else(nowhere)
+        let job = app.jobs.find(id).await.map_err(Error::internal)?.ok_or_else(nowhere)?;
+        let is_theirs = parts.extensions.get::<Visitor>().is_none_or(|visitor| visitor.may_see(&job));
+        if is_theirs { Ok(Self(job)) } else { Err(nowhere()) }
     }
 }
 
@@ -292,9 +385,8 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Error> {
 }
 
 /// Whom a request comes from.
-fn owner(extensions: &Extensions) -> Owner {
-    let address = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip());
-    address.filter(|address| !address.is_loopback()).map_or_else(Owner::here, Owner::at)
+pub(crate) fn owner(extensions: &Extensions) -> Owner {
+    extensions.get::<Visitor>().map_or_else(Owner::here, |visitor| visitor.owner.clone())
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {

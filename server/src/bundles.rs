@@ -109,6 +109,22 @@ impl Bundles {
         })
     }
 
+    /// The bundle called `id`, or the first where none is asked for.
+    ///
+    /// # Errors
+    /// 404.
+    pub fn get_or_first(&self, id: Option<&str>) -> Result<&Arc<Bundle>, Error> {
+        match id {
+            Some(id) => self.get(id),
+            None => self.iter().next().ok_or_else(|| Error::not_found("this server has no bundle")),
+        }
+    }
+
+    /// All of them, by id.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Bundle>> {
+        self.0.values()
+    }
+
     /// What there is.
     pub fn entries(&self) -> Vec<BundleEntry> {
         self.0.values().map(|bundle| bundle.entry()).collect()

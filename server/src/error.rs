@@ -12,6 +12,8 @@ use kosmosg::protocol::{ApiError, ErrorCode, MAX_REQUEST_BYTES};
 pub struct Error {
     status: StatusCode,
     body: ApiError,
+    /// The part of the request that is wrong, where one is.
+    field: Option<&'static str>,
     retry_after_secs: Option<u64>,
 }
 
@@ -19,6 +21,16 @@ impl Error {
     /// 400: the request is wrong, and the same again will fail again.
     pub fn invalid(message: impl ToString) -> Self {
         Self::new(StatusCode::BAD_REQUEST, ErrorCode::Invalid, message)
+    }
+
+    /// The same, because of that part of the request.
+    pub fn of(self, field: &'static str) -> Self {
+        Self { field: Some(field), ..self }
+    }
+
+    /// 422: the body is no such request.
+    pub fn unreadable(message: impl ToString) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, ErrorCode::Invalid, message)
     }
 
     /// 415: the body is not JSON. Asking for the type also keeps other sites' pages from sending jobs: a browser lets them
@@ -32,6 +44,29 @@ impl Error {
     pub fn method() -> Self {
         let message = "this address does not answer to this method";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Invalid, message)
+    }
+
+    /// 401: who asks is not known.
+    pub fn unauthorized(message: impl ToString) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message)
+    }
+
+    /// 403: who asks may not.
+    pub fn forbidden(message: impl ToString) -> Self {
+        Self::new(StatusCode::FORBIDDEN, ErrorCode::Unauthorized, message)
+    }
+
+    /// 421: the request was meant for another server.
+    pub fn misdirected(host: &str) -> Self {
+        let message = format!("this server is not called {host:?}; if it should be, start it with --name {host}");
+        Self::new(StatusCode::MISDIRECTED_REQUEST, ErrorCode::Invalid, message)
+    }
+
+    /// 429: one client asks too often.
+    pub fn too_often(retry_after_secs: u64) -> Self {
+        let message = format!("these are too many requests in a minute; try again in {retry_after_secs} s");
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::Busy, message);
+        Self { retry_after_secs: Some(retry_after_secs), ..error }
     }
 
     /// 404: no such job, bundle or file.
@@ -102,8 +137,51 @@ impl Error {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal, message)
     }
 
+    /// A job did not come to its picture.
+    pub fn of_job(error: ApiError) -> Self {
+        let status = match error.code {
+            ErrorCode::Invalid => StatusCode::BAD_REQUEST,
+            ErrorCode::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self { status, body: error, field: None, retry_after_secs: None }
+    }
+
+    /// The status of its answer.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What it says.
+    pub fn body(&self) -> &ApiError {
+        &self.body
+    }
+
+    /// The part of the request that is wrong, where one is.
+    pub fn field(&self) -> Option<&'static str> {
+        self.field
+    }
+
+    /// The same failure with another body, in the form of another interface.
+    pub fn answer(&self, body: &serde_json::Value) -> Response {
+        self.respond(Json(body))
+    }
+
+    fn respond(&self, body: impl IntoResponse) -> Response {
+        let mut response = (self.status, body).into_response();
+        if let Some(seconds) = self.retry_after_secs {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            let schemes = HeaderValue::from_static("Bearer realm=\"kosmosg\", Basic realm=\"kosmosg\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, schemes);
+        }
+        response
+    }
+
     fn new(status: StatusCode, code: ErrorCode, message: impl ToString) -> Self {
-        Self { status, body: ApiError { code, message: message.to_string() }, retry_after_secs: None }
+        Self { status, body: ApiError { code, message: message.to_string() }, field: None, retry_after_secs: None }
     }
 }
 
@@ -128,10 +206,6 @@ impl From<Error> for ApiError {
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(self.body)).into_response();
-        if let Some(seconds) = self.retry_after_secs {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        response
+        self.respond(Json(&self.body))
     }
 }

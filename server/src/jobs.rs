@@ -10,6 +10,7 @@ use kosmosg::protocol::{ApiError, ErrorCode, JobEvent};
 
 use crate::bundles::Bundles;
 use crate::error;
+use crate::metrics::Metrics;
 use crate::work::{Group, Work};
 use line::Line;
 use store::{Store, StoreError, Unfinished};
@@ -45,6 +46,7 @@ pub struct Jobs {
     shelf: Mutex<Shelf>,
     /// A job came to wait, or the queue was closed.
     arrived: Condvar,
+    metrics: Metrics,
 }
 
 #[derive(Debug, Default)]
@@ -137,6 +139,7 @@ impl Jobs {
             first_number: beginnings << 32,
             shelf: Mutex::default(),
             arrived: Condvar::new(),
+            metrics: Metrics::default(),
         })
     }
 
@@ -261,6 +264,13 @@ impl Jobs {
         self.store.forget(passed, self.limits.keep_for, self.limits.finished);
     }
 
+    /// The jobs of an owner that have not ended: those that run, then those that wait.
+    pub fn of(&self, owner: &Owner) -> Vec<Arc<Job>> {
+        let shelf = self.shelf();
+        let jobs = shelf.running.iter().chain(shelf.waiting.iter().map(|waiting| &waiting.job));
+        jobs.filter(|job| job.owner() == owner).cloned().collect()
+    }
+
     /// Number of jobs that wait.
     pub fn waiting(&self) -> usize {
         self.shelf().waiting.len()
@@ -281,7 +291,9 @@ impl Jobs {
             }
             let fits = |waiting: &Waiting| company.is_none_or(|group| *group == waiting.group);
             if let Some(waiting) = shelf.waiting.next_if(fits) {
-                waiting.job.begin();
+                if let Some(waited) = waiting.job.begin() {
+                    self.metrics.began(waited);
+                }
                 shelf.running.push(Arc::clone(&waiting.job));
                 shelf.tell_positions();
                 return Some(waiting);
@@ -315,12 +327,29 @@ impl Jobs {
         shelf.tell_positions();
     }
 
-    /// Writes down that a job took a step, `seconds` long, together with `others`.
-    pub fn stepped(&self, job: &Job, state: &DenoiseState, seconds: f64, others: usize) {
+    /// Writes down that a job took a step.
+    pub fn stepped(&self, job: &Job, state: &DenoiseState) {
         job.report_step(state);
         self.write_state(job, SAVE_EVERY);
+    }
+
+    /// So many jobs took a step together, which was `seconds` long.
+    pub fn paced(&self, seconds: f64, jobs: usize) {
+        self.metrics.stepped(seconds, jobs);
         let pace = &mut self.shelf().pace;
-        pace.evaluation = Some(smooth(pace.evaluation, seconds / (others + 1) as f64));
+        pace.evaluation = Some(smooth(pace.evaluation, seconds / jobs as f64));
+    }
+
+    /// Numbers for Prometheus.
+    ///
+    /// # Errors
+    /// Never, as long as there is memory.
+    pub fn metrics(&self) -> Result<String, std::fmt::Error> {
+        let (waiting, running) = {
+            let shelf = self.shelf();
+            (shelf.waiting.len(), shelf.running.len())
+        };
+        self.metrics.encode(waiting, running)
     }
 
     /// Ends a job that [`Jobs::next`] gave.
@@ -399,6 +428,7 @@ impl Jobs {
     }
 
     fn end(&self, shelf: &mut Shelf, job: &Arc<Job>, event: JobEvent) {
+        self.metrics.ended(&event);
         job.report(event.clone());
         self.write_end(job, &event);
         self.store.forget(Duration::ZERO, self.limits.keep_for, self.limits.finished);

@@ -2,14 +2,22 @@
 //!
 //! A request becomes [`work::Work`] only when everything in it was checked ([`admission`]). It waits in a bounded queue
 //! ([`jobs`]) for the one thread that owns the models ([`worker`], [`inference`]). [`app::router`] is all of it as a
-//! service, so that tests run it in process.
+//! service, so that tests run it in process. Programs that speak OpenAI's or AUTOMATIC1111's interface are understood too.
 
+mod a1111;
+pub mod access;
 pub mod admission;
 pub mod app;
 pub mod bundles;
 pub mod error;
+pub mod hosts;
 pub mod inference;
 pub mod jobs;
+pub mod metrics;
+mod openai;
+mod order;
 pub mod page;
+pub mod pairing;
+pub mod tls;
 pub mod work;
 pub mod worker;

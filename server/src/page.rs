@@ -17,11 +17,13 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; script-src 'self' 'wa
      connect-src 'self' blob: data: https: http://localhost:* http://127.0.0.1:*; \
      worker-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-const SECURITY_HEADERS: [(HeaderName, &str); 4] = [
+const SECURITY_HEADERS: [(HeaderName, &str); 6] = [
     (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "no-referrer"),
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-embedder-policy"), "require-corp"),
 ];
 
 /// Fewest hexadecimal digits that count as the hash of a file's contents.
@@ -36,19 +38,24 @@ pub fn with_page<S: Clone + Send + Sync + 'static>(router: Router<S>, dir: &Path
     router.fallback_service(Router::new().fallback_service(files).layer(middleware::from_fn(cache)))
 }
 
-/// Adds the headers that every answer has.
+/// Adds the headers that every answer has; a policy that an answer brings stays.
 pub async fn secure(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     for (name, value) in SECURITY_HEADERS {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }
     response
 }
 
 /// Lets the pages of these origins, besides this server's own, send jobs and fetch bundles.
 pub fn allow_origins(origins: &[HeaderValue]) -> CorsLayer {
-    let headers =
-        [header::CONTENT_TYPE, header::RANGE, header::IF_NONE_MATCH, HeaderName::from_static("last-event-id")];
+    let headers = [
+        header::AUTHORIZATION,
+        header::CONTENT_TYPE,
+        header::RANGE,
+        header::IF_NONE_MATCH,
+        HeaderName::from_static("last-event-id"),
+    ];
     let exposed = [header::CONTENT_RANGE, header::CONTENT_LENGTH, header::ETAG, header::RETRY_AFTER];
     CorsLayer::new()
         .allow_origin(AllowOrigin::list(origins.iter().cloned()))

@@ -23,7 +23,7 @@ pub struct Work {
 }
 
 /// What to denoise towards.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Goal {
     /// Encoded elsewhere; nobody here knows the words.
     Condition(Condition),
@@ -70,7 +70,8 @@ impl Work {
                 JobRequest::Denoise { bundle, unet: self.bundle.unet().to_owned(), condition: condition.clone(), state }
             }
             Goal::Prompt { prompt, pictures, negative } => {
-                let DenoiseSettings { sampler, steps, guidance, seed, .. } = *state.settings();
+                let DenoiseSettings { sampler, steps, guidance, seed, height, width, .. } = *state.settings();
+                let pixels = |latents| (latents * self.bundle.manifest().networks.vae.downscale()) as u32;
                 JobRequest::Generate {
                     bundle,
                     prompt: prompt.clone(),
@@ -81,10 +82,19 @@ impl Work {
                         sampler: Some(sampler),
                         steps: Some(steps),
                         guidance: Some(guidance),
+                        width: Some(pixels(width)),
+                        height: Some(pixels(height)),
                     },
                 }
             }
         }
+    }
+
+    /// The same with another seed.
+    pub fn with_seed(&self, seed: u64) -> Self {
+        let settings = DenoiseSettings { seed, ..self.state.settings().clone() };
+        let state = DenoiseState::new(settings, self.bundle.schedule()).expect("only the seed differs");
+        Self { bundle: Arc::clone(&self.bundle), goal: self.goal.clone(), state }
     }
 
     /// With whom it can run.

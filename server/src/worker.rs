@@ -222,13 +222,13 @@ impl<R: Runner> Bench<R> {
             Ok(advanced) => advanced,
             Err(failure) => return self.step_failed(failure),
         };
-        let (seconds, others) = (begin.elapsed().as_secs_f64(), seats.len() - 1);
+        jobs.paced(begin.elapsed().as_secs_f64(), seats.len());
         let mut wrong = Vec::new();
         for (index, (seat, foreseen)) in seats.iter_mut().zip(advanced).enumerate() {
             match foreseen {
                 Ok(foreseen) => {
                     seat.turn += 1;
-                    jobs.stepped(&seat.job, &seat.state, seconds, others);
+                    jobs.stepped(&seat.job, &seat.state);
                     if (seat.state.step() - seat.first).is_multiple_of(PREVIEW_EVERY) && !seat.state.is_done() {
                         seat.preview(&foreseen);
                     }

@@ -281,9 +281,13 @@ impl Manifest {
             .map_err(|error| BundleError::Manifest { detail: format!("scheduler: {error}") })
     }
 
-    /// What is asked for, filled up with the defaults, for a request's picture number `picture`.
+    /// What is asked for, filled up with the defaults, for a request's picture number `picture`. Of width and height what
+    /// makes no whole latent is left out; [`DenoiseSettings::validate`] refuses what is left of too little.
     pub fn denoise_settings(&self, asked: &GenerateSettings, picture: u64) -> DenoiseSettings {
         let [channels, height, width] = self.latent_shape();
+        let latents =
+            |pixels: Option<u32>, usual| pixels.map_or(usual, |pixels| pixels as usize / self.networks.vae.downscale());
+        let (height, width) = (latents(asked.height, height), latents(asked.width, width));
         DenoiseSettings {
             sampler: asked.sampler.unwrap_or(self.defaults.sampler),
             steps: asked.steps.unwrap_or(self.defaults.steps),

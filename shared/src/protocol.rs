@@ -81,6 +81,12 @@ pub struct GenerateSettings {
     /// Guidance scale.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guidance: Option<f64>,
+    /// Pixels in a row; a multiple of what the autoencoder takes as one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<u32>,
+    /// Number of rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub height: Option<u32>,
 }
 
 /// Answer to a new job.
@@ -200,6 +206,8 @@ pub enum ErrorCode {
     Invalid,
     /// No such job, bundle or file.
     NotFound,
+    /// Who asks is not known, or may not.
+    Unauthorized,
     /// The request is larger than the server takes.
     TooLarge,
     /// The queue is full; later may work.

@@ -62,6 +62,18 @@ impl SamplerKind {
             Self::UniPc => "unipc",
         }
     }
+
+    /// Its name in AUTOMATIC1111's web interface.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::DpmppTwoM => "DPM++ 2M",
+            Self::DpmppTwoMKarras => "DPM++ 2M Karras",
+            Self::Ddim => "DDIM",
+            Self::Pndm => "PLMS",
+            Self::Euler => "Euler",
+            Self::UniPc => "UniPC",
+        }
+    }
 }
 
 impl fmt::Display for SamplerKind {

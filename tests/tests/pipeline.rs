@@ -36,7 +36,7 @@ fn request(seed: u64, sampler: SamplerKind, steps: usize) -> Request {
         prompt: PromptDocument::from_text("a <i> on the beach", 1).unwrap(),
         pictures: vec![portrait(&creature, 64)],
         negative: String::new(),
-        settings: GenerateSettings { seed, sampler: Some(sampler), steps: Some(steps), guidance: None },
+        settings: GenerateSettings { seed, sampler: Some(sampler), steps: Some(steps), ..GenerateSettings::default() },
     }
 }
 

@@ -45,6 +45,12 @@ pub struct Arguments {
     /// dpmpp-2m, dpmpp-2m-karras, ddim, pndm, euler or unipc [default: the bundle's].
     #[arg(long)]
     sampler: Option<SamplerKind>,
+    /// Pixels in a row [default: the bundle's, which it makes best].
+    #[arg(long)]
+    width: Option<u32>,
+    /// Number of rows [default: the bundle's].
+    #[arg(long)]
+    height: Option<u32>,
     /// How many pictures.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
     count: u64,
@@ -115,6 +121,8 @@ impl Arguments {
                 sampler: self.sampler,
                 steps: self.steps,
                 guidance: self.guidance,
+                width: self.width,
+                height: self.height,
             },
         })
     }

@@ -30,6 +30,11 @@ impl Owner {
         Self(address.to_canonical().to_string())
     }
 
+    /// Whoever has the token of that name.
+    pub fn named(token: &str) -> Self {
+        Self(format!("token {token}"))
+    }
+
     /// Whoever is on this computer.
     pub fn here() -> Self {
         Self("here".into())
@@ -51,6 +56,7 @@ struct Log {
     /// Events with their numbers, which rise. Of previews and of positions in the queue only the last is kept.
     events: Vec<(u64, JobEvent)>,
     last_number: u64,
+    came: Instant,
     started: Option<Instant>,
     /// When it fails if it has not ended.
     deadline: Option<Instant>,
@@ -112,6 +118,7 @@ impl Job {
         let log = Log {
             events: Vec::new(),
             last_number: number,
+            came: Instant::now(),
             started: None,
             deadline: Instant::now().checked_add(time),
             state: Some(state),
@@ -127,6 +134,7 @@ impl Job {
         let log = Log {
             events: vec![(number, event)],
             last_number: number,
+            came: Instant::now(),
             started: None,
             deadline: None,
             state: None,
@@ -231,6 +239,14 @@ impl Job {
         self.log().last_number
     }
 
+    /// How it looks by now, PNG.
+    pub fn preview(&self) -> Option<Vec<u8>> {
+        self.log().events.iter().find_map(|(_, event)| match event {
+            JobEvent::Preview { png, .. } => Some(png.clone()),
+            _ => None,
+        })
+    }
+
     /// Where it is; none once it has ended.
     pub fn state(&self) -> Option<DenoiseState> {
         self.log().state.clone()
@@ -270,8 +286,14 @@ impl Job {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn begin(&self) {
-        self.log().started.get_or_insert_with(Instant::now);
+    /// Its first step comes; how long it waited, if it did not begin before.
+    pub(super) fn begin(&self) -> Option<Duration> {
+        let mut log = self.log();
+        if log.started.is_some() {
+            return None;
+        }
+        log.started = Some(Instant::now());
+        Some(log.came.elapsed())
     }
 
     pub(super) fn moved_up(&self, position: usize, seconds: Option<f64>) {

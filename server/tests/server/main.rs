@@ -1,6 +1,7 @@
 //! The server in process, with a runner that computes nothing: what a client can send, and what it hears.
 #![allow(clippy::unwrap_used, reason = "what cannot be unwrapped here has failed the test")]
 
+mod access;
 mod files;
 mod jobs;
 mod lasting;
@@ -9,4 +10,5 @@ mod model;
 mod refused;
 mod serving;
 mod support;
+mod tls;
 mod together;

@@ -31,7 +31,7 @@ async fn the_end_of_the_server_is_heard_by_all() {
 
     // A client that follows the job which waits, over the network.
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET /api/jobs/{}/events HTTP/1.1\r\nhost: x\r\n\r\n", waiting.id);
+    let request = format!("GET /api/jobs/{}/events HTTP/1.1\r\nhost: localhost\r\n\r\n", waiting.id);
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut text = vec![0; 1024];
     let length = stream.read(&mut text).await.unwrap();

@@ -1,5 +1,6 @@
 //! A server to test: a bundle without weights, a runner that takes a step when it is told to, and a client.
 
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -22,8 +23,10 @@ use kosmosg::protocol::{ApiError, ErrorCode, GenerateSettings, JobCreated, JobEv
 use kosmosg::sampler::SamplerKind;
 use kosmosg::schedule::{NoiseSchedule, SchedulerConfig};
 use kosmosg::tokenizer::{Piece, PieceKind, Vocabulary};
+use kosmosg_server::access::Access;
 use kosmosg_server::app::{App, BODY_TIME, EngineName, router};
 use kosmosg_server::bundles::{Bundle, Bundles};
+use kosmosg_server::hosts::Hosts;
 use kosmosg_server::inference::RunError;
 use kosmosg_server::jobs::{Jobs, Limits};
 use kosmosg_server::work::Goal;
@@ -134,7 +137,17 @@ impl Server {
     ) -> Self {
         let bundles = Arc::new(Bundles::open(models.path()).unwrap());
         let engine = EngineName { engine: "none".into(), device: "cpu".into() };
-        let mut app = App { jobs, bundles, engine, page: None, allowed_origins: Vec::new(), body_time: BODY_TIME };
+        let mut app = App {
+            jobs,
+            bundles,
+            engine,
+            page: None,
+            allowed_origins: Vec::new(),
+            body_time: BODY_TIME,
+            access: Arc::new(Access::open(NonZeroU32::MAX)),
+            hosts: Hosts::default(),
+            is_encrypted: false,
+        };
         change(&mut app);
         let (commands, receiver) = channel();
         let ran = Arc::<Mutex<Vec<u64>>>::default();
@@ -149,7 +162,8 @@ impl Server {
     /// Stops, after the step in which the worker is; gives the models back.
     pub async fn stop(self) -> TempDir {
         self.app.jobs.close();
-        self.steps(1);
+        // A worker without a job has ended already.
+        self.commands.send(Command::Step).ok();
         assert!(self.worker.ends_within(Duration::from_secs(5)));
         self.app.jobs.flush().await.unwrap();
         self.models

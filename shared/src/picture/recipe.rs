@@ -114,7 +114,7 @@ impl Recipe {
              Version: kosmosg {}",
             self.prompt.to_text(),
             self.steps,
-            sampler_label(self.sampler),
+            self.sampler.label(),
             self.guidance,
             self.seed,
             self.width,
@@ -149,18 +149,6 @@ const KEYWORD: &str = "kosmosg";
 
 /// Memory that a file's texts may take while they are read.
 const MAX_TEXT_BYTES: usize = 16 << 20;
-
-/// The sampler's name in AUTOMATIC1111's web interface.
-fn sampler_label(sampler: SamplerKind) -> &'static str {
-    match sampler {
-        SamplerKind::DpmppTwoM => "DPM++ 2M",
-        SamplerKind::DpmppTwoMKarras => "DPM++ 2M Karras",
-        SamplerKind::Ddim => "DDIM",
-        SamplerKind::Pndm => "PLMS",
-        SamplerKind::Euler => "Euler",
-        SamplerKind::UniPc => "UniPC",
-    }
-}
 
 /// A value of the last line, quoted where it would read as several.
 fn quoted(value: &str) -> String {

@@ -57,6 +57,7 @@ impl Controls {
             steps: self.steps.value().parse().ok(),
             guidance: self.guidance.value().parse().ok(),
             sampler: self.sampler.value().parse().ok(),
+            ..GenerateSettings::default()
         }
     }
 

@@ -1,0 +1,421 @@
+//! AUTOMATIC1111's interface, below `/sdapi/v1`, for the programs that speak it.
+//!
+//! `img2img` does here what KOSMOS-G does: its pictures are words of the prompt, each where an `<i>` stands or, without any,
+//! before the words. How strongly noise would cover them (`denoising_strength`) has no meaning then.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Query, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use kosmosg::picture::Recipe;
+use kosmosg::protocol::{GenerateSettings, JobEvent};
+use kosmosg::sampler::SamplerKind;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use crate::app::{Shared, owner};
+use crate::bundles::{Bundle, Bundles};
+use crate::error::Error;
+use crate::jobs::{Job, Owner};
+use crate::order::{Wanted, any_seed, at_size};
+
+/// Digits of a file's SHA-256 that name a model.
+const HASH: usize = 10;
+
+/// The routes below `/sdapi/v1`.
+pub(crate) fn routes() -> Router<Shared> {
+    let nothing = || get(async || Json(json!([])));
+    let done = || post(async || Json(Value::Null));
+    Router::new()
+        .route("/txt2img", post(generate))
+        .route("/img2img", post(edit))
+        .route("/progress", get(progress))
+        .route("/interrupt", post(interrupt))
+        .route("/skip", post(interrupt))
+        .route("/options", get(options).post(set_options))
+        .route("/samplers", get(samplers))
+        .route("/schedulers", get(schedulers))
+        .route("/sd-models", get(models))
+        .route("/png-info", post(png_info))
+        .route("/scripts", get(async || Json(json!({ "txt2img": [], "img2img": [] }))))
+        .route("/embeddings", get(async || Json(json!({ "loaded": {}, "skipped": {} }))))
+        .route("/cmd-flags", get(async || Json(json!({}))))
+        .route("/memory", get(async || Json(json!({ "ram": {}, "cuda": {} }))))
+        .route("/sd-vae", nothing())
+        .route("/upscalers", nothing())
+        .route("/latent-upscale-modes", nothing())
+        .route("/loras", nothing())
+        .route("/hypernetworks", nothing())
+        .route("/prompt-styles", nothing())
+        .route("/face-restorers", nothing())
+        .route("/realesrgan-models", nothing())
+        .route("/script-info", nothing())
+        .route("/refresh-checkpoints", done())
+        .route("/refresh-vae", done())
+        .route("/refresh-loras", done())
+        .fallback(async || Failure(Error::not_found("this server does not have this part of the interface")))
+        .method_not_allowed_fallback(async || Failure(Error::method()))
+}
+
+/// The models that owners have chosen with `options`.
+#[derive(Debug, Default)]
+pub(crate) struct Choices(Mutex<HashMap<Owner, String>>);
+
+impl Choices {
+    fn of(&self, owner: &Owner) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(owner).cloned()
+    }
+
+    fn set(&self, owner: Owner, bundle: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(owner, bundle);
+    }
+}
+
+/// The answer about a failure.
+pub(crate) fn failure(error: Error) -> Response {
+    Failure(error).into_response()
+}
+
+/// A failure in the interface's form.
+struct Failure(Error);
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self(error)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let message = &self.0.body().message;
+        let kind = if self.0.status() == StatusCode::NOT_FOUND { "HTTPException" } else { "Error" };
+        self.0.answer(&json!({ "error": kind, "detail": message, "body": "", "errors": message }))
+    }
+}
+
+/// What a request says, of what has a meaning here. Clients send every field, unset ones as null.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Asked {
+    prompt: Option<String>,
+    negative_prompt: Option<String>,
+    seed: Option<i64>,
+    steps: Option<usize>,
+    cfg_scale: Option<f64>,
+    width: Option<u32>,
+    height: Option<u32>,
+    batch_size: Option<u64>,
+    n_iter: Option<u64>,
+    sampler_name: Option<String>,
+    sampler_index: Option<String>,
+    scheduler: Option<String>,
+    send_images: Option<bool>,
+    init_images: Option<Vec<String>>,
+    denoising_strength: Option<f64>,
+    include_init_images: Option<bool>,
+    mask: Option<Value>,
+    enable_hr: Option<bool>,
+    script_name: Option<String>,
+    override_settings: Option<Options>,
+}
+
+/// Settings that outlive a request.
+#[derive(Debug, Default, Deserialize)]
+struct Options {
+    sd_model_checkpoint: Option<String>,
+}
+
+async fn generate(State(shared): State<Shared>, request: Request) -> Result<Json<Value>, Failure> {
+    let owner = owner(request.extensions());
+    let body = body(&shared, request).await?;
+    let asked = Asked { init_images: None, ..read(&body)? };
+    make(shared, owner, read(&body)?, asked).await
+}
+
+async fn edit(State(shared): State<Shared>, request: Request) -> Result<Json<Value>, Failure> {
+    let owner = owner(request.extensions());
+    let body = body(&shared, request).await?;
+    let asked: Asked = read(&body)?;
+    if asked.init_images.as_ref().is_none_or(Vec::is_empty) {
+        return Err(Error::unreadable("img2img needs a picture in init_images").into());
+    }
+    make(shared, owner, read(&body)?, asked).await
+}
+
+async fn body(shared: &Shared, request: Request) -> Result<Bytes, Error> {
+    shared.receive(request, Bytes::from_request).await?.map_err(|error| Error::invalid(error.body_text()))
+}
+
+/// Makes what is `asked`; `echo` is the whole request.
+async fn make(
+    shared: Shared,
+    owner: Owner,
+    mut echo: Map<String, Value>,
+    asked: Asked,
+) -> Result<Json<Value>, Failure> {
+    for (is_asked, what) in [
+        (asked.enable_hr == Some(true), "enable_hr: this server has no second pass"),
+        (asked.mask.is_some(), "mask: this model edits by words and takes no mask"),
+        (asked.script_name.as_ref().is_some_and(|name| !name.is_empty()), "script_name: this server has no scripts"),
+    ] {
+        if is_asked {
+            return Err(Error::invalid(what).into());
+        }
+    }
+    let title = asked.override_settings.as_ref().and_then(|options| options.sd_model_checkpoint.clone());
+    let model = match title {
+        Some(title) => Some(by_title(&shared.app.bundles, &title)?),
+        None => shared.choices.of(&owner),
+    };
+    let sampler = sampler(asked.sampler_name.as_ref().or(asked.sampler_index.as_ref()), asked.scheduler.as_deref())?;
+    let init_images = asked.init_images.iter().flatten();
+    let pictures = init_images.map(|picture| decode(picture)).collect::<Result<Vec<_>, _>>()?;
+    let seed = asked.seed.and_then(|seed| u64::try_from(seed).ok()).unwrap_or_else(any_seed);
+    let wanted = Wanted {
+        model,
+        prompt: asked.prompt.unwrap_or_default(),
+        pictures,
+        negative: asked.negative_prompt.unwrap_or_default(),
+        settings: GenerateSettings {
+            seed,
+            sampler,
+            steps: asked.steps,
+            guidance: asked.cfg_scale,
+            width: asked.width,
+            height: asked.height,
+        },
+        count: asked.batch_size.unwrap_or(1).saturating_mul(asked.n_iter.unwrap_or(1)),
+    };
+    let order = shared.order(owner, wanted).await?;
+    // Of an interrupted one, clients expect what there is.
+    let so_far =
+        |(job, png): (&Job, Option<Bytes>)| png.or_else(|| Some(Bytes::from(at_size(job.preview()?, order.pixels()))));
+    let pngs: Vec<_> = order.pictures().await?.into_iter().filter_map(so_far).collect();
+    let recipes = pngs.iter().map(|png| Recipe::read(png)).collect::<Result<Vec<_>, _>>().map_err(Error::internal)?;
+    let recipes: Vec<_> = recipes.into_iter().flatten().collect();
+    if asked.include_init_images != Some(true) && echo.contains_key("init_images") {
+        echo.insert("init_images".into(), Value::Null);
+    }
+    let images: Vec<_> = match asked.send_images {
+        Some(false) => Vec::new(),
+        _ => pngs.iter().map(|png| STANDARD.encode(png)).collect(),
+    };
+    let mut info = info(&recipes, order.bundle(), asked.batch_size.unwrap_or(1));
+    info["denoising_strength"] = asked.init_images.and(asked.denoising_strength).into();
+    let info = info.to_string();
+    Ok(Json(json!({ "images": images, "parameters": echo, "info": info })))
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(body).map_err(|error| Error::unreadable(format!("the body: {error}")))
+}
+
+/// A picture in base64, perhaps as an address of the form `data:`.
+fn decode(picture: &str) -> Result<Vec<u8>, Error> {
+    let data =
+        picture.strip_prefix("data:").and_then(|address| address.split_once(',')).map_or(picture, |(_, data)| data);
+    STANDARD.decode(data.trim()).map_err(|error| Error::invalid(format!("a picture is no base64: {error}")))
+}
+
+/// The sampler of that name. Those that add noise have no twin here; the nearest one takes their place.
+fn sampler(name: Option<&String>, scheduler: Option<&str>) -> Result<Option<SamplerKind>, Error> {
+    let Some(name) = name else { return Ok(None) };
+    let is_called =
+        |kind: &SamplerKind| kind.label().eq_ignore_ascii_case(name) || kind.name().eq_ignore_ascii_case(name);
+    let kind = match name.to_ascii_lowercase().as_str() {
+        "euler a" => Some(SamplerKind::Euler),
+        "automatic" => return Ok(None),
+        _ => SamplerKind::ALL.into_iter().find(is_called),
+    };
+    let kind = kind.ok_or_else(|| Error::not_found("Sampler not found"))?;
+    let is_karras = scheduler.is_some_and(|scheduler| scheduler.eq_ignore_ascii_case("karras"));
+    Ok(Some(if is_karras && kind == SamplerKind::DpmppTwoM { SamplerKind::DpmppTwoMKarras } else { kind }))
+}
+
+/// What was made, as the interface tells it.
+fn info(recipes: &[Recipe], bundle: &Bundle, batch: u64) -> Value {
+    let all = |of: fn(&Recipe) -> Value| recipes.iter().map(of).collect::<Vec<_>>();
+    let first = |of: fn(&Recipe) -> Value| recipes.first().map_or(Value::Null, of);
+    json!({
+        "prompt": first(|recipe| recipe.prompt.to_text().into()),
+        "all_prompts": all(|recipe| recipe.prompt.to_text().into()),
+        "negative_prompt": first(|recipe| recipe.negative.clone().into()),
+        "all_negative_prompts": all(|recipe| recipe.negative.clone().into()),
+        "seed": first(|recipe| recipe.seed.into()),
+        "all_seeds": all(|recipe| recipe.seed.into()),
+        "subseed": 0,
+        "all_subseeds": all(|_| 0.into()),
+        "subseed_strength": 0,
+        "width": first(|recipe| recipe.width.into()),
+        "height": first(|recipe| recipe.height.into()),
+        "sampler_name": first(|recipe| recipe.sampler.label().into()),
+        "cfg_scale": first(|recipe| recipe.guidance.into()),
+        "steps": first(|recipe| recipe.steps.into()),
+        "batch_size": batch,
+        "restore_faces": false,
+        "face_restoration_model": null,
+        "sd_model_name": bundle.id(),
+        "sd_model_hash": hash(bundle),
+        "sd_vae_name": null,
+        "sd_vae_hash": null,
+        "seed_resize_from_w": -1,
+        "seed_resize_from_h": -1,
+        "extra_generation_params": {},
+        "index_of_first_image": 0,
+        "infotexts": all(|recipe| recipe.parameters().into()),
+        "styles": [],
+        "job_timestamp": "0",
+        "clip_skip": 1,
+        "is_using_inpainting_conditioning": false,
+        "version": format!("kosmosg {}", env!("CARGO_PKG_VERSION")),
+    })
+}
+
+#[derive(Debug, Deserialize)]
+struct ProgressQuery {
+    skip_current_image: Option<bool>,
+}
+
+/// How far the client's own jobs are.
+async fn progress(
+    State(shared): State<Shared>,
+    Query(query): Query<ProgressQuery>,
+    extensions: axum::http::Extensions,
+) -> Json<Value> {
+    let jobs = shared.app.jobs.of(&owner(&extensions));
+    let first = jobs.first();
+    let (step, of, seconds) = match first.map(|job| job.last()) {
+        Some(JobEvent::Step { step, of, seconds }) => (step, of, seconds),
+        _ => (0, first.and_then(|job| job.state()).map_or(0, |state| state.evaluations()), 0.0),
+    };
+    let share = if of == 0 { 0.0 } else { step as f64 / of as f64 };
+    let eta = if step == 0 { 0.0 } else { seconds / step as f64 * (of - step) as f64 };
+    let image = first.filter(|_| query.skip_current_image != Some(true)).and_then(|job| job.preview());
+    Json(json!({
+        // The first of several jobs is as much of the whole as any.
+        "progress": if jobs.is_empty() { 0.0 } else { share / jobs.len() as f64 },
+        "eta_relative": eta,
+        "state": {
+            "skipped": false,
+            "interrupted": false,
+            "stopping_generation": false,
+            "job": first.map_or(String::new(), |job| job.id().to_string()),
+            "job_count": jobs.len(),
+            "job_timestamp": "0",
+            "job_no": 0,
+            "sampling_step": step,
+            "sampling_steps": of,
+        },
+        "current_image": image.map(|png| STANDARD.encode(png)),
+        "textinfo": null,
+    }))
+}
+
+/// Cancels the client's own jobs, nobody else's.
+async fn interrupt(State(shared): State<Shared>, extensions: axum::http::Extensions) -> Json<Value> {
+    let jobs = &shared.app.jobs;
+    jobs.of(&owner(&extensions)).iter().for_each(|job| jobs.cancel(job));
+    Json(json!({}))
+}
+
+async fn options(State(shared): State<Shared>, extensions: axum::http::Extensions) -> Result<Json<Value>, Failure> {
+    let chosen = shared.choices.of(&owner(&extensions));
+    let bundle = shared.app.bundles.get_or_first(chosen.as_deref())?;
+    Ok(Json(json!({
+        "sd_model_checkpoint": title(bundle),
+        "sd_checkpoint_hash": bundle.unet(),
+        "samples_format": "png",
+        "CLIP_stop_at_last_layers": 1,
+    })))
+}
+
+/// Chooses the model of this client's further requests; the rest has no meaning here.
+async fn set_options(State(shared): State<Shared>, request: Request) -> Result<Json<Value>, Failure> {
+    let owner = owner(request.extensions());
+    let body =
+        shared.receive(request, Bytes::from_request).await?.map_err(|error| Error::invalid(error.body_text()))?;
+    if let Some(title) = read::<Options>(&body)?.sd_model_checkpoint {
+        shared.choices.set(owner, by_title(&shared.app.bundles, &title)?);
+    }
+    Ok(Json(Value::Null))
+}
+
+async fn samplers() -> Json<Value> {
+    let about = |kind: SamplerKind| json!({ "name": kind.label(), "aliases": [kind.name()], "options": {} });
+    Json(SamplerKind::ALL.into_iter().map(about).collect())
+}
+
+async fn schedulers() -> Json<Value> {
+    let about = |name: &str, label: &str| json!({ "name": name, "label": label, "aliases": null, "default_rho": -1.0, "need_inner_model": false });
+    Json(json!([about("automatic", "Automatic"), about("karras", "Karras")]))
+}
+
+async fn models(State(Shared { app, .. }): State<Shared>) -> Json<Value> {
+    let about = |bundle: &Arc<Bundle>| {
+        json!({
+            "title": title(bundle),
+            "model_name": bundle.id(),
+            "hash": hash(bundle),
+            "sha256": bundle.unet(),
+            "filename": bundle.id(),
+            "config": null,
+        })
+    };
+    Json(app.bundles.iter().map(about).collect())
+}
+
+#[derive(Debug, Deserialize)]
+struct PngInfo {
+    image: String,
+}
+
+/// The recipe in a picture.
+async fn png_info(State(shared): State<Shared>, request: Request) -> Result<Json<Value>, Failure> {
+    let body =
+        shared.receive(request, Bytes::from_request).await?.map_err(|error| Error::invalid(error.body_text()))?;
+    let PngInfo { image } = read(&body)?;
+    let recipe = Recipe::read(&decode(&image)?).map_err(Error::invalid)?;
+    let (text, parameters) = match &recipe {
+        Some(recipe) => (recipe.parameters(), parameters(recipe)),
+        None => (String::new(), json!({})),
+    };
+    let items = if text.is_empty() { json!({}) } else { json!({ "parameters": text }) };
+    Ok(Json(json!({ "info": text, "items": items, "parameters": parameters })))
+}
+
+/// A recipe as the interface reads it out of a text: all values as texts.
+fn parameters(recipe: &Recipe) -> Value {
+    json!({
+        "Prompt": recipe.prompt.to_text(),
+        "Negative prompt": recipe.negative,
+        "Steps": recipe.steps.to_string(),
+        "Sampler": recipe.sampler.label(),
+        "CFG scale": recipe.guidance.to_string(),
+        "Seed": recipe.seed.to_string(),
+        "Size-1": recipe.width.to_string(),
+        "Size-2": recipe.height.to_string(),
+        "Model": recipe.model,
+    })
+}
+
+fn hash(bundle: &Bundle) -> &str {
+    bundle.unet().get(..HASH).unwrap_or(bundle.unet())
+}
+
+fn title(bundle: &Bundle) -> String {
+    format!("{} [{}]", bundle.id(), hash(bundle))
+}
+
+/// The bundle that a title, or its name alone, means.
+fn by_title(bundles: &Bundles, title: &str) -> Result<String, Error> {
+    let name = title.split_once(" [").map_or(title, |(name, _)| name);
+    Ok(bundles.get(name)?.id().to_owned())
+}

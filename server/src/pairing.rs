@@ -1,0 +1,181 @@
+//! How a new device gets a token: a code that the server shows once, in a terminal or to an administrator.
+
+use axum::body::Bytes;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequest, Path, Query, Request, State};
+use axum::http::{Extensions, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use qrcode::render::unicode::Dense1x2;
+use qrcode::{EcLevel, QrCode};
+use serde::{Deserialize, Serialize};
+
+use crate::access::{COOKIE, Role, TokenError, Visitor};
+use crate::app::Shared;
+use crate::error::Error;
+
+/// What the page of the code may do: nothing but send it.
+const POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+/// How long a browser stays paired: as long as browsers keep a cookie.
+const COOKIE_SECS: u64 = 400 * 24 * 3600;
+
+/// Where a person enters a code.
+pub(crate) fn routes() -> Router<Shared> {
+    Router::new().route("/pair", get(page).post(pair))
+}
+
+/// For administrators, below `/api`.
+pub(crate) fn api() -> Router<Shared> {
+    Router::new()
+        .route("/tokens", get(tokens).post(add_token))
+        .route("/tokens/{name}", axum::routing::delete(remove_token))
+        .route("/pairing", post(open_pairing))
+}
+
+/// The address with which a device pairs itself.
+pub fn address(origin: &str, code: &str) -> String {
+    format!("{origin}/pair?code={code}")
+}
+
+/// A picture of an address in letters, for the camera of a phone; light on dark.
+pub fn qr_code(address: &str) -> Option<String> {
+    let code = QrCode::with_error_correction_level(address, EcLevel::L).ok()?;
+    Some(code.render::<Dense1x2>().quiet_zone(true).build())
+}
+
+#[derive(Debug, Deserialize)]
+struct CodeQuery {
+    #[serde(default)]
+    code: String,
+}
+
+/// Opening the address does nothing yet: programs that show where a link leads shall not use the code up.
+async fn page(Query(CodeQuery { code }): Query<CodeQuery>) -> Response {
+    form(&code, "").into_response()
+}
+
+async fn pair(State(shared): State<Shared>, request: Request) -> Result<Response, Error> {
+    let is_encrypted = shared.app.is_encrypted;
+    let body =
+        shared.receive(request, Bytes::from_request).await?.map_err(|error| Error::invalid(error.body_text()))?;
+    let body = String::from_utf8_lossy(&body).into_owned();
+    let code = body.split('&').find_map(|field| field.strip_prefix("code=")).unwrap_or_default().to_owned();
+    match shared.app.access.redeem(&code) {
+        Ok(token) => {
+            let secure = if is_encrypted { "; Secure" } else { "" };
+            let cookie = format!("{COOKIE}={token}; Path=/; Max-Age={COOKIE_SECS}; HttpOnly; SameSite=Strict{secure}");
+            let cookie = HeaderValue::from_str(&cookie).map_err(Error::internal)?;
+            Ok((
+                StatusCode::SEE_OTHER,
+                [(header::SET_COOKIE, cookie), (header::LOCATION, HeaderValue::from_static("/"))],
+            )
+                .into_response())
+        }
+        Err(error) => Ok((error.status(), form(&code, &error.body().message)).into_response()),
+    }
+}
+
+fn form(code: &str, trouble: &str) -> impl IntoResponse {
+    // Whatever came with the address, only what a code can have goes into the page.
+    let code: String = code.chars().filter(char::is_ascii_alphanumeric).take(20).collect();
+    let html = format!(
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>\
+         <title>KOSMOS-G: pair this device</title>\
+         <style>:root{{color-scheme:light dark}}body{{font:1.1rem/1.5 system-ui,sans-serif;max-width:26rem;\
+         margin:15vh auto;padding:0 1rem}}input,button{{font:inherit;padding:.6rem .9rem;border-radius:.5rem;\
+         border:1px solid;box-sizing:border-box;width:100%;margin:.3rem 0 1rem}}input{{letter-spacing:.15em}}\
+         p[role=alert]{{color:#c0392b}}</style>\
+         <main><h1>Pair this device</h1><p>Enter the code that the server shows. It works once.</p>\
+         <p role=alert>{trouble}</p>\
+         <form method=post action=/pair><label>Code<input name=code required autocomplete=off autocapitalize=characters \
+         value='{code}'></label><button>Pair</button></form></main></html>"
+    );
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+    ];
+    (headers, html)
+}
+
+/// A token, without itself.
+#[derive(Debug, Serialize)]
+struct About {
+    name: String,
+    role: Role,
+}
+
+/// What a new token is to be.
+#[derive(Debug, Deserialize)]
+struct New {
+    name: String,
+    #[serde(default = "usual_role")]
+    role: Role,
+}
+
+fn usual_role() -> Role {
+    Role::Use
+}
+
+async fn tokens(State(shared): State<Shared>, extensions: Extensions) -> Result<Json<Vec<About>>, Error> {
+    admin(&extensions)?;
+    let tokens = shared.app.access.tokens();
+    Ok(Json(tokens.list().iter().map(|token| About { name: token.name.clone(), role: token.role }).collect()))
+}
+
+async fn add_token(
+    State(shared): State<Shared>,
+    request: Request,
+) -> Result<(StatusCode, Json<serde_json::Value>), Error> {
+    admin(request.extensions())?;
+    let New { name, role } = read(&shared, request).await?;
+    let token = shared.app.access.tokens().add(&name, role).map_err(refused)?;
+    Ok((StatusCode::CREATED, Json(serde_json::json!({ "name": name, "role": role, "token": token }))))
+}
+
+async fn remove_token(
+    State(shared): State<Shared>,
+    path: Result<Path<String>, PathRejection>,
+    extensions: Extensions,
+) -> Result<StatusCode, Error> {
+    admin(&extensions)?;
+    let Path(name) = path.map_err(|_| Error::not_found("no token has such a name"))?;
+    shared.app.access.tokens().remove(&name).map_err(refused)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Debug, Deserialize)]
+struct Opening {
+    #[serde(default = "usual_role")]
+    role: Role,
+}
+
+async fn open_pairing(State(shared): State<Shared>, request: Request) -> Result<Json<serde_json::Value>, Error> {
+    admin(request.extensions())?;
+    let Opening { role } = read(&shared, request).await?;
+    let code = shared.app.access.pair(role);
+    Ok(Json(serde_json::json!({ "path": address("", &code), "code": code })))
+}
+
+async fn read<T: serde::de::DeserializeOwned>(shared: &Shared, request: Request) -> Result<T, Error> {
+    let body =
+        shared.receive(request, Bytes::from_request).await?.map_err(|error| Error::invalid(error.body_text()))?;
+    serde_json::from_slice(&body).map_err(|error| Error::invalid(format!("the body: {error}")))
+}
+
+fn admin(extensions: &Extensions) -> Result<(), Error> {
+    match extensions.get::<Visitor>() {
+        Some(Visitor { role: Role::Admin, .. }) => Ok(()),
+        _ => Err(Error::forbidden("only an administrator's token may do this")),
+    }
+}
+
+fn refused(error: TokenError) -> Error {
+    match error {
+        TokenError::Taken(_) | TokenError::Name => Error::invalid(error),
+        TokenError::Unknown(_) => Error::not_found(error),
+        error => Error::internal(error),
+    }
+}

@@ -1,0 +1,222 @@
+//! Who may do what.
+
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{Method, Request, Response, StatusCode, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use kosmosg::protocol::{ErrorCode, JobCreated, JobEvent};
+use kosmosg_server::access::{Access, Role, TokenError, Tokens};
+use serde_json::{Value, json};
+
+use crate::support::{STEPS, Server, assert_error, bytes_of, denoise, json_of};
+
+/// A server that asks for a token, and tokens of an administrator and of two that make pictures.
+struct Closed {
+    server: Server,
+    tokens: [String; 3],
+}
+
+impl Closed {
+    fn start() -> Self {
+        Self::with_rate(NonZeroU32::MAX)
+    }
+
+    fn with_rate(per_minute: NonZeroU32) -> Self {
+        let mut tokens = Tokens::open(None).unwrap();
+        let mut add = |name, role| tokens.add(name, role).unwrap();
+        let shown = [add("admin", Role::Admin), add("one", Role::Use), add("two", Role::Use)];
+        let access = Arc::new(Access::with_tokens(tokens, per_minute));
+        Self { server: Server::with(|app| app.access = access), tokens: shown }
+    }
+
+    async fn send(&self, who: usize, method: Method, path: &str, body: impl Into<Body>) -> Response<Body> {
+        let request = Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, "application/json");
+        let request = request.header(header::AUTHORIZATION, format!("Bearer {}", self.tokens[who]));
+        self.server.send(request.body(body.into()).unwrap()).await
+    }
+}
+
+#[tokio::test]
+async fn without_a_token_only_the_page_and_the_health_are_open() {
+    let Closed { server, tokens } = Closed::start();
+    let closed = ["/api/bundles", "/api/jobs/1", "/api/tokens", "/models/small/unet.gguf", "/metrics", "/api/nothing"];
+    for path in closed {
+        let response = server.get(path).await;
+        assert!(response.headers()[header::WWW_AUTHENTICATE].to_str().unwrap().starts_with("Bearer"));
+        assert_error(response, StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, "asks for a token").await;
+    }
+    // In the form of each interface.
+    let openai: Value = json_of(server.get("/v1/models").await).await;
+    assert_eq!(openai["error"]["type"], "authentication_error");
+    let a1111: Value = json_of(server.get("/sdapi/v1/options").await).await;
+    assert!(a1111["detail"].as_str().unwrap().contains("asks for a token"));
+    for path in ["/", "/health", "/health/live", "/health/ready", "/pair"] {
+        assert!(server.get(path).await.status().is_success(), "{path}");
+    }
+
+    let basic = format!("Basic {}", STANDARD.encode(format!("anyone:{}", tokens[1])));
+    let bearer = format!("bearer {}", tokens[1]);
+    let cookie = format!("other=1; kosmosg={}", tokens[1]);
+    for (name, value) in [("authorization", &basic), ("authorization", &bearer), ("cookie", &cookie)] {
+        assert_eq!(server.get_with("/api/bundles", &[(name, value)]).await.status(), StatusCode::OK, "{value}");
+    }
+    for value in ["Bearer", "Bearer ", "Bearer x", "Basic x", "Digest x", &format!("Bearer {}x", tokens[1])] {
+        let response = server.get_with("/api/bundles", &[("authorization", value)]).await;
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{value}");
+    }
+}
+
+#[tokio::test]
+async fn a_job_is_its_owners_alone() {
+    let closed = Closed::start();
+    let body = || serde_json::to_vec(&denoise(0)).unwrap();
+    let job: JobCreated = json_of(closed.send(1, Method::POST, "/api/jobs", body()).await).await;
+    let path = format!("/api/jobs/{}", job.id);
+    for (who, expected) in [(2, StatusCode::NOT_FOUND), (0, StatusCode::NOT_FOUND), (1, StatusCode::OK)] {
+        for path in [path.clone(), format!("{path}/state")] {
+            assert_eq!(closed.send(who, Method::GET, &path, "").await.status(), expected, "{who} {path}");
+        }
+    }
+    for end in ["/events", "/result"] {
+        assert_eq!(closed.send(2, Method::GET, &format!("{path}{end}"), "").await.status(), StatusCode::NOT_FOUND);
+    }
+    assert_eq!(closed.send(2, Method::DELETE, &path, "").await.status(), StatusCode::NOT_FOUND);
+    // Nor does another's interrupt reach it.
+    assert_eq!(closed.send(2, Method::POST, "/sdapi/v1/interrupt", "").await.status(), StatusCode::OK);
+    closed.server.steps(STEPS);
+    let events = bytes_of(closed.send(1, Method::GET, &format!("{path}/events"), "").await).await;
+    let last = JobEvent::Done { seconds: 0.0 };
+    assert!(String::from_utf8_lossy(&events).contains("\"event\":\"done\""), "{last:?}");
+    // One key of two owners names two jobs.
+    let mut ids = Vec::new();
+    for who in [1, 2] {
+        let request =
+            Request::post("/api/jobs").header("content-type", "application/json").header("idempotency-key", "k");
+        let request = request.header(header::AUTHORIZATION, format!("Bearer {}", closed.tokens[who]));
+        let created: JobCreated = json_of(closed.server.send(request.body(body().into()).unwrap()).await).await;
+        ids.push(created.id);
+    }
+    assert_ne!(ids[0], ids[1]);
+}
+
+#[tokio::test]
+async fn administrators_give_and_take_tokens() {
+    let closed = Closed::start();
+    let new = json!({ "name": "guest" }).to_string();
+    let refused = closed.send(1, Method::POST, "/api/tokens", new.clone()).await;
+    assert_error(refused, StatusCode::FORBIDDEN, ErrorCode::Unauthorized, "only an administrator").await;
+    assert_eq!(closed.send(1, Method::GET, "/api/tokens", "").await.status(), StatusCode::FORBIDDEN);
+    assert_eq!(closed.send(1, Method::DELETE, "/api/tokens/two", "").await.status(), StatusCode::FORBIDDEN);
+    assert_eq!(closed.send(1, Method::POST, "/api/pairing", "{}").await.status(), StatusCode::FORBIDDEN);
+
+    let response = closed.send(0, Method::POST, "/api/tokens", new.clone()).await;
+    assert_eq!(response.status(), StatusCode::CREATED);
+    let made: Value = json_of(response).await;
+    let authorization = format!("Bearer {}", made["token"].as_str().unwrap());
+    let works = async || closed.server.get_with("/api/bundles", &[("authorization", &authorization)]).await.status();
+    assert_eq!(works().await, StatusCode::OK);
+    let again = closed.send(0, Method::POST, "/api/tokens", new).await;
+    assert_error(again, StatusCode::BAD_REQUEST, ErrorCode::Invalid, "there is a token called").await;
+    let listed =
+        String::from_utf8(bytes_of(closed.send(0, Method::GET, "/api/tokens", "").await).await.to_vec()).unwrap();
+    assert!(listed.contains(r#"{"name":"guest","role":"use"}"#) && !listed.contains("sha256"), "{listed}");
+    assert_eq!(closed.send(0, Method::DELETE, "/api/tokens/guest", "").await.status(), StatusCode::NO_CONTENT);
+    assert_eq!(works().await, StatusCode::UNAUTHORIZED);
+    assert_eq!(closed.send(0, Method::DELETE, "/api/tokens/guest", "").await.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_device_pairs_itself_once() {
+    let closed = Closed::start();
+    let opened: Value = json_of(closed.send(0, Method::POST, "/api/pairing", "{}").await).await;
+    let (path, code) = (opened["path"].as_str().unwrap(), opened["code"].as_str().unwrap());
+    let page = closed.server.get(path).await;
+    assert!(page.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap().starts_with("default-src 'none'"));
+    let html = String::from_utf8(bytes_of(page).await.to_vec()).unwrap();
+    assert!(html.contains(&format!("value='{code}'")), "{html}");
+    let pair = async |code: &str| {
+        let request = Request::post("/pair").header("content-type", "application/x-www-form-urlencoded");
+        closed.server.send(request.body(format!("code={code}").into()).unwrap()).await
+    };
+    assert_eq!(pair("WRONGCODE2").await.status(), StatusCode::FORBIDDEN);
+    let paired = pair(&code.to_lowercase()).await;
+    assert_eq!((paired.status(), &paired.headers()[header::LOCATION]), (StatusCode::SEE_OTHER, &"/".parse().unwrap()));
+    let cookie = paired.headers()[header::SET_COOKIE].to_str().unwrap().to_owned();
+    assert!(cookie.contains("HttpOnly; SameSite=Strict"), "{cookie}");
+    let cookie = cookie.split(';').next().unwrap();
+    assert_eq!(closed.server.get_with("/api/bundles", &[("cookie", cookie)]).await.status(), StatusCode::OK);
+    assert_eq!(pair(code).await.status(), StatusCode::FORBIDDEN, "a code works once");
+
+    // Whoever guesses has few tries.
+    let opened: Value = json_of(closed.send(0, Method::POST, "/api/pairing", "{}").await).await;
+    for _ in 0..20 {
+        pair("WRONGCODE2").await;
+    }
+    assert_eq!(pair(opened["code"].as_str().unwrap()).await.status(), StatusCode::FORBIDDEN);
+    // What comes with the address does not become markup.
+    let html = bytes_of(closed.server.get("/pair?code='%3E%3Cscript%3E").await).await;
+    assert!(!String::from_utf8_lossy(&html).contains("<script"));
+}
+
+#[tokio::test]
+async fn each_may_ask_so_often() {
+    let closed = Closed::with_rate(NonZeroU32::new(2).unwrap());
+    let post = async |who| closed.send(who, Method::POST, "/api/jobs", "{}").await;
+    assert_eq!(post(1).await.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(post(1).await.status(), StatusCode::BAD_REQUEST);
+    let refused = post(1).await;
+    let wait: u64 = refused.headers()[header::RETRY_AFTER].to_str().unwrap().parse().unwrap();
+    assert!((1..=60).contains(&wait));
+    assert_error(refused, StatusCode::TOO_MANY_REQUESTS, ErrorCode::Busy, "too many requests").await;
+    assert_eq!(post(2).await.status(), StatusCode::BAD_REQUEST, "others may");
+    assert_eq!(closed.send(1, Method::GET, "/api/bundles", "").await.status(), StatusCode::OK, "looking is free");
+}
+
+#[tokio::test]
+async fn a_name_that_is_not_the_servers_is_refused() {
+    let server = Server::start();
+    for (host, status) in [
+        ("127.0.0.1:8080", StatusCode::OK),
+        ("localhost", StatusCode::OK),
+        ("evil.example:8080", StatusCode::MISDIRECTED_REQUEST),
+    ] {
+        assert_eq!(server.get_with("/health", &[("host", host)]).await.status(), status, "{host}");
+    }
+    let refused = server.get_with("/api/bundles", &[("host", "evil.example")]).await;
+    assert_error(refused, StatusCode::MISDIRECTED_REQUEST, ErrorCode::Invalid, "start it with --name evil.example")
+        .await;
+}
+
+#[test]
+fn tokens_are_kept_as_hashes_and_change_while_the_server_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("deep/tokens.json");
+    let mut command = Tokens::open(Some(&path)).unwrap();
+    let running = Access::with_tokens(Tokens::open(Some(&path)).unwrap(), NonZeroU32::MAX);
+    assert!(running.tokens().list().is_empty());
+    let token = command.add("laptop", Role::Use).unwrap();
+    assert_eq!(running.tokens().list()[0].name, "laptop");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(!text.contains(&token) && token.len() == 43, "{text}");
+    assert!(is_private(&path));
+    command.remove("laptop").unwrap();
+    assert!(running.tokens().list().is_empty());
+    assert!(matches!(command.remove("laptop"), Err(TokenError::Unknown(_))));
+    assert!(matches!(command.add("<b>", Role::Use), Err(TokenError::Name)));
+    std::fs::write(&path, "{").unwrap();
+    assert!(matches!(Tokens::open(Some(&path)), Err(TokenError::Json { .. })));
+}
+
+#[cfg(unix)]
+fn is_private(path: &Path) -> bool {
+    std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path).unwrap().permissions()) & 0o077 == 0
+}
+
+#[cfg(not(unix))]
+fn is_private(_: &Path) -> bool {
+    true
+}
