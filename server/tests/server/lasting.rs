@@ -42,7 +42,7 @@ async fn the_next_server_goes_on_where_one_stopped() {
     let server = lasting.start().await;
     let [running, waiting] = [server.submit(&denoise(0)).await.id, server.submit(&generate()).await.id];
     server.steps(1);
-    server.until_step(&running, 1).await;
+    server.until_in_step(2).await;
     let heard = server.last_number(&running).await;
     let server = lasting.next(server).await;
     // It ended after the second step of the first job, and before the other.
@@ -81,7 +81,8 @@ async fn a_job_whose_model_has_gone_fails_with_a_word() {
 #[tokio::test]
 async fn a_request_under_one_key_is_done_once() {
     let lasting = Lasting::new();
-    let server = lasting.start().await;
+    let limits = Limits { waiting: 10, ..Setup::default().limits };
+    let server = Setup { limits, ..lasting.setup() }.start().await;
     let first: JobCreated = json_of(server.post_as("one", &denoise(0)).await).await;
     let again: JobCreated = json_of(server.post_as("\"one\"", &denoise(0)).await).await;
     assert_eq!(first.id, again.id);
@@ -113,7 +114,7 @@ async fn a_job_that_takes_too_long_is_ended() {
     let server = Setup { limits, ..Setup::default() }.start().await;
     let [running, waiting] = [server.submit(&denoise(0)).await.id, server.submit(&denoise(1)).await.id];
     server.steps(1);
-    server.until_step(&running, 1).await;
+    server.until_in_step(2).await;
     tokio::time::sleep(limits.deadline).await;
     server.app.jobs.tidy(Duration::ZERO);
     server.steps(1);

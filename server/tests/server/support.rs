@@ -68,6 +68,8 @@ pub struct Server {
     pub ran: Arc<Mutex<Vec<u64>>>,
     /// Seeds of those that stepped together, for each step.
     pub together: Arc<Mutex<Vec<Vec<u64>>>>,
+    /// Steps that were begun.
+    begun: Arc<AtomicUsize>,
     /// How often the runner gave its memory back.
     released: Arc<AtomicUsize>,
     commands: Sender<Command>,
@@ -150,13 +152,17 @@ impl Server {
         };
         change(&mut app);
         let (commands, receiver) = channel();
-        let ran = Arc::<Mutex<Vec<u64>>>::default();
-        let released = Arc::<AtomicUsize>::default();
-        let together = Arc::default();
-        let (ran_too, released_too, together_too) = (Arc::clone(&ran), Arc::clone(&released), Arc::clone(&together));
-        let runner = Puppet { commands: receiver, ran: ran_too, released: released_too, together: together_too };
+        let (ran, together) = (Arc::default(), Arc::default());
+        let (begun, released) = (Arc::default(), Arc::default());
+        let runner = Puppet {
+            commands: receiver,
+            ran: Arc::clone(&ran),
+            together: Arc::clone(&together),
+            begun: Arc::clone(&begun),
+            released: Arc::clone(&released),
+        };
         let worker = start(Arc::clone(&app.jobs), runner);
-        Self { router: router(app.clone()), app, worker, ran, together, released, commands, models }
+        Self { router: router(app.clone()), app, worker, ran, together, begun, released, commands, models }
     }
 
     /// Stops, after the step in which the worker is; gives the models back.
@@ -210,11 +216,11 @@ impl Server {
         self.send(request.header("idempotency-key", key).body(body.into()).unwrap()).await
     }
 
-    /// Follows a job until it has taken that step; the worker is in the next one then.
-    pub async fn until_step(&self, id: &str, step: usize) {
-        let mut events = self.follow(id, 0).await;
-        let is_there = |event: &JobEvent| matches!(event, JobEvent::Step { step: taken, .. } if *taken == step);
-        while !is_there(&events.next().await.unwrap().1) {}
+    /// Waits until the worker is inside its step of that number, counted from 1: who comes now is seen after it.
+    pub async fn until_in_step(&self, step: usize) {
+        while self.begun.load(Ordering::SeqCst) < step {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     pub async fn submit(&self, job: &JobRequest) -> JobCreated {
@@ -317,6 +323,7 @@ struct Puppet {
     commands: Receiver<Command>,
     ran: Arc<Mutex<Vec<u64>>>,
     together: Arc<Mutex<Vec<Vec<u64>>>>,
+    begun: Arc<AtomicUsize>,
     released: Arc<AtomicUsize>,
 }
 
@@ -340,6 +347,7 @@ impl Runner for Puppet {
         bundle: &Arc<Bundle>,
         runs: &mut [(&mut DenoiseState, &())],
     ) -> Result<Vec<Result<Vec<f32>, DenoiseError>>, RunError> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
         let seeds: Vec<u64> = runs.iter().map(|(state, ())| state.settings().seed).collect();
         let began = |seed: &u64| !self.ran.lock().unwrap().contains(seed);
         let new: Vec<u64> = seeds.iter().copied().filter(began).collect();

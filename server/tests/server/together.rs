@@ -10,12 +10,12 @@ async fn three_together() -> (Server, Vec<String>) {
     let server = Setup { seats: 3, ..Setup::default() }.start().await;
     let mut ids = vec![server.submit(&denoise(0)).await.id];
     server.steps(1);
-    server.until_step(&ids[0], 1).await;
+    server.until_in_step(2).await;
     for seed in [1, 2] {
         ids.push(server.submit(&denoise(seed)).await.id);
     }
     server.steps(1);
-    server.until_step(&ids[0], 2).await;
+    server.until_in_step(3).await;
     (server, ids)
 }
 
@@ -67,7 +67,7 @@ async fn a_long_job_lets_short_ones_pass() {
     let server = Setup::default().start().await;
     let first = server.submit(&long(0, 25)).await.id;
     server.steps(1);
-    server.until_step(&first, 1).await;
+    server.until_in_step(2).await;
     let second = server.submit(&long(1, 5)).await.id;
     server.steps(29);
     all_done(&server, &[first, second]).await;
@@ -81,10 +81,10 @@ async fn a_job_that_is_cancelled_while_it_lets_others_pass_does_not_come_back() 
     let server = Setup::default().start().await;
     let first = server.submit(&long(0, 25)).await.id;
     server.steps(1);
-    server.until_step(&first, 1).await;
+    server.until_in_step(2).await;
     let second = server.submit(&long(1, 5)).await.id;
     server.steps(10);
-    server.until_step(&second, 1).await;
+    server.until_in_step(12).await;
     server.delete(&format!("/api/jobs/{first}")).await;
     assert_eq!(server.events(&first).await.pop().unwrap().1, JobEvent::Cancelled);
     server.steps(4);
