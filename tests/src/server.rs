@@ -29,14 +29,19 @@ impl Server {
     /// The same with the models of a folder.
     pub async fn of(models: &Path) -> Self {
         let turn = TURN.lock().await;
-        let mut server = Self::launch(Command::new(program()), models, &IN_MEMORY).await;
+        let mut server = Self::launch(Self::command(), models, &IN_MEMORY).await;
         server._turn = Some(turn);
         server
     }
 
-    /// Starts it with the built-in model, without a page, and these arguments.
+    /// The program itself.
+    pub fn command() -> Command {
+        Command::new(program())
+    }
+
+    /// Starts it with page and built-in model, and these arguments.
     pub async fn with(arguments: &[&str]) -> Self {
-        Self::by(Command::new(program()), arguments).await
+        Self::by(Self::command(), arguments).await
     }
 
     /// The same with a disk that has no room for files of more than so many KiB.
@@ -56,14 +61,14 @@ impl Server {
 
     /// Another one, with these arguments besides, while this one runs.
     pub async fn beside(&self, models: &Path, arguments: &[&str]) -> Self {
-        Self::launch(Command::new(program()), models, &[&IN_MEMORY, arguments].concat()).await
+        Self::launch(Self::command(), models, &[&IN_MEMORY, arguments].concat()).await
     }
 
     /// Kills it and starts another in its place, with these arguments.
     pub async fn again(mut self, arguments: &[&str]) -> Self {
         self.stop();
         let turn = self._turn.take();
-        let mut server = Self::launch(Command::new(program()), &built_in(), arguments).await;
+        let mut server = Self::launch(Self::command(), &built_in(), arguments).await;
         server._turn = turn;
         server
     }
