@@ -20,7 +20,9 @@ use axum::serve::{Listener, ListenerExt};
 use axum::{Json, Router, middleware};
 use futures::StreamExt;
 use kosmosg::denoise::DenoiseState;
-use kosmosg::protocol::{BundleEntry, Health, JobCreated, JobEvent, JobStatus, MAX_REQUEST_BYTES};
+use kosmosg::protocol::{
+    ApiError, BundleEntry, Health, JobCreated, JobEvent, JobRequest, JobStatus, MAX_REQUEST_BYTES,
+};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
@@ -36,7 +38,7 @@ use crate::hosts::{self, Hosts};
 use crate::jobs::{Job, JobId, Jobs, Key, Next, Owner, Refusal};
 use crate::page;
 use crate::work::Work;
-use crate::{metrics, openai, pairing};
+use crate::{metrics, openai, openapi, pairing};
 
 /// Bodies that are checked at the same time: each may need the memory of a large photograph.
 const CHECKS_AT_ONCE: usize = 2;
@@ -115,6 +117,8 @@ pub fn router(app: App) -> Router {
         |routes: Router<Shared>| routes.fallback(nowhere).method_not_allowed_fallback(async || Error::method());
     let closed = Router::new()
         .route("/metrics", get(metrics))
+        .nest("/api/v1", strict(api.clone()))
+        // The newest version has the short address, too.
         .nest("/api", strict(api))
         .nest("/models", strict(models))
         .nest("/v1", openai::routes())
@@ -125,6 +129,7 @@ pub fn router(app: App) -> Router {
         .route("/health/live", get(async || StatusCode::NO_CONTENT))
         .route("/health/ready", get(ready))
         .merge(pairing::routes())
+        .merge(openapi::routes())
         .merge(openai::results())
         .method_not_allowed_fallback(async || Error::method());
     let routes = match page {
@@ -194,27 +199,34 @@ pub async fn serve<L: Listener<Addr = SocketAddr>>(
     }
 }
 
-async fn health(State(Shared { app, .. }): State<Shared>) -> Json<Health> {
+#[utoipa::path(get, path = "/health", tag = "server", security(()), responses((status = 200, body = Health)))]
+pub(crate) async fn health(State(Shared { app, .. }): State<Shared>) -> Json<Health> {
     let EngineName { engine, device } = app.engine.clone();
     let (queued, capacity) = (app.jobs.waiting(), app.jobs.capacity());
     Json(Health { version: env!("CARGO_PKG_VERSION").into(), engine, device, queued, capacity })
 }
 
 /// Whether jobs are taken.
-async fn ready(State(Shared { app, .. }): State<Shared>) -> Result<StatusCode, Error> {
+#[utoipa::path(get, path = "/health/ready", tag = "server", security(()), responses((status = 204, description = "Jobs are taken"), (status = 503, body = ApiError)))]
+pub(crate) async fn ready(State(Shared { app, .. }): State<Shared>) -> Result<StatusCode, Error> {
     if app.jobs.is_closed() { Err(Error::stopping()) } else { Ok(StatusCode::NO_CONTENT) }
 }
 
-async fn metrics(State(Shared { app, .. }): State<Shared>) -> Result<impl IntoResponse, Error> {
+#[utoipa::path(get, path = "/metrics", tag = "server", responses((status = 200, description = "Prometheus' text form", content(("text/plain"))), (status = 401, body = ApiError)))]
+pub(crate) async fn metrics(State(Shared { app, .. }): State<Shared>) -> Result<impl IntoResponse, Error> {
     let text = app.jobs.metrics().map_err(Error::internal)?;
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text))
 }
 
-async fn bundles(State(Shared { app, .. }): State<Shared>) -> Json<Vec<BundleEntry>> {
+#[utoipa::path(get, path = "/api/v1/bundles", tag = "models", responses((status = 200, body = Vec<BundleEntry>), (status = 401, body = ApiError)))]
+pub(crate) async fn bundles(State(Shared { app, .. }): State<Shared>) -> Json<Vec<BundleEntry>> {
     Json(app.bundles.entries())
 }
 
-async fn bundle_file(
+#[utoipa::path(get, path = "/models/{bundle}/{file}", tag = "models",
+    params(("bundle" = String, Path), ("file" = String, Path), ("range" = Option<String>, Header, description = "Bytes of the file")),
+    responses((status = 200, description = "The file", content(("application/octet-stream"))), (status = 206, description = "A range of it", content(("application/octet-stream"))), (status = "4XX", body = ApiError)))]
+pub(crate) async fn bundle_file(
     State(Shared { app, .. }): State<Shared>,
     path: Result<Path<(String, String)>, PathRejection>,
     request: Request,
@@ -223,7 +235,13 @@ async fn bundle_file(
     app.bundles.get(&bundle)?.serve(&file, request).await
 }
 
-async fn create_job(State(shared): State<Shared>, request: Request) -> Result<(StatusCode, Json<JobCreated>), Error> {
+#[utoipa::path(post, path = "/api/v1/jobs", tag = "jobs", request_body = JobRequest,
+    params(("idempotency-key" = Option<String>, Header, description = "The client's own name for the request: sent again under it, it is not done again")),
+    responses((status = 202, body = JobCreated), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(crate) async fn create_job(
+    State(shared): State<Shared>,
+    request: Request,
+) -> Result<(StatusCode, Json<JobCreated>), Error> {
     if !is_json(request.headers()) {
         return Err(Error::not_json());
     }
@@ -310,11 +328,15 @@ fn accepted(job: &Job, position: usize) -> (StatusCode, Json<JobCreated>) {
     (StatusCode::ACCEPTED, Json(JobCreated { id: job.id().to_string(), position }))
 }
 
-async fn job_status(Found(job): Found) -> Json<JobStatus> {
+#[utoipa::path(get, path = "/api/v1/jobs/{id}", tag = "jobs", params(("id" = String, Path, description = "The job's name, 32 hexadecimal digits")), responses((status = 200, body = JobStatus), (status = "4XX", body = ApiError)))]
+pub(crate) async fn job_status(Found(job): Found) -> Json<JobStatus> {
     Json(JobStatus { id: job.id().to_string(), last: job.last() })
 }
 
-async fn job_events(Found(job): Found, headers: HeaderMap) -> Response {
+#[utoipa::path(get, path = "/api/v1/jobs/{id}/events", tag = "jobs",
+    params(("id" = String, Path, description = "The job's name, 32 hexadecimal digits"), ("last-event-id" = Option<String>, Header, description = "The number of the last event that was heard")),
+    responses((status = 200, content_type = "text/event-stream", body = JobEvent, description = "Server-sent events; each has a `JobEvent` as its data"), (status = 204, description = "All of it was heard"), (status = "4XX", body = ApiError)))]
+pub(crate) async fn job_events(Found(job): Found, headers: HeaderMap) -> Response {
     let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.trim().parse().ok()).unwrap_or(0);
     if job.next_after(seen) == Next::End {
         // A browser connects again when a stream ends; this is how it is told not to.
@@ -329,7 +351,8 @@ async fn job_events(Found(job): Found, headers: HeaderMap) -> Response {
     (headers, Sse::new(events).keep_alive(KeepAlive::default())).into_response()
 }
 
-async fn job_result(State(Shared { app, .. }): State<Shared>, Found(job): Found) -> Result<Response, Error> {
+#[utoipa::path(get, path = "/api/v1/jobs/{id}/result", tag = "jobs", params(("id" = String, Path, description = "The job's name, 32 hexadecimal digits")), responses((status = 200, description = "The picture", content(("image/png"))), (status = "4XX", body = ApiError)))]
+pub(crate) async fn job_result(State(Shared { app, .. }): State<Shared>, Found(job): Found) -> Result<Response, Error> {
     let headers = [(header::CONTENT_TYPE, "image/png"), (header::CACHE_CONTROL, "no-store")];
     match (app.jobs.picture(&job).await.map_err(Error::internal)?, job.last()) {
         (Some(png), _) => Ok((headers, png).into_response()),
@@ -339,12 +362,14 @@ async fn job_result(State(Shared { app, .. }): State<Shared>, Found(job): Found)
     }
 }
 
-async fn job_state(Found(job): Found) -> Result<Json<DenoiseState>, Error> {
+#[utoipa::path(get, path = "/api/v1/jobs/{id}/state", tag = "jobs", params(("id" = String, Path, description = "The job's name, 32 hexadecimal digits")), responses((status = 200, body = DenoiseState), (status = "4XX", body = ApiError)))]
+pub(crate) async fn job_state(Found(job): Found) -> Result<Json<DenoiseState>, Error> {
     let state = job.state().ok_or_else(|| Error::not_found("the job has ended, and its state is kept no longer"))?;
     Ok(Json(state))
 }
 
-async fn cancel_job(State(Shared { app, .. }): State<Shared>, Found(job): Found) -> StatusCode {
+#[utoipa::path(delete, path = "/api/v1/jobs/{id}", tag = "jobs", params(("id" = String, Path, description = "The job's name, 32 hexadecimal digits")), responses((status = 204, description = "It stops before its next step"), (status = "4XX", body = ApiError)))]
+pub(crate) async fn cancel_job(State(Shared { app, .. }): State<Shared>, Found(job): Found) -> StatusCode {
     app.jobs.cancel(&job);
     StatusCode::NO_CONTENT
 }
@@ -358,7 +383,7 @@ async fn no_page() -> &'static str {
 }
 
 /// The job that a request's path names.
-struct Found(Arc<Job>);
+pub(crate) struct Found(Arc<Job>);
 
 impl FromRequestParts<Shared> for Found {
     type Rejection = Error;

@@ -15,6 +15,7 @@ pub mod inference;
 pub mod jobs;
 pub mod metrics;
 mod openai;
+pub mod openapi;
 mod order;
 pub mod page;
 pub mod pairing;

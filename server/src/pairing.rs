@@ -7,9 +7,11 @@ use axum::http::{Extensions, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use kosmosg::protocol::ApiError;
 use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::access::{COOKIE, Role, TokenError, Visitor};
 use crate::app::Shared;
@@ -101,41 +103,63 @@ fn form(code: &str, trouble: &str) -> impl IntoResponse {
 }
 
 /// A token, without itself.
-#[derive(Debug, Serialize)]
-struct About {
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct About {
+    /// Whose it is.
     name: String,
     role: Role,
 }
 
 /// What a new token is to be.
-#[derive(Debug, Deserialize)]
-struct New {
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct New {
+    /// Whose it is to be.
     name: String,
     #[serde(default = "usual_role")]
     role: Role,
+}
+
+/// A new token, with itself.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Made {
+    name: String,
+    role: Role,
+    /// It is shown this once.
+    token: String,
+}
+
+/// A code for a new device.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Code {
+    /// Where to enter it, on this server.
+    path: String,
+    code: String,
 }
 
 fn usual_role() -> Role {
     Role::Use
 }
 
-async fn tokens(State(shared): State<Shared>, extensions: Extensions) -> Result<Json<Vec<About>>, Error> {
+#[utoipa::path(get, path = "/api/v1/tokens", tag = "access", responses((status = 200, body = Vec<About>), (status = "4XX", body = ApiError)))]
+pub(crate) async fn tokens(State(shared): State<Shared>, extensions: Extensions) -> Result<Json<Vec<About>>, Error> {
     admin(&extensions)?;
     let tokens = shared.app.access.tokens();
     Ok(Json(tokens.list().iter().map(|token| About { name: token.name.clone(), role: token.role }).collect()))
 }
 
-async fn add_token(
+#[utoipa::path(post, path = "/api/v1/tokens", tag = "access", request_body = New, responses((status = 201, body = Made), (status = "4XX", body = ApiError)))]
+pub(crate) async fn add_token(
     State(shared): State<Shared>,
     request: Request,
-) -> Result<(StatusCode, Json<serde_json::Value>), Error> {
+) -> Result<(StatusCode, Json<Made>), Error> {
     admin(request.extensions())?;
     let New { name, role } = read(&shared, request).await?;
     let token = shared.app.access.tokens().add(&name, role).map_err(refused)?;
-    Ok((StatusCode::CREATED, Json(serde_json::json!({ "name": name, "role": role, "token": token }))))
+    Ok((StatusCode::CREATED, Json(Made { name, role, token })))
 }
 
-async fn remove_token(
+#[utoipa::path(delete, path = "/api/v1/tokens/{name}", tag = "access", params(("name" = String, Path)), responses((status = 204, description = "It works no more"), (status = "4XX", body = ApiError)))]
+pub(crate) async fn remove_token(
     State(shared): State<Shared>,
     path: Result<Path<String>, PathRejection>,
     extensions: Extensions,
@@ -146,17 +170,19 @@ async fn remove_token(
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[derive(Debug, Deserialize)]
-struct Opening {
+/// What the new device may do.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct Opening {
     #[serde(default = "usual_role")]
     role: Role,
 }
 
-async fn open_pairing(State(shared): State<Shared>, request: Request) -> Result<Json<serde_json::Value>, Error> {
+#[utoipa::path(post, path = "/api/v1/pairing", tag = "access", request_body = Opening, responses((status = 200, body = Code), (status = "4XX", body = ApiError)))]
+pub(crate) async fn open_pairing(State(shared): State<Shared>, request: Request) -> Result<Json<Code>, Error> {
     admin(request.extensions())?;
     let Opening { role } = read(&shared, request).await?;
     let code = shared.app.access.pair(role);
-    Ok(Json(serde_json::json!({ "path": address("", &code), "code": code })))
+    Ok(Json(Code { path: address("", &code), code }))
 }
 
 async fn read<T: serde::de::DeserializeOwned>(shared: &Shared, request: Request) -> Result<T, Error> {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// A prompt in the decoder's own space, and its opposite for guidance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Condition {
     /// Number of tokens: 77 in Stable Diffusion 1.5.
     pub tokens: usize,
@@ -11,9 +12,11 @@ pub struct Condition {
     pub width: usize,
     /// The prompt's, `[tokens, width]` row-major.
     #[serde(with = "crate::wire::f32s")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, content_encoding = "base64"))]
     pub cond: Vec<f32>,
     /// The negative prompt's, or the null condition: `[tokens, width]` row-major.
     #[serde(with = "crate::wire::f32s")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, content_encoding = "base64"))]
     pub uncond: Vec<f32>,
 }
 

@@ -21,6 +21,7 @@ pub const MAX_VALUES: usize = 1 << 20;
 
 /// What is decided about a picture before its first step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DenoiseSettings {
     /// The sampler.
     pub sampler: SamplerKind,
@@ -71,12 +72,14 @@ impl DenoiseSettings {
 /// Its serde form holds all that the rest of the run needs: settings, noise schedule, step, latents and the sampler's
 /// history. Reading it checks everything, so a state is always valid, wherever it came from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(try_from = "Saved")]
 pub struct DenoiseState {
     settings: DenoiseSettings,
     schedule: SchedulerConfig,
     step: usize,
     #[serde(with = "wire::f32s")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, content_encoding = "base64"))]
     latents: Vec<f32>,
     history: History,
     #[serde(skip)]

@@ -27,6 +27,7 @@ pub struct PromptDocument {
 
 /// A stretch of text or a picture's place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PromptItem {
     /// Words, as typed.
@@ -37,6 +38,7 @@ pub enum PromptItem {
 
 /// Names one of the pictures that travel beside the prompt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ImageRef {
     /// Its number among them, from 0. Two places may show the same picture.
     pub picture: usize,

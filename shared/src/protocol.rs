@@ -30,6 +30,7 @@ pub const MAX_PICTURES: usize = 32;
 /// Work for the server: `{"denoise": {…}}` or `{"generate": {…}}`. The kind comes first, so that what follows is read as
 /// what it is; a field beside the others would have all of them kept in a form many times larger until it is met.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 #[allow(clippy::large_enum_variant, reason = "there is one of these per request; in wasm it is not large")]
 pub enum JobRequest {
@@ -50,6 +51,7 @@ pub enum JobRequest {
         /// Name of the bundle.
         bundle: String,
         /// Words and picture places.
+        #[cfg_attr(feature = "openapi", schema(value_type = Vec<crate::prompt::PromptItem>))]
         prompt: PromptDocument,
         /// The pictures in order: PNG, JPEG or WebP files in base64.
         #[serde(default, deserialize_with = "wire::list::<_, _, MAX_PICTURES>")]
@@ -64,11 +66,13 @@ pub enum JobRequest {
 
 /// A picture file in base64.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, content_encoding = "base64"))]
 #[serde(transparent)]
 pub struct PictureFile(#[serde(with = "crate::wire::bytes")] pub Vec<u8>);
 
 /// How to make a picture; what is missing is the bundle's default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct GenerateSettings {
     /// Seed of the noise.
     pub seed: u64,
@@ -91,6 +95,7 @@ pub struct GenerateSettings {
 
 /// Answer to a new job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct JobCreated {
     /// Name of the job in every later request; hard to guess.
     pub id: String,
@@ -100,6 +105,7 @@ pub struct JobCreated {
 
 /// Something that happened to a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum JobEvent {
     /// It waits; `position` jobs come first.
@@ -127,6 +133,7 @@ pub enum JobEvent {
         step: usize,
         /// A small PNG in base64.
         #[serde(with = "crate::wire::bytes")]
+        #[cfg_attr(feature = "openapi", schema(value_type = String, content_encoding = "base64"))]
         png: Vec<u8>,
     },
     /// The picture is there.
@@ -152,6 +159,7 @@ impl JobEvent {
 
 /// A job as it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct JobStatus {
     /// Its name.
     pub id: String,
@@ -161,6 +169,7 @@ pub struct JobStatus {
 
 /// A bundle that the server has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BundleEntry {
     /// Name in requests: its folder's.
     pub id: String,
@@ -175,6 +184,7 @@ pub struct BundleEntry {
 
 /// How the server is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Health {
     /// The program's version.
     pub version: String,
@@ -190,6 +200,7 @@ pub struct Health {
 
 /// A failure, for people and for programs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[error("{message}")]
 pub struct ApiError {
     /// What kind.
@@ -200,6 +211,7 @@ pub struct ApiError {
 
 /// Kinds of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
     /// The request is wrong; the same again will fail again.

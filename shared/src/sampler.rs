@@ -26,6 +26,7 @@ const MAX_OUTPUTS: usize = 3;
 
 /// The samplers, each as diffusers has it by default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum SamplerKind {
     /// DPM-Solver++ 2M, arXiv 2211.01095: good pictures in 10 to 20 steps.
@@ -202,6 +203,7 @@ impl Sampler {
 
 /// What a request remembers between two evaluations, in f32 like its latents.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct History {
     /// What the network said before, the newest last: its outputs (PNDM) or the data in them (DPM-Solver++, UniPC).
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "wire::list::<_, _, MAX_OUTPUTS>")]

@@ -15,6 +15,7 @@ const SHOWN_CHARS: usize = 64;
 
 /// diffusers' `scheduler_config.json`, as far as it describes the noise. Fields that a file lacks have diffusers' defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SchedulerConfig {
     /// The scheduler class that the file was written by.
     #[serde(rename = "_class_name", default, skip_serializing_if = "Option::is_none")]
@@ -61,6 +62,7 @@ pub struct SchedulerConfig {
 
 /// How the variances run from `beta_start` to `beta_end`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum BetaSchedule {
     /// In a straight line.
@@ -74,6 +76,7 @@ pub enum BetaSchedule {
 
 /// How a sampler's steps are spread over the timesteps: Table 2 of arXiv 2305.08891.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum TimestepSpacing {
     /// Multiples of a whole stride, from `steps_offset`.
@@ -86,6 +89,7 @@ pub enum TimestepSpacing {
 
 /// What the network predicts from `x = √ᾱ·data + √(1−ᾱ)·noise`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PredictionType {
     /// The noise.

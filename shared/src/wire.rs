@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// A tensor's values, row-major, in JSON as base64 of little-endian f32.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, content_encoding = "base64"))]
 #[serde(transparent)]
 pub struct Floats(#[serde(with = "f32s")] pub Vec<f32>);
 

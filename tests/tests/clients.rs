@@ -29,28 +29,44 @@ fn run(command: &mut Command) {
     assert!(status.success(), "{command:?}");
 }
 
-/// Runs a client with the server's address, to which `path` is added, and a token.
-async fn client_works(script: &str, path: &str) {
-    let python = python().await;
+/// Runs a program with Python's clients on a server that asks for a token; `arguments` come from its address and the token.
+async fn works(program: &str, arguments: impl FnOnce(&Server, &str) -> Vec<String>) {
+    let program = python().await.with_file_name(program);
     let folder = tempfile::tempdir().unwrap();
     let tokens = folder.path().join("tokens.json");
     let tokens = tokens.to_str().unwrap();
-    let token = Server::command().args(["token", "add", "test", "--tokens", tokens]).output().unwrap();
+    let token =
+        Server::command().args(["token", "add", "test", "--role", "admin", "--tokens", tokens]).output().unwrap();
     let token = String::from_utf8(token.stdout).unwrap();
     let server = Server::with(&["--store", "memory", "--access", "token", "--tokens", tokens]).await;
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(script);
-    let address = server.address(path);
-    let mut command = Command::new(python);
-    command.arg(script).arg(address).arg(token.trim());
+    let mut command = Command::new(program);
+    command.args(arguments(&server, token.trim()));
     tokio::task::spawn_blocking(move || run(&mut command)).await.unwrap();
+}
+
+fn script(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(name).to_str().unwrap().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn openais_own_client() {
-    client_works("openai_images.py", "/v1").await;
+    works("python", |server, token| vec![script("openai_images.py"), server.address("/v1"), token.into()]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_of_automatic1111() {
-    client_works("a1111.py", "").await;
+    works("python", |server, token| vec![script("a1111.py"), server.address(""), token.into()]).await;
+}
+
+/// Whatever the document allows, and much that it does not, gets an answer that the document foresees.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_document_is_kept() {
+    works("schemathesis", |server, token| {
+        let authorization = format!("Authorization: Bearer {token}");
+        // What a schema cannot say, such as which models there are, may be refused.
+        let checks = ["--exclude-checks", "positive_data_acceptance"];
+        let arguments = ["run", "--header", &authorization, "--max-examples", "20", "--seed", "1", "--no-color"];
+        arguments.into_iter().chain(checks).map(str::to_owned).chain([server.address("/api/openapi.json")]).collect()
+    })
+    .await;
 }

@@ -3,6 +3,7 @@
 
 mod access;
 mod files;
+mod interface;
 mod jobs;
 mod lasting;
 #[cfg(feature = "candle")]
