@@ -58,5 +58,5 @@ const BARS: [(&str, f64); 5] = [
     ("exact_subject", 0.27),
     ("text_fidelity", 0.95),
     ("both_subjects", 0.45),
-    ("edit_success", 0.35),
+    ("edit_success", 0.42),
 ];

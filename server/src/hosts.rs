@@ -1,5 +1,6 @@
-//! What the server is called. A page of another site can give its own name this server's address (DNS rebinding), and would
-//! then be of the same origin; but the name stays its own.
+//! What the server is called, and whose pages may change something. A page of another site can give its own name this server's
+//! address (DNS rebinding), and would then be of the same origin; but the name stays its own. Without that it can still send
+//! forms, but a browser says where they come from.
 
 use std::net::IpAddr;
 
@@ -43,13 +44,25 @@ impl Hosts {
     }
 }
 
-/// Refuses requests that were meant for a server of another name.
+/// Refuses requests that were meant for a server of another name, and those that would change something and come from a page
+/// of another site that is not allowed to.
 pub(crate) async fn check(State(shared): State<Shared>, request: Request, next: Next) -> Response {
-    let host = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or("?").to_owned());
-    match host {
-        Some(host) if !shared.app.hosts.has(&host) => Error::misdirected(&host).into_response(),
-        _ => next.run(request).await,
+    match refusal(&shared, &request) {
+        Some(error) => error.into_response(),
+        None => next.run(request).await,
     }
+}
+
+fn refusal(shared: &Shared, request: &Request) -> Option<Error> {
+    let text = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or("?"));
+    let (host, origin) = (text(header::HOST), text(header::ORIGIN));
+    if let Some(host) = host.filter(|host| !shared.app.hosts.has(host)) {
+        return Some(Error::misdirected(host));
+    }
+    let origin = origin.filter(|_| !request.method().is_safe())?;
+    let is_own = origin.split_once("://").map(|(_, name)| name) == host;
+    let may = is_own || shared.app.allowed_origins.iter().any(|allowed| *allowed == origin);
+    (!may).then(|| Error::forbidden(format!("pages of {origin} may not use this server; --allow-origin lets them")))
 }
 
 #[cfg(test)]

@@ -382,17 +382,13 @@ impl Jobs {
     pub fn close(&self) {
         let mut shelf = self.shelf();
         shelf.closed = true;
-        for Waiting { job, .. } in shelf.waiting.remove(|_| true) {
-            match self.durable {
-                true => self.write_state(&job, Duration::ZERO),
-                false => self.end(&mut shelf, &job, JobEvent::Failed { error: error::stopping() }),
-            }
-        }
-        for job in &shelf.running {
-            match self.durable {
-                true => job.leave(),
-                false => job.report(JobEvent::Failed { error: error::stopping() }),
-            }
+        let waiting = shelf.waiting.remove(|_| true);
+        if self.durable {
+            waiting.iter().for_each(|waiting| self.write_state(&waiting.job, Duration::ZERO));
+        } else {
+            let waiting = waiting.iter().map(|waiting| &waiting.job);
+            let failed = JobEvent::Failed { error: error::stopping() };
+            waiting.chain(&shelf.running).for_each(|job| job.report(failed.clone()));
         }
         shelf.known.values().for_each(|job| job.leave());
         self.arrived.notify_all();

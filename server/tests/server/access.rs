@@ -220,3 +220,28 @@ fn is_private(path: &Path) -> bool {
 fn is_private(_: &Path) -> bool {
     true
 }
+
+#[tokio::test]
+async fn pages_of_other_sites_change_nothing() {
+    let server = Server::with(|app| app.allowed_origins = vec!["https://friend.example".parse().unwrap()]);
+    let post = async |path: &str, origin: Option<&str>| {
+        let mut request = Request::post(path).header("host", "localhost:8080").header("content-type", "text/plain");
+        if let Some(origin) = origin {
+            request = request.header("origin", origin);
+        }
+        server.send(request.body("{}".into()).unwrap()).await
+    };
+    for path in ["/api/jobs", "/api/tokens", "/v1/images/generations", "/v1/images/edits", "/sdapi/v1/txt2img", "/pair"]
+    {
+        for origin in ["https://evil.example", "null", "http://localhost:9090", "https://friend.example.evil.example"] {
+            let refused = post(path, Some(origin)).await;
+            assert_error(refused, StatusCode::FORBIDDEN, ErrorCode::Unauthorized, "may not use this server").await;
+        }
+    }
+    // Its own page, one that is allowed, and programs, which say no origin.
+    for origin in [Some("http://localhost:8080"), Some("https://friend.example"), None] {
+        assert_ne!(post("/v1/images/generations", origin).await.status(), StatusCode::FORBIDDEN, "{origin:?}");
+    }
+    let cancel = Request::delete("/api/jobs/1").header("host", "localhost").header("origin", "https://evil.example");
+    assert_eq!(server.send(cancel.body(Body::empty()).unwrap()).await.status(), StatusCode::FORBIDDEN);
+}
