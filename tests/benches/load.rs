@@ -13,7 +13,7 @@ const TIME: Duration = Duration::from_mins(5);
 async fn main() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let store = folder.path().join("jobs.sqlite");
-    let server = Server::with(&["--store", &store.to_string_lossy()]).await;
+    let server = Server::with(&["--store", &store.to_string_lossy(), "--rate", "1000000"]).await;
     let report = run(&server, CLIENTS, TIME).await;
 
     println!("| {CLIENTS} clients, {} minutes | |\n|---|--:|", TIME.as_secs() / 60);

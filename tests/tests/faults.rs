@@ -128,7 +128,8 @@ async fn clients_that_vanish_or_do_not_read_stop_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_clients_at_once() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::with(&["--store", &store(&folder)]).await;
+    // All come from one address.
+    let server = Server::with(&["--store", &store(&folder), "--rate", "1000000"]).await;
     let report = load::run(&server, 40, Duration::from_secs(10)).await;
     assert!(report.failed.is_empty(), "{:?}", report.failed);
     assert_eq!((report.lost, report.doubled), (0, 0));
