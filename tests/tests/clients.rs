@@ -40,7 +40,8 @@ async fn works(program: &str, arguments: impl FnOnce(&Server, &str) -> Vec<Strin
     let token = String::from_utf8(token.stdout).unwrap();
     let server = Server::with(&["--store", "memory", "--access", "token", "--tokens", tokens]).await;
     let mut command = Command::new(program);
-    command.args(arguments(&server, token.trim()));
+    // What a program leaves behind goes with the folder.
+    command.current_dir(&folder).args(arguments(&server, token.trim()));
     tokio::task::spawn_blocking(move || run(&mut command)).await.unwrap();
 }
 
