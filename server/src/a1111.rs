@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Query, Request, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use base64::Engine as _;
@@ -23,18 +23,31 @@ use serde_json::{Map, Value, json};
 
 use crate::app::{Shared, owner};
 use crate::bundles::{Bundle, Bundles};
-use crate::error::Error;
+use crate::error::{Error, in_form};
 use crate::jobs::{Job, Owner};
 use crate::order::{Wanted, any_seed, at_size};
 
 /// Digits of a file's SHA-256 that name a model.
 const HASH: usize = 10;
 
+/// Lists of what there is nothing of here.
+const EMPTY: [&str; 9] = [
+    "/sd-vae",
+    "/upscalers",
+    "/latent-upscale-modes",
+    "/loras",
+    "/hypernetworks",
+    "/prompt-styles",
+    "/face-restorers",
+    "/realesrgan-models",
+    "/script-info",
+];
+/// What needs no looking for again.
+const REFRESHES: [&str; 3] = ["/refresh-checkpoints", "/refresh-vae", "/refresh-loras"];
+
 /// The routes below `/sdapi/v1`.
 pub(crate) fn routes() -> Router<Shared> {
-    let nothing = || get(async || Json(json!([])));
-    let done = || post(async || Json(Value::Null));
-    Router::new()
+    let routes = Router::new()
         .route("/txt2img", post(generate))
         .route("/img2img", post(edit))
         .route("/progress", get(progress))
@@ -48,21 +61,12 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/scripts", get(async || Json(json!({ "txt2img": [], "img2img": [] }))))
         .route("/embeddings", get(async || Json(json!({ "loaded": {}, "skipped": {} }))))
         .route("/cmd-flags", get(async || Json(json!({}))))
-        .route("/memory", get(async || Json(json!({ "ram": {}, "cuda": {} }))))
-        .route("/sd-vae", nothing())
-        .route("/upscalers", nothing())
-        .route("/latent-upscale-modes", nothing())
-        .route("/loras", nothing())
-        .route("/hypernetworks", nothing())
-        .route("/prompt-styles", nothing())
-        .route("/face-restorers", nothing())
-        .route("/realesrgan-models", nothing())
-        .route("/script-info", nothing())
-        .route("/refresh-checkpoints", done())
-        .route("/refresh-vae", done())
-        .route("/refresh-loras", done())
-        .fallback(async || Failure(Error::not_found("this server does not have this part of the interface")))
-        .method_not_allowed_fallback(async || Failure(Error::method()))
+        .route("/memory", get(async || Json(json!({ "ram": {}, "cuda": {} }))));
+    let routes = EMPTY.iter().fold(routes, |routes, path| routes.route(path, get(async || Json(json!([])))));
+    let routes = REFRESHES.iter().fold(routes, |routes, path| routes.route(path, post(async || Json(Value::Null))));
+    routes
+        .fallback(async || Error::not_found("this server does not have this part of the interface"))
+        .method_not_allowed_fallback(async || Error::method())
 }
 
 /// The models that owners have chosen with `options`.
@@ -79,26 +83,13 @@ impl Choices {
     }
 }
 
-/// The answer about a failure.
-pub(crate) fn failure(error: Error) -> Response {
-    Failure(error).into_response()
-}
-
-/// A failure in the interface's form.
-struct Failure(Error);
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self(error)
-    }
-}
-
-impl IntoResponse for Failure {
-    fn into_response(self) -> Response {
-        let message = &self.0.body().message;
-        let kind = if self.0.status() == StatusCode::NOT_FOUND { "HTTPException" } else { "Error" };
-        self.0.answer(&json!({ "error": kind, "detail": message, "body": "", "errors": message }))
-    }
+/// Failures in the interface's form.
+pub(crate) async fn failures(response: Response) -> Response {
+    in_form(response, |error| {
+        let message = &error.body().message;
+        let kind = if error.status() == StatusCode::NOT_FOUND { "HTTPException" } else { "Error" };
+        json!({ "error": kind, "detail": message, "body": "", "errors": message })
+    })
 }
 
 /// What a request says, of what has a meaning here. Clients send every field, unset ones as null.
@@ -133,19 +124,19 @@ struct Options {
     sd_model_checkpoint: Option<String>,
 }
 
-async fn generate(State(shared): State<Shared>, request: Request) -> Result<Json<Value>, Failure> {
+async fn generate(State(shared): State<Shared>, request: Request) -> Result<Json<Value>, Error> {
     let owner = owner(request.extensions());
     let body = body(&shared, request).await?;
     let asked = Asked { init_images: None, ..read(&body)? };
     make(shared, owner, read(&body)?, asked).await
 }
 
-async fn edit(State(shared): State<Shared>, request: Request) -> Result<Json<Value>, Failure> {
+async fn edit(State(shared): State<Shared>, request: Request) -> Result<Json<Value>, Error> {
     let owner = owner(request.extensions());
     let body = body(&shared, request).await?;
     let asked: Asked = read(&body)?;
     if asked.init_images.as_ref().is_none_or(Vec::is_empty) {
-        return Err(Error::unreadable("img2img needs a picture in init_images").into());
+        return Err(Error::unreadable("img2img needs a picture in init_images"));
     }
     make(shared, owner, read(&body)?, asked).await
 }
@@ -155,19 +146,14 @@ async fn body(shared: &Shared, request: Request) -> Result<Bytes, Error> {
 }
 
 /// Makes what is `asked`; `echo` is the whole request.
-async fn make(
-    shared: Shared,
-    owner: Owner,
-    mut echo: Map<String, Value>,
-    asked: Asked,
-) -> Result<Json<Value>, Failure> {
+async fn make(shared: Shared, owner: Owner, mut echo: Map<String, Value>, asked: Asked) -> Result<Json<Value>, Error> {
     for (is_asked, what) in [
         (asked.enable_hr == Some(true), "enable_hr: this server has no second pass"),
         (asked.mask.is_some(), "mask: this model edits by words and takes no mask"),
         (asked.script_name.as_ref().is_some_and(|name| !name.is_empty()), "script_name: this server has no scripts"),
     ] {
         if is_asked {
-            return Err(Error::invalid(what).into());
+            return Err(Error::invalid(what));
         }
     }
     let title = asked.override_settings.as_ref().and_then(|options| options.sd_model_checkpoint.clone());
@@ -326,7 +312,7 @@ async fn interrupt(State(shared): State<Shared>, extensions: axum::http::Extensi
     Json(json!({}))
 }
 
-async fn options(State(shared): State<Shared>, extensions: axum::http::Extensions) -> Result<Json<Value>, Failure> {
+async fn options(State(shared): State<Shared>, extensions: axum::http::Extensions) -> Result<Json<Value>, Error> {
     let chosen = shared.choices.of(&owner(&extensions));
     let bundle = shared.app.bundles.get_or_first(chosen.as_deref())?;
     Ok(Json(json!({
@@ -338,7 +324,7 @@ async fn options(State(shared): State<Shared>, extensions: axum::http::Extension
 }
 
 /// Chooses the model of this client's further requests; the rest has no meaning here.
-async fn set_options(State(shared): State<Shared>, request: Request) -> Result<Json<Value>, Failure> {
+async fn set_options(State(shared): State<Shared>, request: Request) -> Result<Json<Value>, Error> {
     let owner = owner(request.extensions());
     let body =
         shared.receive(request, Bytes::from_request).await?.map_err(|error| Error::invalid(error.body_text()))?;
@@ -378,7 +364,7 @@ struct PngInfo {
 }
 
 /// The recipe in a picture.
-async fn png_info(State(shared): State<Shared>, request: Request) -> Result<Json<Value>, Failure> {
+async fn png_info(State(shared): State<Shared>, request: Request) -> Result<Json<Value>, Error> {
     let body =
         shared.receive(request, Bytes::from_request).await?.map_err(|error| Error::invalid(error.body_text()))?;
     let PngInfo { image } = read(&body)?;

@@ -115,16 +115,19 @@ pub fn router(app: App) -> Router {
     let models = Router::new().route("/{bundle}/{file}", get(bundle_file));
     let strict =
         |routes: Router<Shared>| routes.fallback(nowhere).method_not_allowed_fallback(async || Error::method());
-    let closed = Router::new()
+    let admit = middleware::from_fn_with_state(shared.clone(), access::admit);
+    let own = Router::new()
         .route("/metrics", get(metrics))
         .nest("/api/v1", strict(api.clone()))
         // The newest version has the short address, too.
         .nest("/api", strict(api))
         .nest("/models", strict(models))
-        .nest("/v1", openai::routes())
-        .nest("/sdapi/v1", a1111::routes())
-        .layer(middleware::from_fn_with_state(shared.clone(), access::admit));
-    let routes = closed
+        .layer(admit.clone());
+    let openai = openai::routes().layer(admit.clone()).layer(middleware::map_response(openai::failures));
+    let a1111 = a1111::routes().layer(admit).layer(middleware::map_response(a1111::failures));
+    let routes = own
+        .nest("/v1", openai)
+        .nest("/sdapi/v1", a1111)
         .route("/health", get(health))
         .route("/health/live", get(async || StatusCode::NO_CONTENT))
         .route("/health/ready", get(ready))

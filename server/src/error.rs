@@ -6,9 +6,10 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use kosmosg::protocol::{ApiError, ErrorCode, MAX_REQUEST_BYTES};
+use serde_json::Value;
 
 /// A failure as the client sees it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Error {
     status: StatusCode,
     body: ApiError,
@@ -163,23 +164,6 @@ impl Error {
         self.field
     }
 
-    /// The same failure with another body, in the form of another interface.
-    pub fn answer(&self, body: &serde_json::Value) -> Response {
-        self.respond(Json(body))
-    }
-
-    fn respond(&self, body: impl IntoResponse) -> Response {
-        let mut response = (self.status, body).into_response();
-        if let Some(seconds) = self.retry_after_secs {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        if self.status == StatusCode::UNAUTHORIZED {
-            let schemes = HeaderValue::from_static("Bearer realm=\"kosmosg\", Basic realm=\"kosmosg\"");
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, schemes);
-        }
-        response
-    }
-
     fn new(status: StatusCode, code: ErrorCode, message: impl ToString) -> Self {
         Self { status, body: ApiError { code, message: message.to_string() }, field: None, retry_after_secs: None }
     }
@@ -206,6 +190,26 @@ impl From<Error> for ApiError {
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        self.respond(Json(&self.body))
+        let mut response = (self.status, Json(&self.body)).into_response();
+        let headers = response.headers_mut();
+        if let Some(seconds) = self.retry_after_secs {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            let schemes = HeaderValue::from_static("Bearer realm=\"kosmosg\", Basic realm=\"kosmosg\"");
+            headers.insert(header::WWW_AUTHENTICATE, schemes);
+        }
+        // For interfaces that tell of failures in another form.
+        response.extensions_mut().insert(self);
+        response
     }
+}
+
+/// An answer about a failure in the form of another interface; any other answer stays.
+pub fn in_form(response: Response, form: fn(&Error) -> Value) -> Response {
+    let Some(error) = response.extensions().get::<Error>() else { return response };
+    let body = Json(form(error)).into_response();
+    let (mut head, _) = response.into_parts();
+    head.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(head, body.into_body())
 }

@@ -1,24 +1,26 @@
 //! The jobs: a bounded, fair queue before one worker, what happened to each, and what came of it.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use kosmosg::denoise::DenoiseState;
 use kosmosg::protocol::{ApiError, ErrorCode, JobEvent};
 
 use crate::bundles::Bundles;
 use crate::error;
 use crate::metrics::Metrics;
-use crate::work::{Group, Work};
-use line::Line;
+use crate::work::Work;
+use shelf::Shelf;
 use store::{Store, StoreError, Unfinished};
 
 pub use job::{Job, JobId, Next, Owner};
+pub use running::Outcome;
+pub use shelf::Waiting;
 
 mod job;
 mod line;
+mod running;
+mod shelf;
 pub mod store;
 
 /// How much is kept, and how long.
@@ -47,48 +49,6 @@ pub struct Jobs {
     /// A job came to wait, or the queue was closed.
     arrived: Condvar,
     metrics: Metrics,
-}
-
-#[derive(Debug, Default)]
-struct Shelf {
-    waiting: Line<Owner, Waiting>,
-    running: Vec<Arc<Job>>,
-    /// Those that ended last, the oldest first.
-    recent: VecDeque<Arc<Job>>,
-    known: HashMap<JobId, Arc<Job>>,
-    closed: bool,
-    pace: Pace,
-}
-
-/// A job in the queue.
-#[derive(Debug)]
-pub struct Waiting {
-    /// The job.
-    pub job: Arc<Job>,
-    /// With whom it can run.
-    pub group: Group,
-    /// What is to be done; none of one that has begun, which the worker remembers.
-    pub work: Option<Work>,
-}
-
-/// How long things take, of late.
-#[derive(Debug, Default)]
-struct Pace {
-    /// A step, divided by the jobs that take it together.
-    evaluation: Option<f64>,
-    /// A whole job.
-    job: Option<f64>,
-}
-
-/// How a job ended.
-#[derive(Debug)]
-pub enum Outcome {
-    /// With a picture, PNG.
-    Done(Vec<u8>),
-    /// It heard that it should stop.
-    Stopped,
-    /// It could not be done.
-    Failed(ApiError),
 }
 
 /// The client's own name for a request, so that it is done once, however often it is sent.
@@ -281,65 +241,6 @@ impl Jobs {
         self.limits.waiting
     }
 
-    /// The next job that can run with `company`; none while there is nothing to do with it. Without company, waits for a job;
-    /// then none means that the queue is closed.
-    pub fn next(&self, company: Option<&Group>) -> Option<Waiting> {
-        let mut shelf = self.shelf();
-        loop {
-            if shelf.closed {
-                return None;
-            }
-            let fits = |waiting: &Waiting| company.is_none_or(|group| *group == waiting.group);
-            if let Some(waiting) = shelf.waiting.next_if(fits) {
-                if let Some(waited) = waiting.job.begin() {
-                    self.metrics.began(waited);
-                }
-                shelf.running.push(Arc::clone(&waiting.job));
-                shelf.tell_positions();
-                return Some(waiting);
-            }
-            if company.is_some() {
-                return None;
-            }
-            shelf = self.arrived.wait(shelf).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// Whether somebody waits for a seat on the same model.
-    pub fn others_wait(&self, group: &Group) -> bool {
-        self.shelf().waiting.iter().next().is_some_and(|waiting| waiting.group.has_bundle_of(group))
-    }
-
-    /// Whether the server is stopping.
-    pub fn is_closed(&self) -> bool {
-        self.shelf().closed
-    }
-
-    /// Puts a job that [`Jobs::next`] gave back into the queue, behind the others.
-    pub fn rest(&self, job: &Arc<Job>, group: Group) {
-        let mut shelf = self.shelf();
-        shelf.running.retain(|running| running.id() != job.id());
-        if shelf.closed {
-            self.write_state(job, Duration::ZERO);
-        } else {
-            shelf.waiting.push(job.owner().clone(), Waiting { job: Arc::clone(job), group, work: None });
-        }
-        shelf.tell_positions();
-    }
-
-    /// Writes down that a job took a step.
-    pub fn stepped(&self, job: &Job, state: &DenoiseState) {
-        job.report_step(state);
-        self.write_state(job, SAVE_EVERY);
-    }
-
-    /// So many jobs took a step together, which was `seconds` long.
-    pub fn paced(&self, seconds: f64, jobs: usize) {
-        self.metrics.stepped(seconds, jobs);
-        let pace = &mut self.shelf().pace;
-        pace.evaluation = Some(smooth(pace.evaluation, seconds / jobs as f64));
-    }
-
     /// Numbers for Prometheus.
     ///
     /// # Errors
@@ -350,31 +251,6 @@ impl Jobs {
             (shelf.waiting.len(), shelf.running.len())
         };
         self.metrics.encode(waiting, running)
-    }
-
-    /// Ends a job that [`Jobs::next`] gave.
-    pub fn finish(&self, job: &Arc<Job>, outcome: Outcome) {
-        let mut shelf = self.shelf();
-        shelf.running.retain(|running| running.id() != job.id());
-        let seconds = job.seconds();
-        let event = match outcome {
-            // Who cancels does not want the picture, even if it came just before they were heard.
-            _ if job.should_stop() => JobEvent::Cancelled,
-            Outcome::Stopped => JobEvent::Cancelled,
-            Outcome::Failed(error) => JobEvent::Failed { error },
-            Outcome::Done(png) => {
-                job.keep_picture(Some(png.into()));
-                shelf.pace.job = Some(smooth(shelf.pace.job, seconds));
-                JobEvent::Done { seconds }
-            }
-        };
-        self.end(&mut shelf, job, event);
-        shelf.tell_positions();
-    }
-
-    /// Ends a job that has taken too long.
-    pub fn time_out(&self, job: &Arc<Job>) {
-        self.finish(job, Outcome::Failed(error::timed_out(self.limits.deadline)));
     }
 
     /// Takes no more jobs and ends the streams of those who follow one. Where jobs outlive the server, they wait for the next;
@@ -420,7 +296,7 @@ impl Jobs {
     /// Ends a job that was never queued here.
     fn fail(&self, id: JobId, error: ApiError) {
         let event = JobEvent::Failed { error };
-        self.store.end(id, self.first_number + 1, &event, None, |_| {});
+        self.store.end(id, self.first_number + 1, &event, None, || {});
     }
 
     fn end(&self, shelf: &mut Shelf, job: &Arc<Job>, event: JobEvent) {
@@ -437,14 +313,8 @@ impl Jobs {
     }
 
     fn write_end(&self, job: &Arc<Job>, event: &JobEvent) {
-        let written = {
-            let job = Arc::clone(job);
-            move |is_written| {
-                if is_written {
-                    job.keep_picture(None);
-                }
-            }
-        };
+        let unsaved = Arc::clone(job);
+        let written = move || unsaved.keep_picture(None);
         self.store.end(job.id(), job.last_number(), event, job.picture(), written);
     }
 
@@ -459,40 +329,5 @@ impl Jobs {
     }
 }
 
-impl Shelf {
-    fn admit(&self, limits: Limits) -> Result<(), Refusal> {
-        if self.closed {
-            return Err(Refusal::Closed);
-        }
-        if self.waiting.len() >= limits.waiting {
-            let secs = self.pace.job.unwrap_or(DEFAULT_RETRY_SECS).ceil() as u64;
-            return Err(Refusal::Full { retry_after_secs: secs.clamp(1, MAX_RETRY_SECS) });
-        }
-        Ok(())
-    }
-
-    /// Tells those who have not begun yet how many still come first.
-    fn tell_positions(&self) {
-        let mut evaluations: usize = self.running.iter().map(|job| job.remaining()).sum();
-        for (index, Waiting { job, work, .. }) in self.waiting.iter().enumerate() {
-            if work.is_some() {
-                let seconds = self.pace.evaluation.map(|pace| pace * evaluations as f64);
-                job.moved_up(self.running.len() + index, seconds);
-            }
-            evaluations += job.remaining();
-        }
-    }
-}
-
-fn smooth(before: Option<f64>, now: f64) -> f64 {
-    before.map_or(now, |before| 0.7 * before + 0.3 * now)
-}
-
 /// Finished jobs whose whole story stays in memory.
 const RECENT: usize = 64;
-/// How much of a job's running a killed server may lose.
-const SAVE_EVERY: Duration = Duration::from_secs(1);
-/// When to come back to a full queue while no job has ended yet.
-const DEFAULT_RETRY_SECS: f64 = 5.0;
-/// Nobody is told to come back later than this.
-const MAX_RETRY_SECS: u64 = 600;

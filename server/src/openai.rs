@@ -10,7 +10,7 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::multipart::{Multipart, MultipartError};
 use axum::extract::{FromRequest, Path, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -25,7 +25,7 @@ use serde_json::{Map, Value, json};
 
 use crate::app::{Shared, owner};
 use crate::bundles::Bundle;
-use crate::error::Error;
+use crate::error::{Error, in_form};
 use crate::jobs::{Job, JobId, Owner};
 use crate::order::{Order, Wanted, any_seed, at_size, events};
 
@@ -46,10 +46,8 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/images/edits", post(edit))
         .route("/models", get(models))
         .route("/models/{id}", get(model))
-        .fallback(async || {
-            Failure(Error::not_found("this server has /v1/images/generations, /v1/images/edits and /v1/models"))
-        })
-        .method_not_allowed_fallback(async || Failure(Error::method()))
+        .fallback(async || Error::not_found("this server has /v1/images/generations, /v1/images/edits and /v1/models"))
+        .method_not_allowed_fallback(async || Error::method())
 }
 
 /// Pictures by their addresses.
@@ -57,41 +55,28 @@ pub(crate) fn results() -> Router<Shared> {
     Router::new().route("/v1/images/results/{file}", get(result))
 }
 
-/// The answer about a failure.
-pub(crate) fn failure(error: Error) -> Response {
-    Failure(error).into_response()
+/// Failures in OpenAI's form.
+pub(crate) async fn failures(response: Response) -> Response {
+    let is_final = response
+        .extensions()
+        .get::<Error>()
+        .is_some_and(|error| !matches!(error.body().code, ErrorCode::Busy | ErrorCode::Internal));
+    let mut response = in_form(response, |error| json!({ "error": failure(error) }));
+    // What fails again need not be tried again.
+    if is_final {
+        response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
+    }
+    response
 }
 
-/// A failure in OpenAI's form.
-struct Failure(Error);
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self(error)
-    }
-}
-
-impl Failure {
-    fn json(&self) -> Value {
-        let kind = match self.0.status() {
-            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
-            status if status.is_server_error() => "server_error",
-            StatusCode::UNAUTHORIZED => "authentication_error",
-            _ => "invalid_request_error",
-        };
-        json!({ "message": self.0.body().message, "type": kind, "param": self.0.field(), "code": self.0.body().code })
-    }
-}
-
-impl IntoResponse for Failure {
-    fn into_response(self) -> Response {
-        let mut response = self.0.answer(&json!({ "error": self.json() }));
-        // What fails again need not be tried again.
-        if !matches!(self.0.body().code, ErrorCode::Busy | ErrorCode::Internal) {
-            response.headers_mut().insert("x-should-retry", header::HeaderValue::from_static("false"));
-        }
-        response
-    }
+fn failure(error: &Error) -> Value {
+    let kind = match error.status() {
+        StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+        status if status.is_server_error() => "server_error",
+        StatusCode::UNAUTHORIZED => "authentication_error",
+        _ => "invalid_request_error",
+    };
+    json!({ "message": error.body().message, "type": kind, "param": error.field(), "code": error.body().code })
 }
 
 /// What both kinds of request say.
@@ -126,7 +111,7 @@ struct Form {
     quality: String,
 }
 
-async fn generate(State(shared): State<Shared>, request: Request) -> Result<Response, Failure> {
+async fn generate(State(shared): State<Shared>, request: Request) -> Result<Response, Error> {
     let (owner, origin) = (owner(request.extensions()), origin(&shared, request.headers()));
     let body = shared.receive(request, Bytes::from_request).await?;
     let body = body.map_err(|error| Error::invalid(error.body_text()))?;
@@ -134,15 +119,13 @@ async fn generate(State(shared): State<Shared>, request: Request) -> Result<Resp
     answer(shared, owner, origin, "image_generation", asked, Vec::new()).await
 }
 
-async fn edit(State(shared): State<Shared>, request: Request) -> Result<Response, Failure> {
+async fn edit(State(shared): State<Shared>, request: Request) -> Result<Response, Error> {
     let (owner, origin) = (owner(request.extensions()), origin(&shared, request.headers()));
     let (fields, pictures) = shared.receive(request, read_form).await??;
     let asked =
         serde_json::from_value(Value::Object(fields)).map_err(|error| Error::invalid(format!("the form: {error}")))?;
     if pictures.is_empty() {
-        return Err(Error::invalid("an edit needs a picture: send one as `image`, or several as `image[]`")
-            .of("image")
-            .into());
+        return Err(Error::invalid("an edit needs a picture: send one as `image`, or several as `image[]`").of("image"));
     }
     answer(shared, owner, origin, "image_edit", asked, pictures).await
 }
@@ -178,7 +161,7 @@ async fn answer(
     kind: &'static str,
     asked: Asked,
     pictures: Vec<Vec<u8>>,
-) -> Result<Response, Failure> {
+) -> Result<Response, Error> {
     let bundle = Arc::clone(shared.app.bundles.get_or_first(asked.model.as_deref())?);
     let form = form(&asked, kind, origin)?;
     let settings = settings(&asked, &bundle)?;
@@ -339,12 +322,12 @@ impl Form {
     }
 
     fn error(&self, error: Error) -> Event {
-        Event::default().event("error").data(json!({ "type": "error", "error": Failure(error).json() }).to_string())
+        Event::default().event("error").data(json!({ "type": "error", "error": failure(&error) }).to_string())
     }
 }
 
 /// A picture by its address, which nobody can guess.
-async fn result(State(Shared { app, .. }): State<Shared>, Path(file): Path<String>) -> Result<Response, Failure> {
+async fn result(State(Shared { app, .. }): State<Shared>, Path(file): Path<String>) -> Result<Response, Error> {
     let nowhere = || Error::not_found("there is no such picture; it may have been forgotten");
     let id = file.strip_suffix(".png").and_then(|id| JobId::from_str(id).ok()).ok_or_else(nowhere)?;
     let job = app.jobs.find(id).await.map_err(Error::internal)?.ok_or_else(nowhere)?;
@@ -357,7 +340,7 @@ async fn models(State(Shared { app, .. }): State<Shared>) -> Json<Value> {
     Json(json!({ "object": "list", "data": models }))
 }
 
-async fn model(State(Shared { app, .. }): State<Shared>, Path(id): Path<String>) -> Result<Json<Value>, Failure> {
+async fn model(State(Shared { app, .. }): State<Shared>, Path(id): Path<String>) -> Result<Json<Value>, Error> {
     Ok(Json(about(app.bundles.get(&id)?)))
 }
 

@@ -161,23 +161,23 @@ impl Store {
         });
     }
 
-    /// Writes down how a job ended, and tells `written` whether that worked.
+    /// Writes down how a job ended, and tells `written` once that has worked.
     pub fn end(
         &self,
         id: JobId,
         number: u64,
         event: &JobEvent,
         picture: Option<Bytes>,
-        written: impl FnOnce(bool) + Send + 'static,
+        written: impl FnOnce() + Send + 'static,
     ) {
         let event = serde_json::to_vec(event).expect("an event is plain data");
         self.post(move |connection| {
             let sql = "UPDATE jobs SET last_number = ?, last_event = ?, picture = ?, age = coalesce(age, 0),
                            request = NULL, unet = NULL, state = NULL
                        WHERE id = ?";
-            let result = connection.execute(sql, params![number.cast_signed(), event, picture.as_deref(), id]);
-            written(result.is_ok());
-            result.map(drop)
+            connection.execute(sql, params![number.cast_signed(), event, picture.as_deref(), id])?;
+            written();
+            Ok(())
         });
     }
 

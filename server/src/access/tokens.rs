@@ -1,0 +1,194 @@
+//! The tokens, of which only hashes are kept.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+/// What a token is good for.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Making pictures.
+    Use,
+    /// That, and giving and taking tokens.
+    Admin,
+}
+
+/// A token as it is kept: not the token itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// Whose it is: a name for people.
+    pub name: String,
+    /// What it is good for.
+    pub role: Role,
+    /// SHA-256 of the token, in hexadecimal digits. A token has 256 random bits, so that no slower hash is needed.
+    sha256: String,
+}
+
+/// The file of tokens.
+#[derive(Debug, Default)]
+pub struct Tokens {
+    path: Option<PathBuf>,
+    list: Vec<Token>,
+    read: Option<SystemTime>,
+}
+
+/// Why tokens cannot be read or changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenError {
+    /// The file.
+    #[error("the file of tokens {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// Its contents.
+    #[error("the file of tokens {} is damaged: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        source: serde_json::Error,
+    },
+    /// Two cannot have one name.
+    #[error("there is a token called {0:?} already; remove it first, or choose another name")]
+    Taken(String),
+    /// A name that cannot be one.
+    #[error("a token's name has 1 to 60 letters, digits, spaces, `-`, `_` or `.`")]
+    Name,
+    /// None of that name.
+    #[error("there is no token called {0:?}")]
+    Unknown(String),
+}
+
+impl Tokens {
+    /// Reads the file, or begins with none where there is no file; without a path, tokens live as long as the server.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub fn open(path: Option<&Path>) -> Result<Self, TokenError> {
+        let mut tokens = Self { path: path.map(Path::to_owned), list: Vec::new(), read: None };
+        tokens.refresh()?;
+        Ok(tokens)
+    }
+
+    /// All of them.
+    pub fn list(&self) -> &[Token] {
+        &self.list
+    }
+
+    /// Makes a token and writes its hash down. The token is shown this once.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub fn add(&mut self, name: &str, role: Role) -> Result<String, TokenError> {
+        let is_plain = |c: char| c.is_alphanumeric() || " -_.".contains(c);
+        if !(1..=60).contains(&name.chars().count()) || !name.chars().all(is_plain) {
+            return Err(TokenError::Name);
+        }
+        if self.list.iter().any(|token| token.name == name) {
+            return Err(TokenError::Taken(name.into()));
+        }
+        let token = URL_SAFE_NO_PAD.encode(random::<32>());
+        self.list.push(Token { name: name.into(), role, sha256: hash(&token) });
+        self.write()?;
+        Ok(token)
+    }
+
+    /// Takes a token back.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub fn remove(&mut self, name: &str) -> Result<(), TokenError> {
+        let before = self.list.len();
+        self.list.retain(|token| token.name != name);
+        if self.list.len() == before { Err(TokenError::Unknown(name.into())) } else { self.write() }
+    }
+
+    /// Reads the file again if it has changed.
+    ///
+    /// # Errors
+    /// [`TokenError`]; then what was known stays.
+    pub fn refresh(&mut self) -> Result<(), TokenError> {
+        let Some(path) = self.path.clone() else { return Ok(()) };
+        let changed = fs::metadata(&path).and_then(|file| file.modified()).ok();
+        if changed == self.read {
+            return Ok(());
+        }
+        if changed.is_some() {
+            let io = |source| TokenError::Io { path: path.clone(), source };
+            let json = fs::read(&path).map_err(io)?;
+            self.list =
+                serde_json::from_slice(&json).map_err(|source| TokenError::Json { path: path.clone(), source })?;
+        } else {
+            self.list.clear();
+        }
+        self.read = changed;
+        Ok(())
+    }
+
+    /// The token that somebody shows. Takes the same time whichever it is.
+    pub(super) fn find(&self, shown: &str) -> Option<&Token> {
+        let shown = hash(shown);
+        let mut found = None;
+        for token in &self.list {
+            if bool::from(token.sha256.as_bytes().ct_eq(shown.as_bytes())) {
+                found = Some(token);
+            }
+        }
+        found
+    }
+
+    fn write(&mut self) -> Result<(), TokenError> {
+        let Some(path) = &self.path else { return Ok(()) };
+        let write = || -> std::io::Result<()> {
+            if let Some(folder) = path.parent() {
+                fs::create_dir_all(folder)?;
+            }
+            let fresh = path.with_extension("new");
+            private_file(&fresh)?.write_all(&serde_json::to_vec_pretty(&self.list)?)?;
+            fs::rename(&fresh, path)
+        };
+        write().map_err(|source| TokenError::Io { path: path.clone(), source })?;
+        self.read = fs::metadata(path).and_then(|file| file.modified()).ok();
+        Ok(())
+    }
+}
+
+/// A new file that only its owner may read.
+///
+/// # Errors
+/// What the system says.
+pub fn private_file(path: &Path) -> std::io::Result<fs::File> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+fn hash(token: &str) -> String {
+    Sha256::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Random bytes.
+///
+/// # Panics
+/// If the operating system has none, without which no secret is safe.
+pub(super) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the operating system has random numbers");
+    bytes
+}

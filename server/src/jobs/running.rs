@@ -1,0 +1,110 @@
+//! What the worker does with the jobs.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use kosmosg::denoise::DenoiseState;
+use kosmosg::protocol::{ApiError, JobEvent};
+
+use super::{Job, Jobs, Waiting};
+use crate::error;
+use crate::work::Group;
+
+/// How much of a job's running a killed server may lose.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+
+/// How a job ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// With a picture, PNG.
+    Done(Vec<u8>),
+    /// It heard that it should stop.
+    Stopped,
+    /// It could not be done.
+    Failed(ApiError),
+}
+
+impl Jobs {
+    /// The next job that can run with `company`; none while there is nothing to do with it. Without company, waits for a job;
+    /// then none means that the queue is closed.
+    pub fn next(&self, company: Option<&Group>) -> Option<Waiting> {
+        let mut shelf = self.shelf();
+        loop {
+            if shelf.closed {
+                return None;
+            }
+            let fits = |waiting: &Waiting| company.is_none_or(|group| *group == waiting.group);
+            if let Some(waiting) = shelf.waiting.next_if(fits) {
+                if let Some(waited) = waiting.job.begin() {
+                    self.metrics.began(waited);
+                }
+                shelf.running.push(Arc::clone(&waiting.job));
+                shelf.tell_positions();
+                return Some(waiting);
+            }
+            if company.is_some() {
+                return None;
+            }
+            shelf = self.arrived.wait(shelf).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Whether somebody waits for a seat on the same model.
+    pub fn others_wait(&self, group: &Group) -> bool {
+        self.shelf().waiting.iter().next().is_some_and(|waiting| waiting.group.has_bundle_of(group))
+    }
+
+    /// Whether the server is stopping.
+    pub fn is_closed(&self) -> bool {
+        self.shelf().closed
+    }
+
+    /// Puts a job that [`Jobs::next`] gave back into the queue, behind the others.
+    pub fn rest(&self, job: &Arc<Job>, group: Group) {
+        let mut shelf = self.shelf();
+        shelf.running.retain(|running| running.id() != job.id());
+        if shelf.closed {
+            self.write_state(job, Duration::ZERO);
+        } else {
+            shelf.waiting.push(job.owner().clone(), Waiting { job: Arc::clone(job), group, work: None });
+        }
+        shelf.tell_positions();
+    }
+
+    /// Writes down that a job took a step.
+    pub fn stepped(&self, job: &Job, state: &DenoiseState) {
+        job.report_step(state);
+        self.write_state(job, SAVE_EVERY);
+    }
+
+    /// So many jobs took a step together, which was `seconds` long.
+    pub fn paced(&self, seconds: f64, jobs: usize) {
+        self.metrics.stepped(seconds, jobs);
+        self.shelf().pace.stepped(seconds / jobs as f64);
+    }
+
+    /// Ends a job that [`Jobs::next`] gave.
+    pub fn finish(&self, job: &Arc<Job>, outcome: Outcome) {
+        let mut shelf = self.shelf();
+        shelf.running.retain(|running| running.id() != job.id());
+        let seconds = job.seconds();
+        let event = match outcome {
+            // Who cancels does not want the picture, even if it came just before they were heard.
+            _ if job.should_stop() => JobEvent::Cancelled,
+            Outcome::Stopped => JobEvent::Cancelled,
+            Outcome::Failed(error) => JobEvent::Failed { error },
+            Outcome::Done(png) => {
+                job.keep_picture(Some(png.into()));
+                shelf.pace.done(seconds);
+                JobEvent::Done { seconds }
+            }
+        };
+        self.end(&mut shelf, job, event);
+        shelf.tell_positions();
+    }
+
+    /// Ends a job that has taken too long.
+    pub fn time_out(&self, job: &Arc<Job>) {
+        self.finish(job, Outcome::Failed(error::timed_out(self.limits.deadline)));
+    }
+}

@@ -1,0 +1,85 @@
+//! All that changes with every job: who waits, who runs, and how fast things go.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::line::Line;
+use super::{Job, JobId, Limits, Owner, Refusal};
+use crate::work::{Group, Work};
+
+/// When to come back to a full queue while no job has ended yet.
+const DEFAULT_RETRY_SECS: f64 = 5.0;
+/// Nobody is told to come back later than this.
+const MAX_RETRY_SECS: u64 = 600;
+
+#[derive(Debug, Default)]
+pub struct Shelf {
+    pub(super) waiting: Line<Owner, Waiting>,
+    pub(super) running: Vec<Arc<Job>>,
+    /// Those that ended last, the oldest first.
+    pub(super) recent: VecDeque<Arc<Job>>,
+    pub(super) known: HashMap<JobId, Arc<Job>>,
+    pub(super) closed: bool,
+    pub(super) pace: Pace,
+}
+
+/// A job in the queue.
+#[derive(Debug)]
+pub struct Waiting {
+    /// The job.
+    pub job: Arc<Job>,
+    /// With whom it can run.
+    pub group: Group,
+    /// What is to be done; none of one that has begun, which the worker remembers.
+    pub work: Option<Work>,
+}
+
+/// How long things take, of late.
+#[derive(Debug, Default)]
+pub struct Pace {
+    /// A step, divided by the jobs that take it together.
+    evaluation: Option<f64>,
+    /// A whole job.
+    job: Option<f64>,
+}
+
+impl Shelf {
+    pub(super) fn admit(&self, limits: Limits) -> Result<(), Refusal> {
+        if self.closed {
+            return Err(Refusal::Closed);
+        }
+        if self.waiting.len() >= limits.waiting {
+            let secs = self.pace.job.unwrap_or(DEFAULT_RETRY_SECS).ceil() as u64;
+            return Err(Refusal::Full { retry_after_secs: secs.clamp(1, MAX_RETRY_SECS) });
+        }
+        Ok(())
+    }
+
+    /// Tells those who have not begun yet how many still come first.
+    pub(super) fn tell_positions(&self) {
+        let mut evaluations: usize = self.running.iter().map(|job| job.remaining()).sum();
+        for (index, Waiting { job, work, .. }) in self.waiting.iter().enumerate() {
+            if work.is_some() {
+                let seconds = self.pace.evaluation.map(|pace| pace * evaluations as f64);
+                job.moved_up(self.running.len() + index, seconds);
+            }
+            evaluations += job.remaining();
+        }
+    }
+}
+
+impl Pace {
+    /// A step took so long, divided by the jobs that took it together.
+    pub(super) fn stepped(&mut self, seconds: f64) {
+        self.evaluation = Some(smooth(self.evaluation, seconds));
+    }
+
+    /// A whole job took so long.
+    pub(super) fn done(&mut self, seconds: f64) {
+        self.job = Some(smooth(self.job, seconds));
+    }
+}
+
+fn smooth(before: Option<f64>, now: f64) -> f64 {
+    before.map_or(now, |before| 0.7 * before + 0.3 * now)
+}
