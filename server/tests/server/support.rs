@@ -1,9 +1,9 @@
 //! A server to test: a bundle without weights, a runner that takes a step when it is told to, and a client.
 
 use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,53 +11,38 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{Method, Request, Response, StatusCode, header};
 use futures::{Stream, StreamExt, stream};
-use kosmosg::bundle::{MANIFEST, Manifest, PartFile};
+use kosmosg::bundle::PartFile;
 use kosmosg::condition::Condition;
-use kosmosg::config::SpecialTokens;
-use kosmosg::denoise::{DenoiseError, DenoiseSettings, DenoiseState};
-use kosmosg::engine::EngineError;
+use kosmosg::denoise::{DenoiseSettings, DenoiseState};
 use kosmosg::picture::Picture;
-use kosmosg::pipeline::StepError;
 use kosmosg::prompt::PromptDocument;
 use kosmosg::protocol::{ApiError, ErrorCode, GenerateSettings, JobCreated, JobEvent, JobRequest, PictureFile};
 use kosmosg::sampler::SamplerKind;
 use kosmosg::schedule::{NoiseSchedule, SchedulerConfig};
-use kosmosg::tokenizer::{Piece, PieceKind, Vocabulary};
 use kosmosg_server::access::Access;
 use kosmosg_server::app::{App, BODY_TIME, EngineName, router};
-use kosmosg_server::bundles::{Bundle, Bundles};
+use kosmosg_server::bundles::Bundles;
 use kosmosg_server::hosts::Hosts;
-use kosmosg_server::inference::RunError;
 use kosmosg_server::jobs::{Jobs, Limits};
-use kosmosg_server::work::Goal;
-use kosmosg_server::worker::{Runner, Worker};
-use serde_json::json;
+use kosmosg_server::worker::Worker;
 use tempfile::TempDir;
 use tower::ServiceExt;
 
-/// Name of the test bundle.
-pub const BUNDLE: &str = "small";
+use bundle::write_bundle;
+use puppet::Puppet;
+
+pub use bundle::{BUNDLE, unet_file};
+pub use puppet::Command;
+
+mod bundle;
+mod puppet;
+
 /// Jobs that may wait.
 pub const CAPACITY: usize = 2;
 /// Finished jobs that are remembered.
 pub const KEPT: usize = 4;
 /// Steps of a job.
 pub const STEPS: usize = 3;
-
-/// What the runner is told.
-#[derive(Debug)]
-pub enum Command {
-    /// Take a step.
-    Step,
-    /// Panic.
-    Panic,
-    /// Fail as a bundle does whose file is damaged.
-    Fail,
-    /// Answer with what is no number.
-    Nan,
-    /// Fail as a GPU does without memory.
-    OutOfMemory,
-}
 
 /// A server, its worker waiting for commands.
 pub struct Server {
@@ -313,72 +298,6 @@ pub fn settings(seed: u64) -> DenoiseSettings {
     DenoiseSettings { sampler, steps: STEPS, guidance, seed, picture: 0, channels: 4, height: 4, width: 4 }
 }
 
-/// Contents of the test bundle's part `unet`.
-pub fn unet_file() -> Vec<u8> {
-    (0..1000).map(|index| index as u8).collect()
-}
-
-/// Computes nothing: takes a step when told to.
-struct Puppet {
-    commands: Receiver<Command>,
-    ran: Arc<Mutex<Vec<u64>>>,
-    together: Arc<Mutex<Vec<Vec<u64>>>>,
-    begun: Arc<AtomicUsize>,
-    released: Arc<AtomicUsize>,
-}
-
-impl Runner for Puppet {
-    type Condition = ();
-
-    fn name(&self) -> &str {
-        "puppet"
-    }
-
-    fn prepare(&mut self, bundle: &Arc<Bundle>, goal: &Goal) -> Result<(), RunError> {
-        if let Goal::Prompt { pictures, .. } = goal {
-            let size = bundle.manifest().networks.kosmosg.vision.image_size as u32;
-            assert!(pictures.iter().all(|picture| (picture.width(), picture.height()) == (size, size)));
-        }
-        Ok(())
-    }
-
-    fn step(
-        &mut self,
-        bundle: &Arc<Bundle>,
-        runs: &mut [(&mut DenoiseState, &())],
-    ) -> Result<Vec<Result<Vec<f32>, DenoiseError>>, RunError> {
-        self.begun.fetch_add(1, Ordering::SeqCst);
-        let seeds: Vec<u64> = runs.iter().map(|(state, ())| state.settings().seed).collect();
-        let began = |seed: &u64| !self.ran.lock().unwrap().contains(seed);
-        let new: Vec<u64> = seeds.iter().copied().filter(began).collect();
-        self.ran.lock().unwrap().extend(new);
-        let advance = |value: f32| {
-            move |(state, ()): &mut (&mut DenoiseState, &())| state.advance(&vec![value; state.latents().len()])
-        };
-        let oom = || EngineError::OutOfMemory { engine: "none", detail: "as told".into() };
-        match self.commands.recv() {
-            Ok(Command::Step) => {
-                self.together.lock().unwrap().push(seeds);
-                Ok(runs.iter_mut().map(advance(0.1)).collect())
-            }
-            Ok(Command::Panic) => panic!("as told"),
-            Ok(Command::Fail) => Err(bundle.folder().part("unet").unwrap_err())?,
-            Ok(Command::Nan) => Ok(runs.iter_mut().map(advance(f32::NAN)).collect()),
-            Ok(Command::OutOfMemory) => Err(StepError::Engine(oom()).into()),
-            // The test is over.
-            Err(_) => Err(StepError::Engine(oom()).into()),
-        }
-    }
-
-    fn decode(&mut self, _: &Arc<Bundle>, _: &DenoiseState) -> Result<Picture, RunError> {
-        Ok(Picture::new(1, 1, vec![1, 2, 3]).unwrap())
-    }
-
-    fn release(&mut self) {
-        self.released.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
 fn parse_events(chunk: &[u8]) -> Vec<(u64, JobEvent)> {
     let text = std::str::from_utf8(chunk).unwrap();
     let blocks = text.split("\n\n").filter(|block| !block.is_empty() && !block.starts_with(':'));
@@ -387,67 +306,4 @@ fn parse_events(chunk: &[u8]) -> Vec<(u64, JobEvent)> {
         (field("id: ").parse().unwrap(), serde_json::from_str(&field("data: ")).unwrap())
     };
     blocks.map(event).collect()
-}
-
-fn write_bundle(models: &Path) {
-    let dir = models.join(BUNDLE);
-    std::fs::create_dir(&dir).unwrap();
-    std::fs::write(models.join("secret.txt"), "not for the world").unwrap();
-    std::fs::write(dir.join("notes.txt"), "not in the manifest").unwrap();
-    let piece = |text: &str, kind| Piece { text: text.into(), score: -1.0, kind };
-    let special = ["<s>", "<pad>", "</s>", "<unk>", "<image>", "</image>"];
-    let words = ["▁", "▁a", "▁and"].map(|text| piece(text, PieceKind::Normal));
-    let tokenizer = Vocabulary {
-        pieces: special.map(|text| piece(text, PieceKind::Special)).into_iter().chain(words).collect(),
-        unk: 3,
-        charsmap: Vec::new(),
-        add_dummy_prefix: true,
-        remove_extra_whitespaces: true,
-        space: '▁',
-    };
-    let tokenizer = tokenizer.to_json();
-    let unet = unet_file();
-    let special = SpecialTokens { bos: 0, pad: 1, eos: 2, unk: 3, boi: 4, eoi: 5 };
-    let manifest = json!({
-        "format": 1,
-        "name": "A small one",
-        "family": "kosmos-g",
-        "picture_size": 32,
-        "networks": {
-            "kosmosg": {
-                "mllm": { "vocab_size": 9, "dim": 8, "layers": 1, "heads": 1, "ffn_dim": 8 },
-                "vision": { "image_size": 8, "patch_size": 4, "width": 8, "layers": 1, "heads": 1, "mlp_ratio": 1 },
-                "connector": { "latent_queries": 2 },
-                "aligner": { "dim": 8, "layers": 1, "heads": 1, "ffn_dim": 8, "queries": 3, "max_positions": 34 },
-                "special": special,
-            },
-            "unet": {
-                "block_out_channels": [8],
-                "layers_per_block": 1,
-                "down_block_types": ["DownBlock2D"],
-                "up_block_types": ["UpBlock2D"],
-                "cross_attention_dim": 8,
-                "norm_num_groups": 4,
-            },
-            "vae": { "block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 4 },
-        },
-        "scheduler": SchedulerConfig::stable_diffusion(),
-        "defaults": { "sampler": "dpmpp-2m", "steps": 20, "guidance": 5.0 },
-        "tokenizer": PartFile::new("tokenizer.json", &tokenizer),
-        "licence": "none",
-        "origin": "a test",
-        "parts": {
-            "unet": {
-                "files": [PartFile::new("unet.gguf", &unet)],
-                "bytes": unet.len(),
-                "memory_bytes": 0,
-                "largest_tensor_bytes": 0,
-            },
-        },
-    });
-    let manifest = serde_json::to_vec(&manifest).unwrap();
-    Manifest::from_json(&manifest).unwrap();
-    std::fs::write(dir.join(MANIFEST), manifest).unwrap();
-    std::fs::write(dir.join("tokenizer.json"), tokenizer).unwrap();
-    std::fs::write(dir.join("unet.gguf"), unet).unwrap();
 }

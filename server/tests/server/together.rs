@@ -1,7 +1,7 @@
 //! Jobs that step together, and take turns.
 
 use kosmosg::denoise::DenoiseSettings;
-use kosmosg::protocol::{JobEvent, JobRequest};
+use kosmosg::protocol::JobEvent;
 
 use crate::support::{Command, STEPS, Server, Setup, condition, denoise, denoise_from, settings, state_of};
 
@@ -26,8 +26,15 @@ async fn all_done(server: &Server, ids: &[String]) {
     }
 }
 
-fn long(seed: u64, steps: usize) -> JobRequest {
-    denoise_from(condition(), state_of(DenoiseSettings { steps, ..settings(seed) }))
+/// A server in the second of 25 steps of the job 0, with the job 1 of five steps in line.
+async fn short_after_long() -> (Server, [String; 2]) {
+    let of = |seed, steps| denoise_from(condition(), state_of(DenoiseSettings { steps, ..settings(seed) }));
+    let server = Setup::default().start().await;
+    let long = server.submit(&of(0, 25)).await.id;
+    server.steps(1);
+    server.until_in_step(2).await;
+    let short = server.submit(&of(1, 5)).await.id;
+    (server, [long, short])
 }
 
 #[tokio::test]
@@ -64,11 +71,7 @@ async fn a_job_that_fails_alone_fails_alone() {
 
 #[tokio::test]
 async fn a_long_job_lets_short_ones_pass() {
-    let server = Setup::default().start().await;
-    let first = server.submit(&long(0, 25)).await.id;
-    server.steps(1);
-    server.until_in_step(2).await;
-    let second = server.submit(&long(1, 5)).await.id;
+    let (server, [first, second]) = short_after_long().await;
     server.steps(29);
     all_done(&server, &[first, second]).await;
     let expected: Vec<_> =
@@ -78,11 +81,7 @@ async fn a_long_job_lets_short_ones_pass() {
 
 #[tokio::test]
 async fn a_job_that_is_cancelled_while_it_lets_others_pass_does_not_come_back() {
-    let server = Setup::default().start().await;
-    let first = server.submit(&long(0, 25)).await.id;
-    server.steps(1);
-    server.until_in_step(2).await;
-    let second = server.submit(&long(1, 5)).await.id;
+    let (server, [first, second]) = short_after_long().await;
     server.steps(10);
     server.until_in_step(12).await;
     server.delete(&format!("/api/jobs/{first}")).await;

@@ -1,0 +1,90 @@
+//! A runner that computes nothing and takes a step when it is told to.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex};
+
+use kosmosg::denoise::{DenoiseError, DenoiseState};
+use kosmosg::engine::EngineError;
+use kosmosg::picture::Picture;
+use kosmosg::pipeline::StepError;
+use kosmosg_server::bundles::Bundle;
+use kosmosg_server::inference::RunError;
+use kosmosg_server::work::Goal;
+use kosmosg_server::worker::Runner;
+
+/// What the runner is told.
+#[derive(Debug)]
+pub enum Command {
+    /// Take a step.
+    Step,
+    /// Panic.
+    Panic,
+    /// Fail as a bundle does whose file is damaged.
+    Fail,
+    /// Answer with what is no number.
+    Nan,
+    /// Fail as a GPU does without memory.
+    OutOfMemory,
+}
+
+/// The runner.
+pub struct Puppet {
+    pub commands: Receiver<Command>,
+    pub ran: Arc<Mutex<Vec<u64>>>,
+    pub together: Arc<Mutex<Vec<Vec<u64>>>>,
+    pub begun: Arc<AtomicUsize>,
+    pub released: Arc<AtomicUsize>,
+}
+
+impl Runner for Puppet {
+    type Condition = ();
+
+    fn name(&self) -> &str {
+        "puppet"
+    }
+
+    fn prepare(&mut self, bundle: &Arc<Bundle>, goal: &Goal) -> Result<(), RunError> {
+        if let Goal::Prompt { pictures, .. } = goal {
+            let size = bundle.manifest().networks.kosmosg.vision.image_size as u32;
+            assert!(pictures.iter().all(|picture| (picture.width(), picture.height()) == (size, size)));
+        }
+        Ok(())
+    }
+
+    fn step(
+        &mut self,
+        bundle: &Arc<Bundle>,
+        runs: &mut [(&mut DenoiseState, &())],
+    ) -> Result<Vec<Result<Vec<f32>, DenoiseError>>, RunError> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        let seeds: Vec<u64> = runs.iter().map(|(state, ())| state.settings().seed).collect();
+        let began = |seed: &u64| !self.ran.lock().unwrap().contains(seed);
+        let new: Vec<u64> = seeds.iter().copied().filter(began).collect();
+        self.ran.lock().unwrap().extend(new);
+        let advance = |value: f32| {
+            move |(state, ()): &mut (&mut DenoiseState, &())| state.advance(&vec![value; state.latents().len()])
+        };
+        let oom = || EngineError::OutOfMemory { engine: "none", detail: "as told".into() };
+        match self.commands.recv() {
+            Ok(Command::Step) => {
+                self.together.lock().unwrap().push(seeds);
+                Ok(runs.iter_mut().map(advance(0.1)).collect())
+            }
+            Ok(Command::Panic) => panic!("as told"),
+            Ok(Command::Fail) => Err(bundle.folder().part("unet").unwrap_err())?,
+            Ok(Command::Nan) => Ok(runs.iter_mut().map(advance(f32::NAN)).collect()),
+            Ok(Command::OutOfMemory) => Err(StepError::Engine(oom()).into()),
+            // The test is over.
+            Err(_) => Err(StepError::Engine(oom()).into()),
+        }
+    }
+
+    fn decode(&mut self, _: &Arc<Bundle>, _: &DenoiseState) -> Result<Picture, RunError> {
+        Ok(Picture::new(1, 1, vec![1, 2, 3]).unwrap())
+    }
+
+    fn release(&mut self) {
+        self.released.fetch_add(1, Ordering::SeqCst);
+    }
+}
