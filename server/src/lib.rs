@@ -7,6 +7,7 @@
 mod a1111;
 pub mod access;
 pub mod admission;
+mod api;
 pub mod app;
 pub mod bundles;
 pub mod error;

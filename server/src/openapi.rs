@@ -8,7 +8,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::app::Shared;
-use crate::{app, pairing};
+use crate::{api, pairing};
 
 /// Where the document is.
 const DOCUMENT: &str = "/api/openapi.json";
@@ -21,17 +21,17 @@ const DOCUMENT: &str = "/api/openapi.json";
                        is the newest. OpenAI's images interface is at `/v1`, AUTOMATIC1111's at `/sdapi/v1`."
     ),
     paths(
-        app::create_job,
-        app::job_status,
-        app::job_events,
-        app::job_result,
-        app::job_state,
-        app::cancel_job,
-        app::bundles,
-        app::bundle_file,
-        app::health,
-        app::ready,
-        app::metrics,
+        api::create_job,
+        api::job_status,
+        api::job_events,
+        api::job_result,
+        api::job_state,
+        api::cancel_job,
+        api::bundles,
+        api::bundle_file,
+        api::health,
+        api::ready,
+        api::metrics,
         pairing::tokens,
         pairing::add_token,
         pairing::remove_token,

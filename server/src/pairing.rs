@@ -140,14 +140,25 @@ fn usual_role() -> Role {
     Role::Use
 }
 
-#[utoipa::path(get, path = "/api/v1/tokens", tag = "access", responses((status = 200, body = Vec<About>), (status = "4XX", body = ApiError)))]
+#[utoipa::path(
+    get,
+    path = "/api/v1/tokens",
+    tag = "access",
+    responses((status = 200, body = Vec<About>), (status = "4XX", body = ApiError)),
+)]
 pub(crate) async fn tokens(State(shared): State<Shared>, extensions: Extensions) -> Result<Json<Vec<About>>, Error> {
     admin(&extensions)?;
     let tokens = shared.app.access.tokens();
     Ok(Json(tokens.list().iter().map(|token| About { name: token.name.clone(), role: token.role }).collect()))
 }
 
-#[utoipa::path(post, path = "/api/v1/tokens", tag = "access", request_body = New, responses((status = 201, body = Made), (status = "4XX", body = ApiError)))]
+#[utoipa::path(
+    post,
+    path = "/api/v1/tokens",
+    tag = "access",
+    request_body = New,
+    responses((status = 201, body = Made), (status = "4XX", body = ApiError)),
+)]
 pub(crate) async fn add_token(
     State(shared): State<Shared>,
     request: Request,
@@ -158,7 +169,13 @@ pub(crate) async fn add_token(
     Ok((StatusCode::CREATED, Json(Made { name, role, token })))
 }
 
-#[utoipa::path(delete, path = "/api/v1/tokens/{name}", tag = "access", params(("name" = String, Path)), responses((status = 204, description = "It works no more"), (status = "4XX", body = ApiError)))]
+#[utoipa::path(
+    delete,
+    path = "/api/v1/tokens/{name}",
+    tag = "access",
+    params(("name" = String, Path)),
+    responses((status = 204, description = "It works no more"), (status = "4XX", body = ApiError)),
+)]
 pub(crate) async fn remove_token(
     State(shared): State<Shared>,
     path: Result<Path<String>, PathRejection>,
@@ -177,7 +194,13 @@ pub(crate) struct Opening {
     role: Role,
 }
 
-#[utoipa::path(post, path = "/api/v1/pairing", tag = "access", request_body = Opening, responses((status = 200, body = Code), (status = "4XX", body = ApiError)))]
+#[utoipa::path(
+    post,
+    path = "/api/v1/pairing",
+    tag = "access",
+    request_body = Opening,
+    responses((status = 200, body = Code), (status = "4XX", body = ApiError)),
+)]
 pub(crate) async fn open_pairing(State(shared): State<Shared>, request: Request) -> Result<Json<Code>, Error> {
     admin(request.extensions())?;
     let Opening { role } = read(&shared, request).await?;
