@@ -209,8 +209,8 @@ impl<R: Runner> Bench<R> {
                 self.seats.push(seat);
             }
         }
-        // Who was cancelled in line does not come back.
-        self.resting.retain(|_, seat| !seat.job.should_stop() && !seat.job.last().is_last());
+        // Who was cancelled in line does not come back; who was while sitting down in it does, and is let out then.
+        self.resting.retain(|_, seat| !seat.job.last().is_last());
     }
 
     fn step(&mut self) {
