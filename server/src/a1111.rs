@@ -275,8 +275,8 @@ async fn progress(
     State(shared): State<Shared>,
     Query(query): Query<ProgressQuery>,
     extensions: axum::http::Extensions,
-) -> Json<Value> {
-    let jobs = shared.app.jobs.of(&owner(&extensions));
+) -> Result<Json<Value>, Error> {
+    let jobs = shared.app.jobs.of(&owner(&extensions)).await.map_err(Error::store)?;
     let first = jobs.first();
     let (step, of, seconds) = match first.map(|job| job.last()) {
         Some(JobEvent::Step { step, of, seconds }) => (step, of, seconds),
@@ -285,7 +285,7 @@ async fn progress(
     let share = if of == 0 { 0.0 } else { step as f64 / of as f64 };
     let eta = if step == 0 { 0.0 } else { seconds / step as f64 * (of - step) as f64 };
     let image = first.filter(|_| query.skip_current_image != Some(true)).and_then(|job| job.preview());
-    Json(json!({
+    Ok(Json(json!({
         // The first of several jobs is as much of the whole as any.
         "progress": if jobs.is_empty() { 0.0 } else { share / jobs.len() as f64 },
         "eta_relative": eta,
@@ -302,14 +302,14 @@ async fn progress(
         },
         "current_image": image.map(|png| STANDARD.encode(png)),
         "textinfo": null,
-    }))
+    })))
 }
 
 /// Cancels the client's own jobs, nobody else's.
-async fn interrupt(State(shared): State<Shared>, extensions: axum::http::Extensions) -> Json<Value> {
+async fn interrupt(State(shared): State<Shared>, extensions: axum::http::Extensions) -> Result<Json<Value>, Error> {
     let jobs = &shared.app.jobs;
-    jobs.of(&owner(&extensions)).iter().for_each(|job| jobs.cancel(job));
-    Json(json!({}))
+    jobs.of(&owner(&extensions)).await.map_err(Error::store)?.iter().for_each(|job| jobs.cancel(job));
+    Ok(Json(json!({})))
 }
 
 async fn options(State(shared): State<Shared>, extensions: axum::http::Extensions) -> Result<Json<Value>, Error> {

@@ -56,11 +56,18 @@ struct JobPath {
     id: String,
 }
 
-#[utoipa::path(get, path = "/health", tag = "server", security(()), responses((status = 200, body = Health)))]
-pub(crate) async fn health(State(Shared { app, .. }): State<Shared>) -> Json<Health> {
+#[utoipa::path(
+    get,
+    path = "/health",
+    tag = "server",
+    security(()),
+    responses((status = 200, body = Health), (status = 503, body = ApiError)),
+)]
+pub(crate) async fn health(State(Shared { app, .. }): State<Shared>) -> Result<Json<Health>, Error> {
     let EngineName { engine, device } = app.engine.clone();
-    let (queued, capacity) = (app.jobs.waiting(), app.jobs.capacity());
-    Json(Health { version: env!("CARGO_PKG_VERSION").into(), engine, device, queued, capacity })
+    let (queued, _) = app.jobs.counts().await.map_err(Error::store)?;
+    let capacity = app.jobs.capacity();
+    Ok(Json(Health { version: env!("CARGO_PKG_VERSION").into(), engine, device, queued, capacity }))
 }
 
 /// Whether jobs are taken.
@@ -72,7 +79,8 @@ pub(crate) async fn health(State(Shared { app, .. }): State<Shared>) -> Json<Hea
     responses((status = 204, description = "Jobs are taken"), (status = 503, body = ApiError)),
 )]
 pub(crate) async fn ready(State(Shared { app, .. }): State<Shared>) -> Result<StatusCode, Error> {
-    if app.jobs.is_closed() { Err(Error::stopping()) } else { Ok(StatusCode::NO_CONTENT) }
+    app.jobs.counts().await.map_err(Error::store)?;
+    if app.jobs.own().is_closed() { Err(Error::stopping()) } else { Ok(StatusCode::NO_CONTENT) }
 }
 
 #[utoipa::path(
@@ -85,7 +93,8 @@ pub(crate) async fn ready(State(Shared { app, .. }): State<Shared>) -> Result<St
     ),
 )]
 pub(crate) async fn metrics(State(Shared { app, .. }): State<Shared>) -> Result<impl IntoResponse, Error> {
-    let text = app.jobs.metrics().map_err(Error::internal)?;
+    let counts = app.jobs.counts().await.map_err(Error::store)?;
+    let text = app.jobs.own().metrics(counts).map_err(Error::internal)?;
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text))
 }
 
@@ -148,7 +157,7 @@ pub(crate) async fn create_job(
     let owner = owner(request.extensions());
     // A request that came before under its key is answered also when the queue is full.
     if key.is_none() {
-        shared.admits()?;
+        shared.admits().await?;
     }
     let body = shared.receive(request, Bytes::from_request).await?.map_err(|error| refused_body(&error))?;
     let jobs = &shared.app.jobs;
@@ -158,7 +167,7 @@ pub(crate) async fn create_job(
         if let Some((job, position)) = before.map_err(|refusal| shared.refused(refusal))? {
             return Ok(accepted(&job, position));
         }
-        shared.admits()?;
+        shared.admits().await?;
     }
     let work = shared.check(move |bundles| admit(&body, bundles)).await?;
     let (job, position) = shared.submit(owner, work, key).await?;
@@ -228,7 +237,7 @@ pub(crate) async fn job_events(Found(job): Found, headers: HeaderMap) -> Respons
 )]
 pub(crate) async fn job_result(State(Shared { app, .. }): State<Shared>, Found(job): Found) -> Result<Response, Error> {
     let headers = [(header::CONTENT_TYPE, "image/png"), (header::CACHE_CONTROL, "no-store")];
-    match (app.jobs.picture(&job).await.map_err(Error::internal)?, job.last()) {
+    match (app.jobs.picture(&job).await.map_err(Error::store)?, job.last()) {
         (Some(png), _) => Ok((headers, png).into_response()),
         (None, JobEvent::Failed { error }) => Err(Error::not_found(format!("the job has no picture: {error}"))),
         (None, JobEvent::Cancelled) => Err(Error::not_found("the job was cancelled and has no picture")),
@@ -243,9 +252,16 @@ pub(crate) async fn job_result(State(Shared { app, .. }): State<Shared>, Found(j
     params(JobPath),
     responses((status = 200, body = DenoiseState), (status = "4XX", body = ApiError)),
 )]
-pub(crate) async fn job_state(Found(job): Found) -> Result<Json<DenoiseState>, Error> {
-    let state = job.state().ok_or_else(|| Error::not_found("the job has ended, and its state is kept no longer"))?;
-    Ok(Json(state))
+pub(crate) async fn job_state(
+    State(Shared { app, .. }): State<Shared>,
+    Found(job): Found,
+) -> Result<Json<DenoiseState>, Error> {
+    let state = app.jobs.state(&job).await.map_err(Error::store)?;
+    match state {
+        Some(state) => Ok(Json(state)),
+        None if job.last().is_last() => Err(Error::not_found("the job has ended, and its state is kept no longer")),
+        None => Err(Error::not_ready("the job has not begun; its events say when it does")),
+    }
 }
 
 #[utoipa::path(
@@ -270,7 +286,7 @@ impl FromRequestParts<Shared> for Found {
         let id = Path::<String>::from_request_parts(parts, &()).await.ok();
         let nowhere = || Error::not_found("there is no such job; it may have been forgotten since it ended");
         let id = id.and_then(|id| JobId::from_str(&id).ok()).ok_or_else(nowhere)?;
-        let job = app.jobs.find(id).await.map_err(Error::internal)?.ok_or_else(nowhere)?;
+        let job = app.jobs.find(id).await.map_err(Error::store)?.ok_or_else(nowhere)?;
         let is_theirs = parts.extensions.get::<Visitor>().is_none_or(|visitor| visitor.may_see(&job));
         if is_theirs { Ok(Self(job)) } else { Err(nowhere()) }
     }

@@ -20,9 +20,10 @@ use tower_http::trace::TraceLayer;
 use crate::a1111::{self, Choices};
 use crate::access::{self, Access, Visitor};
 use crate::bundles::Bundles;
+use crate::desk::Desk;
 use crate::error::Error;
 use crate::hosts::{self, Hosts};
-use crate::jobs::{Job, JobId, Jobs, Key, Owner, Refusal};
+use crate::jobs::{Job, JobId, Key, Owner, Refusal};
 use crate::work::Work;
 use crate::{api, openai, openapi, page, pairing};
 
@@ -40,8 +41,8 @@ pub const GRACE: Duration = Duration::from_secs(5);
 /// What the routes need.
 #[derive(Debug, Clone)]
 pub struct App {
-    /// The queue; somebody works it off.
-    pub jobs: Arc<Jobs>,
+    /// The jobs; somebody does them.
+    pub jobs: Desk,
     /// The models.
     pub bundles: Arc<Bundles>,
     /// What [`Health`] says about who computes.
@@ -154,7 +155,7 @@ pub async fn serve<L: Listener<Addr = SocketAddr>>(
 ) -> std::io::Result<()> {
     let stopping = Arc::new(Notify::new());
     let signal = {
-        let (jobs, stopping) = (Arc::clone(&app.jobs), Arc::clone(&stopping));
+        let (jobs, stopping) = (app.jobs.clone(), Arc::clone(&stopping));
         async move {
             shutdown.await;
             jobs.close();
@@ -179,8 +180,8 @@ pub async fn serve<L: Listener<Addr = SocketAddr>>(
 
 impl Shared {
     /// Whether another job would be taken.
-    pub(crate) fn admits(&self) -> Result<(), Error> {
-        self.app.jobs.admits().map_err(|refusal| self.refused(refusal))
+    pub(crate) async fn admits(&self) -> Result<(), Error> {
+        self.app.jobs.admits().await.map_err(|refusal| self.refused(refusal))
     }
 
     /// Reads a request's body with `read`. What headers can refuse is refused before; only so many arrive at once, and not

@@ -58,6 +58,15 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", default_value_os_t = in_data("jobs.sqlite").unwrap_or_else(|| MEMORY.into()))]
     pub store: PathBuf,
 
+    /// Share the jobs with other servers through this Redis, such as redis://:PASSWORD@192.168.1.5; --store is not used then.
+    /// Give all servers the same --queue, --deadline and --keep.
+    #[arg(long, value_name = "URL")]
+    pub redis: Option<String>,
+
+    /// Who computes the jobs of --redis that this server takes or finds waiting.
+    #[arg(long, value_enum, value_name = "WHERE", default_value_t = Work::Here)]
+    pub work: Work,
+
     /// How many finished jobs are kept, so that their pictures can be fetched.
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub keep: u32,
@@ -148,6 +157,15 @@ pub enum AccessMode {
     Open,
 }
 
+/// Who computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Work {
+    /// This server, as the others do.
+    Here,
+    /// The others.
+    Elsewhere,
+}
+
 /// Whether connections are encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum TlsMode {
@@ -176,6 +194,8 @@ Examples:
       a computer with a GPU for everybody at home; it shows a code with which the first device pairs itself
   kosmosg-server token add laptop
       a token for a program
+  kosmosg-server --models /data/kosmosg --device cuda --redis redis://192.168.1.5
+      one of several computers that share their jobs; with `--work elsewhere` one that only takes requests
 
 Each flag's value can also come from a variable (KOSMOSG_LISTEN for --listen) or from a file (--config). The log goes to
 standard error; RUST_LOG=debug shows more, RUST_LOG=warn less. Ctrl-C ends the server; jobs that are not done go on when it

@@ -1,5 +1,6 @@
 //! The jobs: a bounded, fair queue before one worker, what happened to each, and what came of it.
 
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -41,14 +42,24 @@ pub struct Limits {
 pub struct Jobs {
     limits: Limits,
     store: Store,
-    /// Whether jobs outlive the server.
-    durable: bool,
+    kept: Kept,
     /// Number before the first event of a job: higher than all that an earlier server gave.
     first_number: u64,
     shelf: Mutex<Shelf>,
     /// A job came to wait, or the queue was closed.
     arrived: Condvar,
     metrics: Metrics,
+}
+
+/// Where a job is that has not ended when its server does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    /// Nowhere: it ends with it.
+    Nowhere,
+    /// In the store's file.
+    InFile,
+    /// With whoever gave it to this server.
+    Elsewhere,
 }
 
 /// The client's own name for a request, so that it is done once, however often it is sent.
@@ -90,12 +101,26 @@ impl Jobs {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn open(limits: Limits, path: Option<&std::path::Path>) -> Result<Self, StoreError> {
+    pub fn open(limits: Limits, path: Option<&Path>) -> Result<Self, StoreError> {
+        Self::keeping(limits, path, if path.is_some() { Kept::InFile } else { Kept::Nowhere })
+    }
+
+    /// An empty queue for jobs that others give and keep.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn for_others(limits: Limits) -> Result<Self, StoreError> {
+        // Results are fetched at once.
+        let limits = Limits { finished: limits.finished.min(RECENT), ..limits };
+        Self::keeping(limits, None, Kept::Elsewhere)
+    }
+
+    fn keeping(limits: Limits, path: Option<&Path>, kept: Kept) -> Result<Self, StoreError> {
         let (store, beginnings) = Store::open(path)?;
         Ok(Self {
             limits,
             store,
-            durable: path.is_some(),
+            kept,
             first_number: beginnings << 32,
             shelf: Mutex::default(),
             arrived: Condvar::new(),
@@ -114,7 +139,7 @@ impl Jobs {
             match job {
                 Ok(Unfinished { id, owner, request, unet, state }) => match Work::again(request, &unet, state, bundles)
                 {
-                    Ok(work) => self.queue(id, owner, work),
+                    Ok(work) => drop(self.push(&mut self.shelf(), id, owner, work, self.limits.deadline)),
                     Err(error) => self.fail(id, error),
                 },
                 Err((id, error)) => {
@@ -138,7 +163,7 @@ impl Jobs {
             let mut shelf = self.shelf();
             shelf.admit(self.limits)?;
             let written = self.store.insert(id, owner.clone(), key.clone(), &request, unet);
-            let job = self.push(&mut shelf, id, owner.clone(), work);
+            let job = self.push(&mut shelf, id, owner.clone(), work, self.limits.deadline);
             let position = job.position();
             (job, position, written)
         };
@@ -149,6 +174,13 @@ impl Jobs {
             (StoreError::KeyTaken, Some(key)) => self.submitted(owner, key).await?.ok_or(Refusal::KeyTaken),
             (error, _) => Err(error.into()),
         }
+    }
+
+    /// Queues a job of another's line, which has so much time left.
+    pub fn adopt(&self, id: JobId, owner: Owner, work: Work, time_left: Duration) -> Arc<Job> {
+        // Its picture is kept here until the other has it.
+        drop(self.store.insert(id, owner.clone(), None, &work.request(), work.bundle.unet().to_owned()));
+        self.push(&mut self.shelf(), id, owner, work, time_left)
     }
 
     /// The job that was sent under that key, and how many jobs come first.
@@ -231,9 +263,10 @@ impl Jobs {
         jobs.filter(|job| job.owner() == owner).cloned().collect()
     }
 
-    /// Number of jobs that wait.
-    pub fn waiting(&self) -> usize {
-        self.shelf().waiting.len()
+    /// How many jobs wait, and how many run.
+    pub fn counts(&self) -> (usize, usize) {
+        let shelf = self.shelf();
+        (shelf.waiting.len(), shelf.running.len())
     }
 
     /// Number of jobs that may wait.
@@ -241,15 +274,11 @@ impl Jobs {
         self.limits.waiting
     }
 
-    /// Numbers for Prometheus.
+    /// Numbers for Prometheus, with how many jobs wait and run.
     ///
     /// # Errors
     /// Never, as long as there is memory.
-    pub fn metrics(&self) -> Result<String, std::fmt::Error> {
-        let (waiting, running) = {
-            let shelf = self.shelf();
-            (shelf.waiting.len(), shelf.running.len())
-        };
+    pub fn metrics(&self, (waiting, running): (usize, usize)) -> Result<String, std::fmt::Error> {
         self.metrics.encode(waiting, running)
     }
 
@@ -259,12 +288,14 @@ impl Jobs {
         let mut shelf = self.shelf();
         shelf.closed = true;
         let waiting = shelf.waiting.remove(|_| true);
-        if self.durable {
-            waiting.iter().for_each(|waiting| self.write_state(&waiting.job, Duration::ZERO));
-        } else {
-            let waiting = waiting.iter().map(|waiting| &waiting.job);
-            let failed = JobEvent::Failed { error: error::stopping() };
-            waiting.chain(&shelf.running).for_each(|job| job.report(failed.clone()));
+        match self.kept {
+            Kept::InFile => waiting.iter().for_each(|waiting| self.write_state(&waiting.job, Duration::ZERO)),
+            Kept::Elsewhere => {}
+            Kept::Nowhere => {
+                let waiting = waiting.iter().map(|waiting| &waiting.job);
+                let failed = JobEvent::Failed { error: error::stopping() };
+                waiting.chain(&shelf.running).for_each(|job| job.report(failed.clone()));
+            }
         }
         shelf.known.values().for_each(|job| job.leave());
         self.arrived.notify_all();
@@ -278,12 +309,8 @@ impl Jobs {
         self.store.flush().await
     }
 
-    fn queue(&self, id: JobId, owner: Owner, work: Work) {
-        self.push(&mut self.shelf(), id, owner, work);
-    }
-
-    fn push(&self, shelf: &mut Shelf, id: JobId, owner: Owner, work: Work) -> Arc<Job> {
-        let job = Job::new(id, owner.clone(), self.first_number, work.state.clone(), self.limits.deadline);
+    fn push(&self, shelf: &mut Shelf, id: JobId, owner: Owner, work: Work, time: Duration) -> Arc<Job> {
+        let job = Job::new(id, owner.clone(), self.first_number, work.state.clone(), time);
         let job = Arc::new(job);
         shelf.known.insert(id, Arc::clone(&job));
         let group = work.group();
@@ -319,7 +346,9 @@ impl Jobs {
     }
 
     fn write_state(&self, job: &Job, unless_within: Duration) {
-        if let Some(state) = job.unsaved_for(unless_within) {
+        if self.kept == Kept::InFile
+            && let Some(state) = job.unsaved_for(unless_within)
+        {
             self.store.save(job.id(), &state);
         }
     }

@@ -11,6 +11,8 @@ use kosmosg::engine::candle::Candle;
 use kosmosg_server::access::{Access, Role, Tokens};
 use kosmosg_server::app::{App, BODY_TIME, EngineName, GRACE, serve};
 use kosmosg_server::bundles::Bundles;
+use kosmosg_server::desk::Desk;
+use kosmosg_server::fleet::{Fleet, Hand};
 use kosmosg_server::hosts::Hosts;
 use kosmosg_server::inference::Inference;
 use kosmosg_server::jobs::{Jobs, Limits};
@@ -20,7 +22,7 @@ use kosmosg_server::worker::Worker;
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 
-use arguments::{AccessMode, Arguments, MEMORY, Task, TlsMode, TokenTask, in_data};
+use arguments::{AccessMode, Arguments, MEMORY, Task, TlsMode, TokenTask, Work, in_data};
 
 mod arguments;
 
@@ -87,12 +89,38 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         ),
     })?;
     let address = listener.local_addr()?;
-    let jobs = Arc::new(open_jobs(limits, &arguments.store)?);
-    match jobs.take_up(&bundles).await? {
-        0 => {}
-        count => tracing::info!("going on with {count} jobs of an earlier server"),
+    let jobs = match &arguments.redis {
+        Some(address) => {
+            let fleet = Fleet::join(address, limits).await.context("jobs cannot be shared through --redis")?;
+            Desk::Fleet(Arc::new(fleet))
+        }
+        None => {
+            let jobs = open_jobs(limits, &arguments.store)?;
+            match jobs.take_up(&bundles).await? {
+                0 => {}
+                count => tracing::info!("going on with {count} jobs of an earlier server"),
+            }
+            Desk::Own(Arc::new(jobs))
+        }
+    };
+    let together = arguments.together.into();
+    let worker = match arguments.work {
+        Work::Here => Some(Worker::start(Arc::clone(jobs.own()), together, move || Inference::<Candle>::new(device))?),
+        Work::Elsewhere if arguments.redis.is_some() => None,
+        Work::Elsewhere => bail!("--work elsewhere needs others to work, which --redis leads to"),
+    };
+    let hand = match &jobs {
+        Desk::Fleet(fleet) => {
+            let follower = Arc::clone(fleet);
+            tokio::spawn(async move { follower.follow().await });
+            let hand = Hand::new(Arc::clone(fleet), Arc::clone(&bundles), together);
+            worker.is_some().then_some(hand)
+        }
+        Desk::Own(_) => None,
+    };
+    if let Some(hand) = &hand {
+        tokio::spawn(Arc::clone(hand).work());
     }
-    let worker = Worker::start(Arc::clone(&jobs), arguments.together.into(), move || Inference::<Candle>::new(device))?;
     for bundle in bundles.entries() {
         tracing::info!(id = bundle.id, bytes = bundle.bytes, "model: {}", bundle.name);
     }
@@ -107,7 +135,11 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         None => format!("{scheme}://{address}"),
     };
     println!("{origin}");
-    tracing::info!("listening on {scheme}://{address}, computing on {}", arguments.device);
+    let device = match arguments.work {
+        Work::Here => arguments.device.to_string(),
+        Work::Elsewhere => "other computers".into(),
+    };
+    tracing::info!("listening on {scheme}://{address}, computing on {device}");
     if let Some(certificate) = &certificate {
         tracing::info!("certificate {} with fingerprint {}", certificate.chain.display(), certificate.fingerprint()?);
     }
@@ -123,19 +155,19 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
 
     let tidying = tokio::spawn({
-        let (jobs, access) = (Arc::clone(&jobs), Arc::clone(&access));
+        let (jobs, access) = (jobs.clone(), Arc::clone(&access));
         async move {
             loop {
                 tokio::time::sleep(TIDY_EVERY).await;
-                jobs.tidy(TIDY_EVERY);
+                jobs.tidy(TIDY_EVERY).await;
                 access.tidy();
             }
         }
     });
     let app = App {
-        jobs: Arc::clone(&jobs),
+        jobs: jobs.clone(),
         bundles,
-        engine: EngineName { engine: Candle::NAME.to_owned(), device: arguments.device.to_string() },
+        engine: EngineName { engine: Candle::NAME.to_owned(), device },
         page: arguments.page,
         allowed_origins: arguments.allowed_origins,
         body_time: BODY_TIME,
@@ -148,10 +180,13 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         None => serve(listener, app, interrupted()).await?,
     }
     tidying.abort();
-    if !worker.ends_within(GRACE) {
+    if let Some(hand) = hand {
+        hand.rest(GRACE).await;
+    }
+    if worker.is_some_and(|worker| !worker.ends_within(GRACE)) {
         tracing::warn!("the step that is being computed takes long; leaving it");
     }
-    Ok(jobs.flush().await?)
+    Ok(jobs.own().flush().await?)
 }
 
 /// The certificate to encrypt connections with, if they are to be.

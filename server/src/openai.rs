@@ -330,8 +330,8 @@ impl Form {
 async fn result(State(Shared { app, .. }): State<Shared>, Path(file): Path<String>) -> Result<Response, Error> {
     let nowhere = || Error::not_found("there is no such picture; it may have been forgotten");
     let id = file.strip_suffix(".png").and_then(|id| JobId::from_str(id).ok()).ok_or_else(nowhere)?;
-    let job = app.jobs.find(id).await.map_err(Error::internal)?.ok_or_else(nowhere)?;
-    let png = app.jobs.picture(&job).await.map_err(Error::internal)?.ok_or_else(nowhere)?;
+    let job = app.jobs.find(id).await.map_err(Error::store)?.ok_or_else(nowhere)?;
+    let png = app.jobs.picture(&job).await.map_err(Error::store)?.ok_or_else(nowhere)?;
     Ok(([(header::CONTENT_TYPE, "image/png")], png).into_response())
 }
 

@@ -11,8 +11,9 @@ use kosmosg::protocol::{GenerateSettings, JobEvent, JobRequest, PictureFile};
 use crate::admission::check;
 use crate::app::Shared;
 use crate::bundles::Bundle;
+use crate::desk::Desk;
 use crate::error::Error;
-use crate::jobs::{Job, Jobs, Owner};
+use crate::jobs::{Job, Owner};
 use crate::work::Work;
 
 /// Most pictures of one request.
@@ -38,7 +39,7 @@ pub struct Wanted {
 /// Jobs that a client waits for. They are cancelled when it goes.
 #[derive(Debug)]
 pub struct Order {
-    jobs: Arc<Jobs>,
+    jobs: Desk,
     bundle: Arc<Bundle>,
     ordered: Vec<Arc<Job>>,
     pixels: [u32; 2],
@@ -50,7 +51,7 @@ impl Shared {
     /// # Errors
     /// What is wrong with it, or that the queue is full.
     pub(crate) async fn order(&self, owner: Owner, wanted: Wanted) -> Result<Order, Error> {
-        self.admits()?;
+        self.admits().await?;
         if !(1..=MAX_COUNT).contains(&wanted.count) {
             return Err(Error::invalid(format!("{} pictures; choose 1 to {MAX_COUNT}", wanted.count)).of("n"));
         }
@@ -65,7 +66,7 @@ impl Shared {
             })
             .await?;
         let mut order = Order {
-            jobs: Arc::clone(&self.app.jobs),
+            jobs: self.app.jobs.clone(),
             bundle: Arc::clone(&first.bundle),
             ordered: Vec::new(),
             pixels: first.pixels(),
@@ -100,7 +101,7 @@ impl Order {
     /// # Errors
     /// It cannot be read.
     pub async fn picture(&self, job: &Job) -> Result<Bytes, Error> {
-        let png = self.jobs.picture(job).await.map_err(Error::internal)?;
+        let png = self.jobs.picture(job).await.map_err(Error::store)?;
         png.ok_or_else(|| Error::internal("a job is done and has no picture"))
     }
 

@@ -64,6 +64,15 @@ pub enum JobRequest {
     },
 }
 
+impl JobRequest {
+    /// Name of the bundle that it is for.
+    pub fn bundle(&self) -> &str {
+        match self {
+            Self::Denoise { bundle, .. } | Self::Generate { bundle, .. } => bundle,
+        }
+    }
+}
+
 /// A picture file in base64.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, content_encoding = "base64"))]

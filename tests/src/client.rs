@@ -3,7 +3,10 @@
 
 use futures::{Stream, StreamExt};
 use kosmosg::picture::Picture;
-use kosmosg::protocol::{ApiError, JobCreated, JobEvent, JobRequest};
+use kosmosg::prompt::PromptDocument;
+use kosmosg::protocol::{ApiError, GenerateSettings, JobCreated, JobEvent, JobRequest, PictureFile};
+use kosmosg_models::sprites::{Creature, Split, portrait};
+use reqwest::header::{AUTHORIZATION, HeaderMap};
 use reqwest::{RequestBuilder, Response, StatusCode};
 
 /// The client.
@@ -17,6 +20,13 @@ impl Client {
     /// Of the server at an address such as `http://127.0.0.1:8080`.
     pub fn of(server: impl Into<String>) -> Self {
         Self { http: reqwest::Client::builder().no_proxy().build().unwrap(), server: server.into() }
+    }
+
+    /// The same, with a token.
+    pub fn with_token(server: impl Into<String>, token: &str) -> Self {
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, format!("Bearer {token}").parse().unwrap())]);
+        let http = reqwest::Client::builder().no_proxy().default_headers(headers).build().unwrap();
+        Self { http, server: server.into() }
     }
 
     /// Sends a job; what the server says if it refuses.
@@ -68,6 +78,17 @@ impl Client {
         Box::pin(events)
     }
 
+    /// Hears of a job until `is_far` of a step's number and of the seconds so far. Returns the number of the last event heard.
+    pub async fn follow_until(&self, id: &str, is_far: impl Fn(usize, f64) -> bool) -> u64 {
+        let mut events = self.follow(id, 0).await;
+        while let Some((number, event)) = events.next().await {
+            if matches!(event, JobEvent::Step { step, seconds, .. } if is_far(step, seconds)) {
+                return number;
+            }
+        }
+        panic!("the job ended before");
+    }
+
     /// The last event of a job, once it has ended.
     pub async fn end(&self, id: &str) -> Option<JobEvent> {
         let last = self.follow(id, 0).await.map(|(_, event)| event);
@@ -85,4 +106,21 @@ impl Client {
 fn event(block: &str) -> Option<(u64, JobEvent)> {
     let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name));
     Some((field("id: ")?.parse().unwrap(), serde_json::from_str(field("data: ")?).unwrap()))
+}
+
+/// A creature at the beach, in so many steps.
+pub fn job(seed: u64, steps: usize) -> JobRequest {
+    let creature = Creature::sample(&mut kosmosg::noise::Rng::new(seed, 0), Split::HeldOut);
+    JobRequest::Generate {
+        bundle: "tiny".into(),
+        prompt: PromptDocument::from_text("a <i> on the beach", 1).unwrap(),
+        pictures: vec![PictureFile(portrait(&creature, 64).to_png(None))],
+        negative: String::new(),
+        settings: GenerateSettings { seed, steps: Some(steps), ..GenerateSettings::default() },
+    }
+}
+
+/// The number of a step.
+pub fn step(event: &JobEvent) -> Option<usize> {
+    if let JobEvent::Step { step, .. } = event { Some(*step) } else { None }
 }

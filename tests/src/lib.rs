@@ -5,5 +5,6 @@ pub mod client;
 pub mod load;
 pub mod memory;
 pub mod models;
+pub mod redis;
 pub mod reference;
 pub mod server;

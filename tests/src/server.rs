@@ -64,6 +64,13 @@ impl Server {
         Self::launch(Self::command(), models, &[&IN_MEMORY, arguments].concat()).await
     }
 
+    /// Asks it to end, and waits until it has.
+    pub fn end(mut self) {
+        let asked = Command::new("kill").arg(self.process.id().to_string()).status().unwrap();
+        assert!(asked.success());
+        self.process.wait().unwrap();
+    }
+
     /// Kills it and starts another in its place, with these arguments.
     pub async fn again(mut self, arguments: &[&str]) -> Self {
         self.stop();

@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use kosmosg::picture::Picture;
-use kosmosg::prompt::PromptDocument;
-use kosmosg::protocol::{GenerateSettings, Health, JobEvent, JobRequest, JobStatus, PictureFile};
-use kosmosg_models::sprites::{Creature, Split, portrait};
-use kosmosg_tests::client::Client;
+use kosmosg::protocol::{Health, JobEvent, JobStatus};
+use kosmosg_tests::client::{Client, job, step};
 use kosmosg_tests::load;
 use kosmosg_tests::server::Server;
 use reqwest::StatusCode;
@@ -17,17 +15,6 @@ use tokio::net::TcpStream;
 
 /// Steps that take this machine some seconds.
 const MANY_STEPS: usize = 400;
-
-fn job(seed: u64, steps: usize) -> JobRequest {
-    let creature = Creature::sample(&mut kosmosg::noise::Rng::new(seed, 0), Split::HeldOut);
-    JobRequest::Generate {
-        bundle: "tiny".into(),
-        prompt: PromptDocument::from_text("a <i> on the beach", 1).unwrap(),
-        pictures: vec![PictureFile(portrait(&creature, 64).to_png(None))],
-        negative: String::new(),
-        settings: GenerateSettings { seed, steps: Some(steps), ..GenerateSettings::default() },
-    }
-}
 
 fn store(folder: &tempfile::TempDir) -> String {
     folder.path().join("jobs.sqlite").to_str().unwrap().to_owned()
@@ -41,20 +28,13 @@ async fn a_killed_server_goes_on_where_it_was() {
     let client = Client::of(server.address(""));
     let running = client.submit(&job(1, MANY_STEPS)).await.unwrap().id;
     let waiting = client.submit(&job(2, 5)).await.unwrap().id;
-    let mut events = client.follow(&running, 0).await;
     // States are written down once a second.
-    let mut heard = 0;
-    while let Some((number, event)) = events.next().await {
-        heard = number;
-        if matches!(event, JobEvent::Step { step, seconds, .. } if step > 50 && seconds > 2.5) {
-            break;
-        }
-    }
+    let heard = client.follow_until(&running, |step, seconds| step > 50 && seconds > 2.5).await;
 
     let server = server.again(&arguments).await;
     let client = Client::of(server.address(""));
     let after: Vec<_> = client.follow(&running, heard).await.map(|(_, event)| event).collect().await;
-    let first = after.iter().find_map(|event| if let JobEvent::Step { step, .. } = event { Some(*step) } else { None });
+    let first = after.iter().find_map(step);
     assert!(first.unwrap() > 10, "it began anew: {first:?}");
     assert!(matches!(after.last(), Some(JobEvent::Done { .. })), "{:?}", after.last());
     assert!(matches!(client.end(&waiting).await, Some(JobEvent::Done { .. })));

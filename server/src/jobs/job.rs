@@ -39,6 +39,16 @@ impl Owner {
     pub fn here() -> Self {
         Self("here".into())
     }
+
+    /// The one of that [name](Self::name).
+    pub(crate) fn of_name(name: String) -> Self {
+        Self(name)
+    }
+
+    /// What tells it from others.
+    pub(crate) fn name(&self) -> &str {
+        &self.0
+    }
 }
 
 /// A job, from its coming to its being forgotten.
@@ -68,6 +78,22 @@ struct Log {
     picture: Option<Bytes>,
     /// The server ends before the job does.
     left: bool,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            events: Vec::new(),
+            last_number: 0,
+            came: Instant::now(),
+            started: None,
+            deadline: None,
+            state: None,
+            saved: Instant::now(),
+            picture: None,
+            left: false,
+        }
+    }
 }
 
 /// What a follower finds.
@@ -116,32 +142,25 @@ impl Job {
     /// A job that waits. Its events have numbers from `number` on.
     pub(super) fn new(id: JobId, owner: Owner, number: u64, state: DenoiseState, time: Duration) -> Self {
         let log = Log {
-            events: Vec::new(),
             last_number: number,
-            came: Instant::now(),
-            started: None,
             deadline: Instant::now().checked_add(time),
             state: Some(state),
-            saved: Instant::now(),
-            picture: None,
-            left: false,
+            ..Log::default()
         };
-        Self { id, owner, stop: AtomicBool::new(false), log: Mutex::new(log), news: watch::Sender::new(()) }
+        Self::with(id, owner, log)
     }
 
     /// A job of which only the end is still known.
-    pub(super) fn ended(id: JobId, Ended { owner, number, event }: Ended) -> Self {
-        let log = Log {
-            events: vec![(number, event)],
-            last_number: number,
-            came: Instant::now(),
-            started: None,
-            deadline: None,
-            state: None,
-            saved: Instant::now(),
-            picture: None,
-            left: false,
-        };
+    pub(crate) fn ended(id: JobId, Ended { owner, number, event }: Ended) -> Self {
+        Self::with(id, owner, Log { events: vec![(number, event)], last_number: number, ..Log::default() })
+    }
+
+    /// A job that another server has, of which this one has heard nothing yet.
+    pub(crate) fn mirror(id: JobId, owner: Owner) -> Self {
+        Self::with(id, owner, Log::default())
+    }
+
+    fn with(id: JobId, owner: Owner, log: Log) -> Self {
         Self { id, owner, stop: AtomicBool::new(false), log: Mutex::new(log), news: watch::Sender::new(()) }
     }
 
@@ -167,6 +186,15 @@ impl Job {
 
     /// Writes down that something happened; after the end, nothing does.
     pub fn report(&self, event: JobEvent) {
+        self.tell(None, event);
+    }
+
+    /// The same under a number, higher than all before.
+    pub(crate) fn report_as(&self, number: u64, event: JobEvent) {
+        self.tell(Some(number), event);
+    }
+
+    fn tell(&self, number: Option<u64>, event: JobEvent) {
         let mut log = self.log();
         if log.events.last().is_some_and(|(_, event)| event.is_last()) {
             return;
@@ -180,8 +208,8 @@ impl Job {
         if event.is_last() {
             log.state = None;
         }
-        log.last_number += 1;
-        let number = log.last_number;
+        let number = number.unwrap_or(log.last_number + 1);
+        log.last_number = number;
         log.events.push((number, event));
         drop(log);
         self.news.send_replace(());
@@ -230,12 +258,12 @@ impl Job {
     }
 
     /// Jobs that come before it.
-    pub(super) fn position(&self) -> usize {
+    pub(crate) fn position(&self) -> usize {
         if let JobEvent::Queued { position, .. } = self.last() { position } else { 0 }
     }
 
     /// The number of the last event.
-    pub(super) fn last_number(&self) -> u64 {
+    pub(crate) fn last_number(&self) -> u64 {
         self.log().last_number
     }
 
@@ -296,7 +324,7 @@ impl Job {
         Some(log.came.elapsed())
     }
 
-    pub(super) fn moved_up(&self, position: usize, seconds: Option<f64>) {
+    pub(crate) fn moved_up(&self, position: usize, seconds: Option<f64>) {
         if !matches!(self.log().events.last(), Some((_, JobEvent::Queued { position: before, .. })) if *before == position)
         {
             self.report(JobEvent::Queued { position, seconds });
@@ -304,7 +332,7 @@ impl Job {
     }
 
     /// Ends the streams of those who follow it: the server ends, and the job goes on with the next one.
-    pub(super) fn leave(&self) {
+    pub(crate) fn leave(&self) {
         self.log().left = true;
         self.news.send_replace(());
     }

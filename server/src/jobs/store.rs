@@ -69,6 +69,12 @@ pub enum StoreError {
     /// What is stored cannot be read.
     #[error("a stored job cannot be read: {0}")]
     Json(#[from] serde_json::Error),
+    /// Redis, or the way to it.
+    #[error("Redis: {0}")]
+    Redis(#[from] redis::RedisError),
+    /// The line of jobs in Redis.
+    #[error("Redis: {0}")]
+    Line(#[from] rsmq_async::RsmqError),
     /// The thread is gone.
     #[error("the thread that writes jobs down has ended")]
     Gone,

@@ -116,7 +116,7 @@ async fn a_job_that_takes_too_long_is_ended() {
     server.steps(1);
     server.until_in_step(2).await;
     tokio::time::sleep(limits.deadline).await;
-    server.app.jobs.tidy(Duration::ZERO);
+    server.app.jobs.tidy(Duration::ZERO).await;
     server.steps(1);
     for id in [running, waiting] {
         let Some((_, JobEvent::Failed { error })) = server.events(&id).await.pop() else { panic!("it went on") };
@@ -134,9 +134,9 @@ async fn results_are_kept_for_a_time() {
     server.events(&id).await;
     let server = lasting.next(server).await;
     let status = async || server.get(&format!("/api/jobs/{id}")).await.status();
-    server.app.jobs.tidy(Duration::from_mins(59));
+    server.app.jobs.tidy(Duration::from_mins(59)).await;
     assert_eq!(status().await, StatusCode::OK);
-    server.app.jobs.tidy(Duration::from_mins(2));
+    server.app.jobs.tidy(Duration::from_mins(2)).await;
     assert_eq!(status().await, StatusCode::NOT_FOUND);
 }
 

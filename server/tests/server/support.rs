@@ -22,6 +22,7 @@ use kosmosg::schedule::{NoiseSchedule, SchedulerConfig};
 use kosmosg_server::access::Access;
 use kosmosg_server::app::{App, BODY_TIME, EngineName, router};
 use kosmosg_server::bundles::Bundles;
+use kosmosg_server::desk::Desk;
 use kosmosg_server::hosts::Hosts;
 use kosmosg_server::jobs::{Jobs, Limits};
 use kosmosg_server::worker::Worker;
@@ -125,7 +126,7 @@ impl Server {
         let bundles = Arc::new(Bundles::open(models.path()).unwrap());
         let engine = EngineName { engine: "none".into(), device: "cpu".into() };
         let mut app = App {
-            jobs,
+            jobs: Desk::Own(jobs),
             bundles,
             engine,
             page: None,
@@ -146,7 +147,7 @@ impl Server {
             begun: Arc::clone(&begun),
             released: Arc::clone(&released),
         };
-        let worker = start(Arc::clone(&app.jobs), runner);
+        let worker = start(Arc::clone(app.jobs.own()), runner);
         Self { router: router(app.clone()), app, worker, ran, together, begun, released, commands, models }
     }
 
@@ -156,7 +157,7 @@ impl Server {
         // A worker without a job has ended already.
         self.commands.send(Command::Step).ok();
         assert!(self.worker.ends_within(Duration::from_secs(5)));
-        self.app.jobs.flush().await.unwrap();
+        self.app.jobs.own().flush().await.unwrap();
         self.models
     }
 

@@ -1,0 +1,19 @@
+-- Gives a job to a worker; whoever had it before has lost it. Returns its claim's number and the job, or nothing if it is over.
+local id, deadline, late, cancelled = unpack(ARGV, 2)
+if not is_open(id) then
+  return {}
+end
+local job = at('job', id)
+local waited = milliseconds() - redis.call('HGET', job, 'came')
+if redis.call('SISMEMBER', prefix .. 'cancelled', id) == 1 then
+  finish(id, cancelled)
+  return {}
+end
+if waited > tonumber(deadline) then
+  finish(id, late)
+  return {}
+end
+redis.call('ZREM', prefix .. 'waiting', id)
+local claim = redis.call('HINCRBY', job, 'claim', 1)
+local held = redis.call('HMGET', job, 'owner', 'request', 'unet', 'state')
+return {claim, waited, held[1], held[2], held[3], held[4] or ''}

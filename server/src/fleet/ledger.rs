@@ -1,0 +1,480 @@
+//! The jobs of all servers, in Redis: who waits, how far each is, what came of it.
+//!
+//! Every change of a job is one script, and so happens whole or not at all. A worker's changes carry the number of its claim:
+//! when a job was given to another worker in the meantime, because this one was not heard of for long, they are refused.
+//!
+//! Who comes next is a matter of queues by `rsmq_async`, one for each lane. An owner's jobs all are in one lane, and lanes take
+//! turns, so that many jobs of one owner do not keep another waiting (stochastic fairness queueing, McKenney 1990).
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use kosmosg::denoise::DenoiseState;
+use kosmosg::protocol::{JobEvent, JobRequest};
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::streams::StreamReadReply;
+use redis::{
+    AsyncCommands, AsyncConnectionConfig, Client, FromRedisValue, RedisError, Script, ScriptInvocation,
+    SortedSetAddOptions, pipe,
+};
+use rsmq_async::{Rsmq, RsmqConnection, RsmqError};
+use sha2::{Digest, Sha256};
+use tokio::sync::Mutex;
+
+use crate::error;
+use crate::jobs::store::StoreError;
+use crate::jobs::{JobId, Key, Limits, Owner};
+
+/// What every key begins with.
+const PREFIX: &str = "kosmosg:";
+/// What the keys of the queues begin with.
+const QUEUES: &str = "kosmosg:line";
+/// Lanes of the line.
+const LANES: u8 = 64;
+/// How long a worker may not be heard of before its jobs go to others.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an answer from Redis may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a server may take from writing a job down to putting it in line.
+const SENDING: Duration = Duration::from_secs(5);
+
+/// The connection to Redis, and how much is kept there.
+pub struct Ledger {
+    client: Client,
+    connection: ConnectionManager,
+    /// Its connection does not come back by itself; none after it has failed.
+    queue: Mutex<Option<Rsmq>>,
+    scripts: Scripts,
+    limits: Limits,
+}
+
+struct Scripts {
+    submit: Script,
+    claim: Script,
+    report: Script,
+    cancel: Script,
+    tidy: Script,
+}
+
+/// What became of a request to take a job in.
+pub enum Submitted {
+    /// It waits.
+    New,
+    /// The same request was sent before; this is its job.
+    Again(JobId),
+    /// Another request was sent under its key.
+    KeyTaken,
+    /// As many wait as may.
+    Full,
+}
+
+/// A job's place in line; who has it is the one to do the job, as long as it [hides](Ledger::hide) it from others.
+#[derive(Debug, Clone)]
+pub struct Ticket {
+    /// The job.
+    pub job: JobId,
+    lane: String,
+    message: String,
+}
+
+/// A job that a worker has.
+pub struct Claim {
+    /// Counts the workers that have had it.
+    pub number: u64,
+    /// How long ago it came.
+    pub waited: Duration,
+    /// Whose it is.
+    pub owner: Owner,
+    /// What it asks for.
+    pub request: JobRequest,
+    /// The U-Net that it was begun with.
+    pub unet: String,
+    /// How far it came.
+    pub state: Option<DenoiseState>,
+}
+
+/// What a job has become, in short.
+pub struct Head {
+    /// Whose it is.
+    pub owner: Owner,
+    /// The number of its last event.
+    pub number: u64,
+    /// The event, if it has ended.
+    pub end: Option<JobEvent>,
+}
+
+/// What a worker tells of a job.
+#[derive(Default, Clone, Copy)]
+pub struct Report<'a> {
+    /// What happened.
+    pub event: Option<&'a JobEvent>,
+    /// How far it is.
+    pub state: Option<&'a DenoiseState>,
+    /// The picture, PNG.
+    pub picture: Option<&'a [u8]>,
+}
+
+macro_rules! script {
+    ($name:literal) => {
+        Script::new(concat!(include_str!("common.lua"), include_str!($name)))
+    };
+}
+
+impl Ledger {
+    /// Connects to `redis://[:password@]host[:port][/database]`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it is no such address, or nobody answers there.
+    pub async fn open(address: &str, limits: Limits) -> Result<Self, StoreError> {
+        let client = Client::open(address)?;
+        let config = ConnectionManagerConfig::new()
+            .set_number_of_retries(1)
+            .set_connection_timeout(Some(TIMEOUT))
+            .set_response_timeout(Some(TIMEOUT));
+        let connection = ConnectionManager::new_with_config(client.clone(), config).await?;
+        let scripts = Scripts {
+            submit: script!("submit.lua"),
+            claim: script!("claim.lua"),
+            report: script!("report.lua"),
+            cancel: script!("cancel.lua"),
+            tidy: script!("tidy.lua"),
+        };
+        let ledger = Self { client, connection, queue: Mutex::default(), scripts, limits };
+        ledger.queue().await?;
+        Ok(ledger)
+    }
+
+    /// Takes a job in. It waits once it is [sent](Self::send).
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn submit(
+        &self,
+        id: JobId,
+        owner: &Owner,
+        key: Option<&Key>,
+        request: &JobRequest,
+        unet: &str,
+    ) -> Result<Submitted, StoreError> {
+        let (name, digest) = key.map_or(("", [].as_slice()), |key| (key.name.as_str(), key.digest.as_slice()));
+        let mut script = self.call(&self.scripts.submit);
+        script.arg(id.to_string()).arg(self.limits.waiting).arg(owner.name()).arg(serde_json::to_vec(request)?);
+        script.arg(unet).arg(name).arg(digest);
+        let (outcome, job): (String, String) = script.invoke_async(&mut self.connection.clone()).await?;
+        Ok(match outcome.as_str() {
+            "new" => Submitted::New,
+            "again" => Submitted::Again(job.parse().unwrap_or(id)),
+            "taken" => Submitted::KeyTaken,
+            _ => Submitted::Full,
+        })
+    }
+
+    /// Puts a job in line.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then [`tidy`](Self::tidy) of some server does it later.
+    pub async fn send(&self, id: JobId, owner: &Owner) -> Result<(), StoreError> {
+        let lane = lane(owner);
+        self.queued(async |mut queue| queue.send_message(&lane, id.to_string(), None).await.map(drop)).await?;
+        self.wake(&lane).await?;
+        Ok(self.connection.clone().hset(of("job", id), "sent", 1).await?)
+    }
+
+    /// The job that was sent under that key, and whether it was of the same request.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn by_key(&self, owner: &Owner, key: &Key) -> Result<Option<(JobId, bool)>, StoreError> {
+        let address = of("key", format_args!("{} {}", owner.name(), key.name));
+        let (id, digest): (Option<String>, Option<Vec<u8>>) =
+            self.connection.clone().hmget(address, &["id", "digest"]).await?;
+        Ok(id.and_then(|id| Some((id.parse().ok()?, digest.as_deref() == Some(&key.digest)))))
+    }
+
+    /// Who comes next, if anybody waits. The ticket is the caller's for [`PATIENCE`], and longer if it [hides](Self::hide) it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn take(&self) -> Result<Option<Ticket>, StoreError> {
+        let mut connection = self.connection.clone();
+        let lanes: Vec<String> = connection.zrange(at("lanes"), 0, -1).await?;
+        for lane in lanes {
+            let next =
+                self.queued(async |mut queue| queue.receive_message::<String>(&lane, Some(PATIENCE)).await).await?;
+            if let Some(next) = next {
+                let turn = now(&mut connection).await?;
+                let _: () = connection.zadd(at("lanes"), &lane, turn).await?;
+                match next.message.parse() {
+                    Ok(job) => return Ok(Some(Ticket { job, lane, message: next.id })),
+                    Err(()) => {
+                        self.queued(async |mut queue| queue.delete_message(&lane, &next.id).await.map(drop)).await?
+                    }
+                }
+            } else if self.queued(async |mut queue| queue.get_queue_attributes(&lane).await).await?.msgs == 0 {
+                // If somebody joins just now, a server that tidies up brings the lane back.
+                let _: () = connection.zrem(at("lanes"), &lane).await?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Nobody else takes the ticket for that long: [`PATIENCE`] keeps it, no time at all puts it back.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn hide(&self, Ticket { lane, message, .. }: &Ticket, time: Duration) -> Result<(), StoreError> {
+        self.queued(async |mut queue| queue.change_message_visibility(lane, message, time).await).await
+    }
+
+    /// Ends a ticket, whose job has ended.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then who takes it finds that the job is over.
+    pub async fn tear_up(&self, Ticket { lane, message, .. }: &Ticket) -> Result<(), StoreError> {
+        self.queued(async |mut queue| queue.delete_message(lane, message).await.map(drop)).await
+    }
+
+    /// Makes a ticket's job the caller's; none if the job is over.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn claim(&self, ticket: &Ticket) -> Result<Option<Claim>, StoreError> {
+        let mut script = self.call(&self.scripts.claim);
+        script.arg(ticket.job.to_string()).arg(milliseconds(self.limits.deadline));
+        script.arg(self.late()?).arg(serde_json::to_vec(&JobEvent::Cancelled)?);
+        type Reply = (u64, u64, String, Vec<u8>, String, Vec<u8>);
+        let reply: redis::Value = script.invoke_async(&mut self.connection.clone()).await?;
+        if matches!(&reply, redis::Value::Array(fields) if fields.is_empty()) {
+            return Ok(None);
+        }
+        let (number, waited, owner, request, unet, state) = Reply::from_redis_value(reply).map_err(RedisError::from)?;
+        Ok(Some(Claim {
+            number,
+            waited: Duration::from_millis(waited),
+            owner: Owner::of_name(owner),
+            request: serde_json::from_slice(&request)?,
+            unet,
+            state: if state.is_empty() { None } else { Some(serde_json::from_slice(&state)?) },
+        }))
+    }
+
+    /// Tells what happened to a job that is claimed under that number. Returns whether it still is.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn report(&self, id: JobId, claim: u64, report: Report<'_>) -> Result<bool, StoreError> {
+        let Report { event, state, picture } = report;
+        let json = |state: Option<&DenoiseState>| state.map_or(Ok(vec![]), serde_json::to_vec);
+        let mut script = self.call(&self.scripts.report);
+        script.arg(id.to_string()).arg(claim).arg(event.map_or(Ok(vec![]), serde_json::to_vec)?);
+        script.arg(u8::from(event.is_some_and(JobEvent::is_last))).arg(json(state)?).arg(picture.unwrap_or_default());
+        Ok(script.invoke_async(&mut self.connection.clone()).await?)
+    }
+
+    /// Cancels a job: one that nobody has begun at once, else it is found among the [cancelled](Self::cancelled).
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn cancel(&self, id: JobId) -> Result<(), StoreError> {
+        let mut script = self.call(&self.scripts.cancel);
+        script.arg(id.to_string()).arg(serde_json::to_vec(&JobEvent::Cancelled)?);
+        Ok(script.invoke_async(&mut self.connection.clone()).await?)
+    }
+
+    /// Those that are to stop.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn cancelled(&self) -> Result<Vec<JobId>, StoreError> {
+        let names: Vec<String> = self.connection.clone().smembers(at("cancelled")).await?;
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// Ends the jobs in line whose time is over, forgets the oldest of too many, and puts those in line that were not [sent].
+    /// To be called every now and then.
+    ///
+    /// [sent]: Self::send
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn tidy(&self) -> Result<(), StoreError> {
+        let mut script = self.call(&self.scripts.tidy);
+        script.arg(milliseconds(self.limits.deadline)).arg(self.late()?);
+        script.arg(self.limits.finished).arg(milliseconds(SENDING));
+        let unsent: Vec<(String, String)> = script.invoke_async(&mut self.connection.clone()).await?;
+        for (id, owner) in unsent {
+            if let Ok(id) = id.parse() {
+                self.send(id, &Owner::of_name(owner)).await?;
+            }
+        }
+        for lane in (0..LANES).map(lane_name) {
+            if self.queued(async |mut queue| queue.get_queue_attributes(&lane).await).await?.msgs > 0 {
+                self.wake(&lane).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A job in short, unless it is unknown or forgotten.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn head(&self, id: JobId) -> Result<Option<Head>, StoreError> {
+        type Fields = (Option<String>, Option<u64>, Option<Vec<u8>>);
+        let (owner, number, end): Fields =
+            self.connection.clone().hmget(of("job", id), &["owner", "number", "end"]).await?;
+        let Some(owner) = owner else { return Ok(None) };
+        let end = end.map(|event| serde_json::from_slice(&event)).transpose()?;
+        Ok(Some(Head { owner: Owner::of_name(owner), number: number.unwrap_or(0), end }))
+    }
+
+    /// What happened to each job after the event of that number.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn events(&self, seen: &[(JobId, u64)]) -> Result<Vec<(JobId, u64, JobEvent)>, StoreError> {
+        let keys: Vec<String> = seen.iter().map(|(id, _)| of("events", id)).collect();
+        let after: Vec<String> = seen.iter().map(|(_, number)| format!("{number}-1")).collect();
+        let reply: Option<StreamReadReply> = self.connection.clone().xread(&keys, &after).await?;
+        let mut events = Vec::new();
+        for stream in reply.into_iter().flat_map(|reply| reply.keys) {
+            let Some(&(id, _)) = keys.iter().position(|key| *key == stream.key).and_then(|index| seen.get(index))
+            else {
+                continue;
+            };
+            for entry in stream.ids {
+                let number = entry.id.split('-').next().and_then(|number| number.parse().ok()).unwrap_or(0);
+                let event: Vec<u8> = entry.get("event").unwrap_or_default();
+                events.push((id, number, serde_json::from_slice(&event)?));
+            }
+        }
+        Ok(events)
+    }
+
+    /// How many jobs come before each; none for one that does not wait.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn positions(&self, ids: &[JobId]) -> Result<Vec<Option<usize>>, StoreError> {
+        if ids.is_empty() {
+            return Ok(vec![]);
+        }
+        let mut ranks = pipe();
+        for id in ids {
+            ranks.zrank(at("waiting"), id.to_string());
+        }
+        Ok(ranks.query_async(&mut self.connection.clone()).await?)
+    }
+
+    /// The picture of a job, PNG, once there is one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn picture(&self, id: JobId) -> Result<Option<Bytes>, StoreError> {
+        let png: Option<Vec<u8>> = self.connection.clone().hget(of("job", id), "picture").await?;
+        Ok(png.map(Bytes::from))
+    }
+
+    /// How far a job is; none before it was begun and after its end.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn state(&self, id: JobId) -> Result<Option<DenoiseState>, StoreError> {
+        let state: Option<Vec<u8>> = self.connection.clone().hget(of("job", id), "state").await?;
+        Ok(state.map(|state| serde_json::from_slice(&state)).transpose()?)
+    }
+
+    /// The jobs of an owner that have not ended.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn open_jobs(&self, owner: &Owner) -> Result<Vec<JobId>, StoreError> {
+        let names: Vec<String> = self.connection.clone().smembers(of("owner", owner.name())).await?;
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// How many jobs wait, and how many run.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn counts(&self) -> Result<(usize, usize), StoreError> {
+        let cards = pipe().zcard(at("waiting")).zcard(at("open")).query_async(&mut self.connection.clone()).await?;
+        let (waiting, open): (usize, usize) = cards;
+        Ok((waiting, open.saturating_sub(waiting)))
+    }
+
+    /// Gives a lane a turn after all others, unless it has one.
+    async fn wake(&self, lane: &str) -> Result<(), StoreError> {
+        let mut connection = self.connection.clone();
+        let turn = now(&mut connection).await?;
+        let options = SortedSetAddOptions::add_only();
+        Ok(connection.zadd_options(at("lanes"), lane, turn, &options).await?)
+    }
+
+    /// A script with what all are given.
+    fn call<'a>(&self, script: &'a Script) -> ScriptInvocation<'a> {
+        let mut call = script.key(PREFIX);
+        call.arg(milliseconds(self.limits.keep_for));
+        call
+    }
+
+    /// The last event of a job whose time is over.
+    fn late(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(&JobEvent::Failed { error: error::timed_out(self.limits.deadline) })
+    }
+
+    /// Works with the queues.
+    async fn queued<T>(&self, work: impl AsyncFnOnce(Rsmq) -> Result<T, RsmqError>) -> Result<T, StoreError> {
+        let result = work(self.queue().await?).await;
+        if matches!(result, Err(RsmqError::RedisError(_))) {
+            *self.queue.lock().await = None;
+        }
+        Ok(result?)
+    }
+
+    async fn queue(&self) -> Result<Rsmq, StoreError> {
+        let mut slot = self.queue.lock().await;
+        if let Some(queue) = &*slot {
+            return Ok(queue.clone());
+        }
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(TIMEOUT)).set_response_timeout(Some(TIMEOUT));
+        let connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        let mut queue = Rsmq::new_with_connection(connection, false, Some(QUEUES)).await?;
+        for lane in (0..LANES).map(lane_name) {
+            match queue.create_queue(&lane, Some(PATIENCE), None, None).await {
+                Ok(()) | Err(RsmqError::QueueExists) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(slot.insert(queue).clone())
+    }
+}
+
+fn at(name: &str) -> String {
+    format!("{PREFIX}{name}")
+}
+
+fn of(kind: &str, name: impl Display) -> String {
+    format!("{PREFIX}{kind}:{name}")
+}
+
+/// The lane of an owner's jobs.
+fn lane(owner: &Owner) -> String {
+    lane_name(Sha256::digest(owner.name())[0] % LANES)
+}
+
+fn lane_name(number: u8) -> String {
+    format!("lane-{number}")
+}
+
+/// Seconds by Redis' clock, the only one that all servers share.
+async fn now(connection: &mut ConnectionManager) -> Result<f64, StoreError> {
+    let (seconds, micros): (u64, u32) = redis::cmd("TIME").query_async(connection).await?;
+    Ok(seconds as f64 + f64::from(micros) * 1e-6)
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,22 @@
+-- Takes a job in, unless its key was used or as many wait as may. Returns what became of it, and the job of the key.
+local id, capacity, owner, request, unet, name, digest = unpack(ARGV, 2)
+local key = at('key', owner .. ' ' .. name)
+if name ~= '' then
+  local before = redis.call('HMGET', key, 'id', 'digest')
+  if before[1] then
+    return {before[2] == digest and 'again' or 'taken', before[1]}
+  end
+end
+if redis.call('ZCARD', prefix .. 'waiting') >= tonumber(capacity) then
+  return {'full', ''}
+end
+local now = milliseconds()
+redis.call('HSET', at('job', id), 'owner', owner, 'request', request, 'unet', unet, 'came', now)
+redis.call('ZADD', prefix .. 'open', now, id)
+redis.call('ZADD', prefix .. 'waiting', now, id)
+redis.call('SADD', at('owner', owner), id)
+if name ~= '' then
+  redis.call('HSET', key, 'id', id, 'digest', digest)
+  redis.call('HSET', at('job', id), 'key', key)
+end
+return {'new', id}
