@@ -275,7 +275,7 @@ impl DeviceName {
         match self {
             DeviceName::Cpu => Ok(CandleDevice::cpu()),
             DeviceName::Cuda(index) => CandleDevice::cuda(index)
-                .context("--device cuda needs an NVIDIA GPU and a server built with `--features cuda`"),
+                .context("--device cuda needs an NVIDIA GPU and a server that `cargo xtask cuda` built"),
         }
     }
 }
