@@ -95,7 +95,7 @@ pub(crate) async fn failures(response: Response) -> Response {
 /// What a request says, of what has a meaning here. Clients send every field, unset ones as null.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Asked {
+pub struct Asked {
     prompt: Option<String>,
     negative_prompt: Option<String>,
     seed: Option<i64>,
@@ -127,14 +127,14 @@ struct Options {
 async fn generate(State(shared): State<Shared>, request: Request) -> Result<Json<Value>, Error> {
     let owner = owner(request.extensions());
     let body = body(&shared, request).await?;
-    let asked = Asked { init_images: None, ..read(&body)? };
+    let asked = Asked { init_images: None, ..Asked::read(&body)? };
     make(shared, owner, read(&body)?, asked).await
 }
 
 async fn edit(State(shared): State<Shared>, request: Request) -> Result<Json<Value>, Error> {
     let owner = owner(request.extensions());
     let body = body(&shared, request).await?;
-    let asked: Asked = read(&body)?;
+    let asked = Asked::read(&body)?;
     if asked.init_images.as_ref().is_none_or(Vec::is_empty) {
         return Err(Error::unreadable("img2img needs a picture in init_images"));
     }
@@ -145,41 +145,55 @@ async fn body(shared: &Shared, request: Request) -> Result<Bytes, Error> {
     shared.receive(request, Bytes::from_request).await?.map_err(|error| Error::invalid(error.body_text()))
 }
 
+impl Asked {
+    /// Reads the body of `POST /sdapi/v1/txt2img` and `img2img`.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn read(body: &[u8]) -> Result<Self, Error> {
+        read(body)
+    }
+
+    /// What it asks for; of the model that was `chosen` before, unless it names one.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn wanted(&self, chosen: Option<String>, bundles: &Bundles) -> Result<Wanted, Error> {
+        for (is_asked, what) in [
+            (self.enable_hr == Some(true), "enable_hr: this server has no second pass"),
+            (self.mask.is_some(), "mask: this model edits by words and takes no mask"),
+            (self.script_name.as_ref().is_some_and(|name| !name.is_empty()), "script_name: this server has no scripts"),
+        ] {
+            if is_asked {
+                return Err(Error::invalid(what));
+            }
+        }
+        let title = self.override_settings.as_ref().and_then(|options| options.sd_model_checkpoint.as_ref());
+        let model = title.map(|title| by_title(bundles, title)).transpose()?.or(chosen);
+        let sampler = sampler(self.sampler_name.as_ref().or(self.sampler_index.as_ref()), self.scheduler.as_deref())?;
+        let pictures = self.init_images.iter().flatten().map(|picture| decode(picture)).collect::<Result<_, _>>()?;
+        let seed = self.seed.and_then(|seed| u64::try_from(seed).ok()).unwrap_or_else(any_seed);
+        Ok(Wanted {
+            model,
+            prompt: self.prompt.clone().unwrap_or_default(),
+            pictures,
+            negative: self.negative_prompt.clone().unwrap_or_default(),
+            settings: GenerateSettings {
+                seed,
+                sampler,
+                steps: self.steps,
+                guidance: self.cfg_scale,
+                width: self.width,
+                height: self.height,
+            },
+            count: self.batch_size.unwrap_or(1).saturating_mul(self.n_iter.unwrap_or(1)),
+        })
+    }
+}
+
 /// Makes what is `asked`; `echo` is the whole request.
 async fn make(shared: Shared, owner: Owner, mut echo: Map<String, Value>, asked: Asked) -> Result<Json<Value>, Error> {
-    for (is_asked, what) in [
-        (asked.enable_hr == Some(true), "enable_hr: this server has no second pass"),
-        (asked.mask.is_some(), "mask: this model edits by words and takes no mask"),
-        (asked.script_name.as_ref().is_some_and(|name| !name.is_empty()), "script_name: this server has no scripts"),
-    ] {
-        if is_asked {
-            return Err(Error::invalid(what));
-        }
-    }
-    let title = asked.override_settings.as_ref().and_then(|options| options.sd_model_checkpoint.clone());
-    let model = match title {
-        Some(title) => Some(by_title(&shared.app.bundles, &title)?),
-        None => shared.choices.of(&owner),
-    };
-    let sampler = sampler(asked.sampler_name.as_ref().or(asked.sampler_index.as_ref()), asked.scheduler.as_deref())?;
-    let init_images = asked.init_images.iter().flatten();
-    let pictures = init_images.map(|picture| decode(picture)).collect::<Result<Vec<_>, _>>()?;
-    let seed = asked.seed.and_then(|seed| u64::try_from(seed).ok()).unwrap_or_else(any_seed);
-    let wanted = Wanted {
-        model,
-        prompt: asked.prompt.unwrap_or_default(),
-        pictures,
-        negative: asked.negative_prompt.unwrap_or_default(),
-        settings: GenerateSettings {
-            seed,
-            sampler,
-            steps: asked.steps,
-            guidance: asked.cfg_scale,
-            width: asked.width,
-            height: asked.height,
-        },
-        count: asked.batch_size.unwrap_or(1).saturating_mul(asked.n_iter.unwrap_or(1)),
-    };
+    let wanted = asked.wanted(shared.choices.of(&owner), &shared.app.bundles)?;
     let order = shared.order(owner, wanted).await?;
     // Of an interrupted one, clients expect what there is.
     let so_far =

@@ -1,5 +1,6 @@
 //! What the server is told: flags, before variables, before a file, before what is usual.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -240,9 +241,10 @@ fn with_variables(command: Command) -> Command {
 }
 
 /// The same with a file's values as what is usual.
-fn with_file(mut command: Command, path: &Path) -> anyhow::Result<Command> {
+fn with_file(command: Command, path: &Path) -> anyhow::Result<Command> {
     let name = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
+    let mut said = HashMap::new();
     for (key, value) in text.parse::<toml::Table>().with_context(|| format!("{name} is no TOML"))? {
         let is_it = |flag: &&clap::Arg| {
             flag.get_long() == Some(key.as_str()) && !["config", "print_config"].contains(&flag.get_id().as_str())
@@ -256,10 +258,13 @@ fn with_file(mut command: Command, path: &Path) -> anyhow::Result<Command> {
             value => vec![value],
         };
         let text = |value: toml::Value| if let toml::Value::String(text) = value { text } else { value.to_string() };
-        let values: Vec<String> = values.into_iter().map(text).collect();
-        command = command.mut_arg(id, |flag| flag.required(false).default_values(values));
+        said.insert(id, values.into_iter().map(text).collect::<Vec<_>>());
     }
-    Ok(command)
+    // All of them at once: each change of a single flag would move it behind the others.
+    Ok(command.mut_args(|flag| match said.remove(flag.get_id()) {
+        Some(values) => flag.required(false).default_values(values),
+        None => flag,
+    }))
 }
 
 /// The values as a file has them.
@@ -295,7 +300,7 @@ impl DeviceName {
         match self {
             DeviceName::Cpu => Ok(CandleDevice::cpu()),
             DeviceName::Cuda(index) => CandleDevice::cuda(index)
-                .context("--device cuda needs an NVIDIA GPU and a server built with `--features cuda`"),
+                .context("--device cuda needs an NVIDIA GPU and a server that `cargo xtask cuda` built"),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! ([`jobs`]) for the one thread that owns the models ([`worker`], [`inference`]). [`app::router`] is all of it as a
 //! service, so that tests run it in process. Programs that speak OpenAI's or AUTOMATIC1111's interface are understood too.
 
-mod a1111;
+pub mod a1111;
 pub mod access;
 pub mod admission;
 mod api;
@@ -17,9 +17,9 @@ pub mod hosts;
 pub mod inference;
 pub mod jobs;
 pub mod metrics;
-mod openai;
+pub mod openai;
 pub mod openapi;
-mod order;
+pub mod order;
 pub mod page;
 pub mod pairing;
 pub mod tls;

@@ -24,7 +24,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::app::{Shared, owner};
-use crate::bundles::Bundle;
+use crate::bundles::{Bundle, Bundles};
 use crate::error::{Error, in_form};
 use crate::jobs::{Job, JobId, Owner};
 use crate::order::{Order, Wanted, any_seed, at_size, events};
@@ -81,7 +81,7 @@ fn failure(error: &Error) -> Value {
 
 /// What both kinds of request say.
 #[derive(Debug, Deserialize)]
-struct Asked {
+pub struct Asked {
     prompt: String,
     model: Option<String>,
     n: Option<u64>,
@@ -115,43 +115,72 @@ async fn generate(State(shared): State<Shared>, request: Request) -> Result<Resp
     let (owner, origin) = (owner(request.extensions()), origin(&shared, request.headers()));
     let body = shared.receive(request, Bytes::from_request).await?;
     let body = body.map_err(|error| Error::invalid(error.body_text()))?;
-    let asked = serde_json::from_slice(&body).map_err(|error| Error::invalid(format!("the body: {error}")))?;
-    answer(shared, owner, origin, "image_generation", asked, Vec::new()).await
+    answer(shared, owner, origin, "image_generation", Asked::read(&body)?, Vec::new()).await
 }
 
 async fn edit(State(shared): State<Shared>, request: Request) -> Result<Response, Error> {
     let (owner, origin) = (owner(request.extensions()), origin(&shared, request.headers()));
-    let (fields, pictures) = shared.receive(request, read_form).await??;
-    let asked =
-        serde_json::from_value(Value::Object(fields)).map_err(|error| Error::invalid(format!("the form: {error}")))?;
-    if pictures.is_empty() {
-        return Err(Error::invalid("an edit needs a picture: send one as `image`, or several as `image[]`").of("image"));
-    }
+    let (asked, pictures) = shared.receive(request, Asked::read_form).await??;
     answer(shared, owner, origin, "image_edit", asked, pictures).await
 }
 
-/// The form's texts, and its pictures.
-async fn read_form(request: Request, state: &()) -> Result<(Map<String, Value>, Vec<Vec<u8>>), Error> {
-    let broken = |error: MultipartError| match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Error::too_large(),
-        _ => Error::invalid(format!("the form: {}", error.body_text())),
-    };
-    let form = Multipart::from_request(request, state).await;
-    let mut form = form.map_err(|error| Error::invalid(format!("the form: {}", error.body_text())))?;
-    let (mut fields, mut pictures) = (Map::new(), Vec::new());
-    while let Some(field) = form.next_field().await.map_err(broken)? {
-        let name = field.name().unwrap_or_default().to_owned();
-        match name.as_str() {
-            "image" | "image[]" => pictures.push(field.bytes().await.map_err(broken)?.to_vec()),
-            "mask" => return Err(Error::invalid("this model edits by words and takes no mask").of("mask")),
-            _ => {
-                let text = field.text().await.map_err(broken)?;
-                let value = NOT_TEXT.contains(&name.as_str()).then(|| serde_json::from_str(&text).ok()).flatten();
-                fields.insert(name, value.unwrap_or(Value::String(text)));
+impl Asked {
+    /// Reads the body of `POST /v1/images/generations`.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn read(body: &[u8]) -> Result<Self, Error> {
+        serde_json::from_slice(body).map_err(|error| Error::invalid(format!("the body: {error}")))
+    }
+
+    /// Reads the form that `POST /v1/images/edits` sends, and its pictures.
+    ///
+    /// # Errors
+    /// It is none, or has no picture.
+    pub async fn read_form(request: Request, state: &()) -> Result<(Self, Vec<Vec<u8>>), Error> {
+        let broken = |error: MultipartError| match error.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Error::too_large(),
+            _ => Error::invalid(format!("the form: {}", error.body_text())),
+        };
+        let form = Multipart::from_request(request, state).await;
+        let mut form = form.map_err(|error| Error::invalid(format!("the form: {}", error.body_text())))?;
+        let (mut fields, mut pictures) = (Map::new(), Vec::new());
+        while let Some(field) = form.next_field().await.map_err(broken)? {
+            let name = field.name().unwrap_or_default().to_owned();
+            match name.as_str() {
+                "image" | "image[]" => pictures.push(field.bytes().await.map_err(broken)?.to_vec()),
+                "mask" => return Err(Error::invalid("this model edits by words and takes no mask").of("mask")),
+                _ => {
+                    let text = field.text().await.map_err(broken)?;
+                    let value = NOT_TEXT.contains(&name.as_str()).then(|| serde_json::from_str(&text).ok()).flatten();
+                    fields.insert(name, value.unwrap_or(Value::String(text)));
+                }
             }
         }
+        let asked = serde_json::from_value(Value::Object(fields));
+        let asked = asked.map_err(|error| Error::invalid(format!("the form: {error}")))?;
+        if pictures.is_empty() {
+            let message = "an edit needs a picture: send one as `image`, or several as `image[]`";
+            return Err(Error::invalid(message).of("image"));
+        }
+        Ok((asked, pictures))
     }
-    Ok((fields, pictures))
+
+    /// What it asks for, with the pictures of its form.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn wanted(self, pictures: Vec<Vec<u8>>, bundles: &Bundles) -> Result<Wanted, Error> {
+        let bundle = bundles.get_or_first(self.model.as_deref())?;
+        Ok(Wanted {
+            model: Some(bundle.id().to_owned()),
+            settings: settings(&self, bundle)?,
+            prompt: self.prompt,
+            pictures,
+            negative: self.negative_prompt.unwrap_or_default(),
+            count: self.n.unwrap_or(1),
+        })
+    }
 }
 
 async fn answer(
@@ -162,18 +191,8 @@ async fn answer(
     asked: Asked,
     pictures: Vec<Vec<u8>>,
 ) -> Result<Response, Error> {
-    let bundle = Arc::clone(shared.app.bundles.get_or_first(asked.model.as_deref())?);
     let form = form(&asked, kind, origin)?;
-    let settings = settings(&asked, &bundle)?;
-    let Asked { prompt, n, negative_prompt, .. } = asked;
-    let wanted = Wanted {
-        model: Some(bundle.id().to_owned()),
-        prompt,
-        pictures,
-        negative: negative_prompt.unwrap_or_default(),
-        settings,
-        count: n.unwrap_or(1),
-    };
+    let wanted = asked.wanted(pictures, &shared.app.bundles)?;
     let order = shared.order(owner, wanted).await?;
     if form.partial.is_some() {
         return Ok(Sse::new(stream(order, form)).keep_alive(KeepAlive::default()).into_response());

@@ -10,7 +10,7 @@ use kosmosg::protocol::{GenerateSettings, JobEvent, JobRequest, PictureFile};
 
 use crate::admission::check;
 use crate::app::Shared;
-use crate::bundles::Bundle;
+use crate::bundles::{Bundle, Bundles};
 use crate::desk::Desk;
 use crate::error::Error;
 use crate::jobs::{Job, Owner};
@@ -45,6 +45,23 @@ pub struct Order {
     pixels: [u32; 2],
 }
 
+impl Wanted {
+    /// Checks it, and gives the work of the first picture.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(self, bundles: &Bundles) -> Result<Work, Error> {
+        let Self { model, prompt, pictures, negative, settings, count } = self;
+        if !(1..=MAX_COUNT).contains(&count) {
+            return Err(Error::invalid(format!("{count} pictures; choose 1 to {MAX_COUNT}")).of("n"));
+        }
+        let bundle = bundles.get_or_first(model.as_deref())?.id().to_owned();
+        let prompt = document(&prompt, pictures.len())?;
+        let pictures = pictures.into_iter().map(PictureFile).collect();
+        check(JobRequest::Generate { bundle, prompt, pictures, negative, settings }, bundles)
+    }
+}
+
 impl Shared {
     /// Queues a job for each picture.
     ///
@@ -52,19 +69,8 @@ impl Shared {
     /// What is wrong with it, or that the queue is full.
     pub(crate) async fn order(&self, owner: Owner, wanted: Wanted) -> Result<Order, Error> {
         self.admits().await?;
-        if !(1..=MAX_COUNT).contains(&wanted.count) {
-            return Err(Error::invalid(format!("{} pictures; choose 1 to {MAX_COUNT}", wanted.count)).of("n"));
-        }
         let (count, seed) = (wanted.count, wanted.settings.seed);
-        let first = self
-            .check(move |bundles| {
-                let bundle = bundles.get_or_first(wanted.model.as_deref())?.id().to_owned();
-                let Wanted { prompt, pictures, negative, settings, .. } = wanted;
-                let prompt = document(&prompt, pictures.len())?;
-                let pictures = pictures.into_iter().map(PictureFile).collect();
-                check(JobRequest::Generate { bundle, prompt, pictures, negative, settings }, bundles)
-            })
-            .await?;
+        let first = self.check(move |bundles| wanted.check(bundles)).await?;
         let mut order = Order {
             jobs: self.app.jobs.clone(),
             bundle: Arc::clone(&first.bundle),

@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 
+mod cuda;
 mod page;
 
 /// Builds, serves and tests KOSMOS-G.
@@ -27,6 +28,16 @@ enum Task {
     },
     /// Builds page and server into dist/.
     Build,
+    /// Builds server and command line for an NVIDIA GPU into dist/.
+    Cuda {
+        /// Folder of a CUDA toolkit. Without it: CUDA_HOME, CUDA_PATH, /usr/local/cuda, or NVIDIA's packages for Python, which are
+        /// fetched.
+        #[arg(long, value_name = "DIR")]
+        toolkit: Option<PathBuf>,
+        /// Compute capability of the GPU that it is for, such as 90. Without it, that of this computer's.
+        #[arg(long, env = "CUDA_COMPUTE_CAP", value_parser = cuda::capability)]
+        capability: Option<String>,
+    },
     /// Measures load, picture and memory of every way to make one, and prints a table.
     Bench {
         /// Runs of each, of which the median counts.
@@ -53,6 +64,7 @@ fn main() -> anyhow::Result<()> {
             run(server, ["--listen", &listen, "--models", "models", "--page", &page.to_string_lossy()])
         }
         Task::Build => build(),
+        Task::Cuda { toolkit, capability } => cuda::build(toolkit, capability),
         Task::Bench { runs, full, load } => {
             build()?;
             let bench = match (full, load) {
@@ -70,20 +82,16 @@ fn main() -> anyhow::Result<()> {
 /// All but this command, selected the same way each time: cargo unites the features of what is selected, and another
 /// selection would build burn again.
 const NATIVE: [&str; 4] = ["--release", "--workspace", "--exclude", "xtask"];
+/// What is made for people to run.
+const PROGRAMS: [&str; 2] = ["kosmosg", "kosmosg-server"];
 /// Creatures that the page offers.
 const CREATURES: &str = "24";
 
 /// Page, server and command line, in `dist/`.
 fn build() -> anyhow::Result<()> {
     cargo([&["build"], &NATIVE[..], &["--all-targets"]].concat())?;
-    std::fs::create_dir_all(dist())?;
-    for program in ["kosmosg", "kosmosg-server"] {
-        let name = format!("{program}{}", std::env::consts::EXE_SUFFIX);
-        let built = target_dir()?.join("release").join(&name);
-        // A program that runs cannot be written to, but another can take its name.
-        let fresh = dist().join(format!("{name}.new"));
-        std::fs::copy(&built, &fresh).with_context(|| built.display().to_string())?;
-        std::fs::rename(&fresh, dist().join(&name)).with_context(|| fresh.display().to_string())?;
+    for program in PROGRAMS {
+        to_dist(program, program)?;
     }
     // A server may be serving the page that there is.
     let (page, fresh, old) = (dist().join("page"), dist().join("page.new"), dist().join("page.old"));
@@ -101,11 +109,23 @@ fn build() -> anyhow::Result<()> {
     page::remove(&old)
 }
 
+/// Copies a program that was built to `dist/`, under that name.
+fn to_dist(program: &str, name: &str) -> anyhow::Result<()> {
+    let suffix = std::env::consts::EXE_SUFFIX;
+    let built = target_dir()?.join("release").join(format!("{program}{suffix}"));
+    std::fs::create_dir_all(dist())?;
+    // A program that runs cannot be written to, but another can take its name.
+    let fresh = dist().join(format!("{name}{suffix}.new"));
+    std::fs::copy(&built, &fresh).with_context(|| built.display().to_string())?;
+    std::fs::rename(&fresh, dist().join(format!("{name}{suffix}"))).with_context(|| fresh.display().to_string())
+}
+
 fn test() -> anyhow::Result<()> {
     let begin = Instant::now();
     cargo(["fmt", "--all", "--check"])?;
     cargo([&["clippy"], &NATIVE[..], &["--all-targets", "--", "--deny", "warnings"]].concat())?;
-    cargo(["clippy", "--release", "--package", "xtask", "--", "--deny", "warnings"])?;
+    cargo(["clippy", "--release", "--package", "xtask", "--all-targets", "--", "--deny", "warnings"])?;
+    cargo(["test", "--release", "--package", "xtask"])?;
     page::install_target()?;
     for module in page::MODULES {
         let wasm = ["clippy", "--package", "kosmosg-web", "--profile", "wasm", "--target", page::TARGET];
@@ -143,8 +163,10 @@ fn cargo_program() -> OsString {
 
 /// Runs a program to its end, its output shown.
 fn run<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: impl IntoIterator<Item = S>) -> anyhow::Result<()> {
-    let mut command = Command::new(program);
-    command.args(arguments);
+    run_command(Command::new(program).args(arguments))
+}
+
+fn run_command(command: &mut Command) -> anyhow::Result<()> {
     eprintln!("$ {command:?}");
     let status = command.status().with_context(|| format!("starting {command:?}"))?;
     if !status.success() {

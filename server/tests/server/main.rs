@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "what cannot be unwrapped here has failed the test")]
 
 mod access;
+#[cfg(feature = "candle")]
+mod arguments;
 mod files;
 mod interface;
 mod jobs;
