@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Query, Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -85,11 +85,16 @@ impl Choices {
 
 /// Failures in the interface's form.
 pub(crate) async fn failures(response: Response) -> Response {
-    in_form(response, |error| {
+    let mut response = in_form(response, |error| {
         let message = &error.body().message;
         let kind = if error.status() == StatusCode::NOT_FOUND { "HTTPException" } else { "Error" };
         json!({ "error": kind, "detail": message, "body": "", "errors": message })
-    })
+    });
+    if response.status() == StatusCode::UNAUTHORIZED {
+        // What its programs know; some send it only when they are asked.
+        response.headers_mut().append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"kosmosg\""));
+    }
+    response
 }
 
 /// What a request says, of what has a meaning here. Clients send every field, unset ones as null.

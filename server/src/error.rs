@@ -196,8 +196,9 @@ impl IntoResponse for Error {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.status == StatusCode::UNAUTHORIZED {
-            let schemes = HeaderValue::from_static("Bearer realm=\"kosmosg\", Basic realm=\"kosmosg\"");
-            headers.insert(header::WWW_AUTHENTICATE, schemes);
+            // Basic is taken as well, but a browser that hears of it asks the person for a name and a password, in front of a
+            // page that says what to do.
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"kosmosg\""));
         }
         // For interfaces that tell of failures in another form.
         response.extensions_mut().insert(self);

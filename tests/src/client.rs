@@ -58,6 +58,14 @@ impl Client {
         self.http.delete(format!("{}/api/jobs/{id}", self.server)).send().await.unwrap();
     }
 
+    /// The path with which a new device pairs itself, as an administrator with that token gets it.
+    pub async fn open_pairing(&self, token: &str) -> String {
+        let request = self.http.post(format!("{}/api/pairing", self.server)).bearer_auth(token);
+        let opened: serde_json::Value =
+            request.json(&serde_json::json!({})).send().await.unwrap().json().await.unwrap();
+        opened["path"].as_str().unwrap().to_owned()
+    }
+
     /// The events of a job after the one with that number, as they come.
     pub async fn follow(&self, id: &str, after: u64) -> impl Stream<Item = (u64, JobEvent)> + Unpin + use<> {
         let path = format!("{}/api/jobs/{id}/events", self.server);

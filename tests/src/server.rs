@@ -29,7 +29,7 @@ impl Server {
     /// The same with the models of a folder.
     pub async fn of(models: &Path) -> Self {
         let turn = TURN.lock().await;
-        let mut server = Self::launch(Self::command(), models, &IN_MEMORY).await;
+        let mut server = Self::launch(Self::command(), free_port(), models, &IN_MEMORY).await;
         server._turn = Some(turn);
         server
     }
@@ -54,14 +54,14 @@ impl Server {
 
     async fn by(command: Command, arguments: &[&str]) -> Self {
         let turn = TURN.lock().await;
-        let mut server = Self::launch(command, &built_in(), arguments).await;
+        let mut server = Self::launch(command, free_port(), &built_in(), arguments).await;
         server._turn = Some(turn);
         server
     }
 
     /// Another one, with these arguments besides, while this one runs.
     pub async fn beside(&self, models: &Path, arguments: &[&str]) -> Self {
-        Self::launch(Self::command(), models, &[&IN_MEMORY, arguments].concat()).await
+        Self::launch(Self::command(), free_port(), models, &[&IN_MEMORY, arguments].concat()).await
     }
 
     /// Asks it to end, and waits until it has.
@@ -71,17 +71,16 @@ impl Server {
         self.process.wait().unwrap();
     }
 
-    /// Kills it and starts another in its place, with these arguments.
+    /// Kills it and starts another in its place, on the same port, with these arguments.
     pub async fn again(mut self, arguments: &[&str]) -> Self {
         self.stop();
         let turn = self._turn.take();
-        let mut server = Self::launch(Self::command(), &built_in(), arguments).await;
+        let mut server = Self::launch(Self::command(), self.port, &built_in(), arguments).await;
         server._turn = turn;
         server
     }
 
-    async fn launch(mut command: Command, models: &Path, arguments: &[&str]) -> Self {
-        let port = free_port();
+    async fn launch(mut command: Command, port: u16, models: &Path, arguments: &[&str]) -> Self {
         let page = crate::browser::dist().join("page");
         command.args(["--listen", &format!("127.0.0.1:{port}")]).args(arguments);
         command.arg("--models").arg(models).arg("--page").arg(page);

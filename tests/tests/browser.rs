@@ -7,6 +7,7 @@ use std::time::Duration;
 use kosmosg::noise;
 use kosmosg_models::verify::read;
 use kosmosg_tests::browser::{Page, Where, expected};
+use kosmosg_tests::client::Client;
 use kosmosg_tests::server::Server;
 use thirtyfour::Key;
 
@@ -76,6 +77,63 @@ async fn a_server_that_goes_away_loses_nothing() {
     let moved = page.text("#moved").await;
     let step = moved.split_whitespace().find_map(|word| word.parse::<usize>().ok());
     assert!(step.is_some_and(|step| step >= 4), "steps that were done are not done again: {moved}");
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_started_again_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("jobs.sqlite");
+    let arguments = ["--store", store.to_str().unwrap()];
+    let mut server = Server::with(&arguments).await;
+    let page = at_step(8, Where::Server, &server).await;
+    server.stop();
+    page.wait_for_text("#status", "The server is away").await;
+    assert_eq!(page.sentence().await, "a <i> on the beach");
+    let _server = server.again(&arguments).await;
+    page.wait_for_state("done", PATIENCE).await;
+    let psnr = page.picture().await.psnr(&expected(SEED, MANY_STEPS));
+    assert!(psnr >= SAME_PICTURE, "{psnr:.1} dB");
+    let (status, moved) = (page.text("#status").await, page.text("#moved").await);
+    assert!(status.contains("on the server") && moved.is_empty(), "{status} {moved}");
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_the_server_does_not_know_is_told_how_to_pair() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tokens.json");
+    let file = ["--tokens", file.to_str().unwrap()];
+    let token = |task: &[&str]| {
+        let output = Server::command().arg("token").args(task).args(file).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let admin = token(&["add", "admin", "--role", "admin"]);
+    let server = Server::with(&[&["--store", "memory", "--access", "token"], &file[..]].concat()).await;
+    let page = Page::launch().await;
+    page.visit(&server.address("/")).await;
+    let hint = "open the link on this device";
+    page.wait_for_text("#pairing", hint).await;
+    page.wait_for_text("#status", "The server does not know this device").await;
+
+    // The link of a device that is paired, as it says.
+    let path = Client::of(server.address("")).open_pairing(&admin).await;
+    page.pair(&server.address(&path)).await;
+    assert_eq!(page.text("#pairing").await, "");
+    page.write_sentence(SEED, STEPS).await;
+    page.choose(Where::Server).await;
+    let psnr = page.generate(PATIENCE).await.psnr(&expected(SEED, STEPS));
+    assert!(psnr >= SAME_PICTURE, "{psnr:.1} dB");
+
+    // Its token is taken back.
+    token(&["remove", "device 1"]);
+    page.click("#generate").await;
+    page.wait_for_text("#pairing", hint).await;
+    page.wait_for_state("failed", PATIENCE).await;
+    assert_eq!(page.sentence().await, "a <i> on the beach");
+    page.click("#go-on-cpu").await;
+    page.wait_for_state("done", PATIENCE).await;
     page.close().await;
 }
 

@@ -13,10 +13,13 @@ use crate::messages::{Envelope, Request, Source};
 use crate::pace::Pace;
 use crate::texts;
 
+use job::Line;
+
 pub use events::{Effect, Event, Phase, Processor, WorkerState};
 pub use job::{Doing, Job, Order};
 pub use models::{Deed, Models, Offer, Row, Task};
 pub use places::{Adapter, Choice, Places};
+pub use remote::Refusal;
 
 mod events;
 mod job;
@@ -51,6 +54,8 @@ pub struct App {
     /// The picture that is being stamped.
     stamping: Option<u64>,
     fail_at_step: Option<usize>,
+    /// Whether the server does not know this device.
+    is_stranger: bool,
     now_ms: f64,
     effects: Vec<Effect>,
 }
@@ -70,9 +75,13 @@ impl App {
                 }
             }
             Event::NoManifest { why } => {
-                let message = texts::cannot_fetch("The model", &why);
+                let message = match why {
+                    Refusal::Stranger => texts::NOT_PAIRED.into(),
+                    ref why => texts::cannot_fetch("The model", &why.to_string()),
+                };
+                self.is_stranger |= why == Refusal::Stranger;
                 (self.early, self.no_manifest) = (None, Some(message.clone()));
-                self.fail(message, Vec::new());
+                self.fail(message, vec![Choice::Auto]);
             }
             Event::Device { adapter, cpu_memory_bytes } => {
                 (self.places.adapter, self.places.cpu_memory_bytes) = (adapter, cpu_memory_bytes);
@@ -85,7 +94,7 @@ impl App {
                 }
                 self.places.server = health;
             }
-            Event::Offered(entries) => self.models.offered = entries,
+            Event::Offered(answer) => self.offered(answer),
             Event::Model(deed) => self.deed(deed),
             Event::Keeper(message) => self.kept(*message),
             Event::KeeperDied { why } => self.keeper_died(why),
@@ -102,23 +111,28 @@ impl App {
             Event::Worker { processor, message, data } => self.heard(processor, *message, data),
             Event::WorkerDied { processor, why } => self.worker_died(processor, why),
             Event::Posted { request, answer } => self.posted(request, answer),
-            Event::Remote { id, event } if self.follows(&id) => self.remote(id, *event),
-            Event::RemoteState { id, state } if self.follows(&id) => {
+            Event::Waited { request } => self.waited(request),
+            // A job that was cancelled or goes on elsewhere.
+            Event::Remote { ref id, .. }
+            | Event::RemoteState { ref id, .. }
+            | Event::RemotePicture { ref id, .. }
+            | Event::ServerCame { ref id }
+            | Event::ServerWent { ref id }
+            | Event::Told { ref id, .. }
+                if !self.follows(id) => {}
+            Event::Remote { id, event } => {
+                self.hear();
+                self.remote(id, *event);
+            }
+            Event::RemoteState { state, .. } => {
                 if let Some(job) = &mut self.job {
                     job.state = *state;
                 }
             }
-            Event::RemotePicture { id, png } if self.follows(&id) => self.finish(Place::Server, png),
-            Event::ServerLost { id } if self.follows(&id) => {
-                // Perhaps only the line broke, and it still computes.
-                self.effects.push(Effect::Delete { id });
-                self.server_failed(texts::SERVER_GONE.into());
-            }
-            // A job that was cancelled or goes on elsewhere.
-            Event::Remote { .. }
-            | Event::RemoteState { .. }
-            | Event::RemotePicture { .. }
-            | Event::ServerLost { .. } => {}
+            Event::RemotePicture { png, .. } => self.finish(Place::Server, png),
+            Event::ServerCame { .. } => self.server_came(),
+            Event::ServerWent { .. } => self.server_went(),
+            Event::Told { id, answer } => self.told(id, answer),
         }
         mem::take(&mut self.effects)
     }
@@ -157,7 +171,7 @@ impl App {
         self.job = None;
         let Some(manifest) = &self.manifest else {
             match self.no_manifest.clone() {
-                Some(message) => self.fail(message, Vec::new()),
+                Some(message) => self.fail(message, vec![Choice::Auto]),
                 None => (self.early, self.phase) = (Some(order), Phase::Running),
             }
             return;
@@ -180,11 +194,13 @@ impl App {
             state,
             doing: Doing::Waiting(Place::DeviceCpu),
             pace: Pace::default(),
+            pace_from: None,
             started_ms: self.now_ms,
             failed_ms: None,
             moved: None,
             request: LOAD,
             remote: None,
+            line: Line::Heard(self.now_ms),
         });
         self.proceed();
     }
@@ -224,7 +240,9 @@ impl App {
         let request = self.number();
         let place = processor.place();
         let (Some(job), Some(manifest)) = (&mut self.job, &self.manifest) else { return };
-        (job.request, job.remote) = (request, None);
+        // A server that was given up may still have it.
+        self.effects.extend(job.remote.take().map(|id| Effect::Delete { id }));
+        job.request = request;
         if !ready {
             job.doing = Doing::Waiting(place);
             return;
@@ -276,7 +294,8 @@ impl App {
 
     /// Tells whoever works on the job that nobody waits for it.
     fn abandon(&mut self) {
-        if self.phase != Phase::Running {
+        // A server that was given up may still work on it.
+        if !matches!(self.phase, Phase::Running | Phase::Failed { .. }) {
             return;
         }
         self.early = None;
@@ -290,6 +309,7 @@ impl App {
         match (job.remote.take(), job.doing.place()) {
             (Some(id), _) => self.effects.push(Effect::Delete { id }),
             (None, Place::Server) => {}
+            (None, _) if self.phase != Phase::Running => {}
             (None, place) => {
                 let processor = if place == Place::DeviceGpu { Processor::Gpu } else { Processor::Cpu };
                 let message = Envelope { request: job.request, body: Request::Cancel };
@@ -308,6 +328,10 @@ impl App {
             _ => self.places.choice = choice,
         }
         self.places.failures.clear();
+        // This device may have been paired in the meantime.
+        if self.is_stranger {
+            self.effects.push(Effect::ListModels);
+        }
         match &mut self.job {
             Some(job) => {
                 // How long the person took to decide is not how long the picture took.
@@ -316,6 +340,7 @@ impl App {
             }
             None => {
                 self.phase = Phase::Idle;
+                self.effects.extend(self.no_manifest.take().map(|_| Effect::OpenBuiltIn));
                 self.start_processor();
             }
         }

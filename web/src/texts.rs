@@ -87,7 +87,14 @@ texts! {
 
     NO_GPU = "This browser offers no WebGPU. A current Chrome, Edge, Firefox or Safari does, on most devices.";
     NO_SERVER = "This page came without a server. Start kosmosg-server and open its page.";
-    SERVER_GONE = "The server does not answer any more. Your sentence and the steps so far are kept.";
+    SERVER_UNREACHABLE = "the server cannot be reached";
+    SERVER_SILENT = "the server can be reached, but does not answer; it may be overloaded or stuck";
+    SERVER_AWAY = "The server is away. Waiting for it to come back …";
+    SERVER_GONE = "The server has not come back for half a minute. It keeps your picture and goes on with it when it runs again: continue there then, or on this device now. Your sentence and the steps so far are kept.";
+    JOB_FORGOTTEN = "The server has forgotten this picture: it was started again without its jobs, or too much time has passed. Your sentence and the steps so far are kept.";
+    NOT_PAIRED = "The server does not know this device, and works only for those that it knows.";
+    PAIRING = "This server wants to know your device first. One that knows nobody yet shows a link and a QR code in its window when it starts, for ten minutes: open the link on this device, or scan the code with it. Later, ask for a link from whoever has a device that is paired as an administrator's. Then come back here and try again.";
+    PAIR = "Enter a code";
     NO_STORAGE = "This browser keeps no files for this page. Private windows often do not; open the page in an ordinary one.";
     MODEL_NOT_KEPT = "The model that you used last is not in this browser any more. The built-in one takes its place.";
     OTHER_TAB = "Another tab of this page is at work on this model. Let it finish there, or close that tab.";
@@ -138,6 +145,11 @@ pub fn result_label(sentence: &str) -> String {
 pub fn loading(bytes: u64, of: u64) -> String {
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
     format!("Loading the model: {:.1} of {:.1} MB", megabytes(bytes), megabytes(of))
+}
+
+/// A job that could not be given to the server.
+pub fn not_sent(why: &str) -> String {
+    format!("{} Your sentence and the steps so far are kept.", sentence(why))
 }
 
 /// A file that is missing among those that the person chose.

@@ -5,12 +5,12 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use kosmosg::bundle::{MANIFEST, Manifest};
-use kosmosg::protocol::{BundleEntry, JobStatus};
+use kosmosg::protocol::BundleEntry;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::spawn_local;
 use web_sys::{HtmlElement, HtmlInputElement, UiEvent, UrlSearchParams};
 
-use crate::app::{App, BUNDLE, Choice, Effect, Event, Offer, Order, Phase, Processor};
+use crate::app::{App, BUNDLE, Choice, Effect, Event, Offer, Order, Phase, Processor, Refusal};
 use crate::messages::{Request, Supply};
 use crate::{js, texts};
 
@@ -36,8 +36,8 @@ mod stage;
 
 /// Name of the worker that keeps the models.
 const KEEPER: &str = "keeper";
-/// Times before a server that went away is asked again, until it is given up.
-const PATIENCE_MS: [i32; 4] = [500, 1000, 2000, 4000];
+/// Time before the server is asked what has become of a job, so that it is not asked without pause.
+const PAUSE_MS: i32 = 1000;
 
 /// Starts the page; `assets` is the address of the folder of its programs.
 #[wasm_bindgen]
@@ -97,6 +97,8 @@ impl Page {
         for effect in effects {
             self.perform(effect);
         }
+        // Nobody listens to a job that is over, given up or elsewhere.
+        self.following.borrow_mut().take_if(|(id, _)| !self.app.borrow().follows(id));
         self.show();
     }
 
@@ -105,6 +107,7 @@ impl Page {
         self.stage.show(&app);
         self.controls.show(&app);
         self.models.show(&app);
+        dom::set_flag(&dom::by_id::<HtmlElement>("pairing"), "hidden", !app.is_stranger());
         let remedies = match app.phase() {
             Phase::Failed { remedies, .. } => remedies.as_slice(),
             _ => &[],
@@ -137,28 +140,35 @@ impl Page {
             Effect::OpenBuiltIn => spawn_local(async move { page.open_built_in().await }),
             Effect::ShowDefaults(manifest) => self.controls.set_defaults(&manifest),
             Effect::RememberModel(key) => models::remember(key.as_deref()),
+            Effect::ListModels => self.list_models(),
             Effect::Post { request, job } => spawn_local(async move {
                 let answer = server::post(&job).await;
                 page.happened(Event::Posted { request, answer });
             }),
             Effect::Follow { id } => self.follow(id),
+            Effect::Ask { id } => spawn_local(async move {
+                js::sleep(PAUSE_MS).await;
+                let answer = server::get(&format!("api/jobs/{id}")).await;
+                page.happened(Event::Told { id, answer });
+            }),
+            Effect::Wait { request, milliseconds } => spawn_local(async move {
+                js::sleep(milliseconds.ceil() as i32).await;
+                page.happened(Event::Waited { request });
+            }),
             Effect::FetchState { id } => spawn_local(async move {
                 // If it cannot be had, the one before is still good.
-                if let Ok(state) = server::get(&id, "/state").await {
+                if let Ok(state) = server::get(&format!("api/jobs/{id}/state")).await {
                     page.happened(Event::RemoteState { id, state: Box::new(state) });
                 }
             }),
             Effect::FetchPicture { id } => spawn_local(async move {
-                let event = match patiently(|| server::picture(&id)).await {
+                let event = match server::file(&format!("api/jobs/{id}/result")).await {
                     Ok(png) => Event::RemotePicture { id, png },
-                    Err(_) => Event::ServerLost { id },
+                    Err(refusal) => Event::Told { id, answer: Err(refusal) },
                 };
                 page.happened(event);
             }),
-            Effect::Delete { id } => {
-                self.following.borrow_mut().take_if(|(followed, _)| *followed == id);
-                spawn_local(async move { server::delete(&id).await });
-            }
+            Effect::Delete { id } => spawn_local(async move { server::delete(&id).await }),
             Effect::Preview(png) => self.stage.show_preview(&png),
             Effect::Picture(png) => {
                 let app = self.app.borrow();
@@ -194,33 +204,19 @@ impl Page {
     }
 
     fn follow(self: &Rc<Self>, id: String) {
-        let (page, lost, job) = (self.clone(), self.clone(), id.clone());
-        let heard = move |event| page.happened(Event::Remote { id: job.clone(), event: Box::new(event) });
-        let (job, failed) = (id.clone(), id.clone());
-        let lost = move || lost.ask_again(job.clone());
-        match server::Events::follow(&id, heard, lost) {
+        let page = self.clone();
+        match server::Events::follow(&id, move |event| page.happened(event)) {
             Ok(events) => *self.following.borrow_mut() = Some((id, events)),
-            Err(_) => self.later(Event::ServerLost { id: failed }),
+            Err(why) => self.later(Event::Told { id, answer: Err(Refusal::Other(why)) }),
         }
     }
 
-    /// The events of a job ceased: is it only the line?
-    fn ask_again(self: &Rc<Self>, id: String) {
+    fn list_models(self: &Rc<Self>) {
         let page = self.clone();
         spawn_local(async move {
-            js::sleep(PATIENCE_MS[0]).await;
-            let status = patiently(|| server::get::<JobStatus>(&id, "")).await;
-            // Another job may be followed by now.
-            if !page.app.borrow().follows(&id) {
-                return;
-            }
-            match status {
-                Ok(status) if status.last.is_last() => {
-                    page.happened(Event::Remote { id, event: Box::new(status.last) });
-                }
-                Ok(_) => page.follow(id),
-                Err(_) => page.happened(Event::ServerLost { id }),
-            }
+            let offer = |entry: BundleEntry| Offer { address: address_of_model(&entry.id), entry };
+            let answer = server::bundles().await.map(|entries| entries.into_iter().map(offer).collect());
+            page.happened(Event::Offered(answer));
         });
     }
 
@@ -252,11 +248,7 @@ impl Page {
         });
         let page = self.clone();
         spawn_local(async move { page.happened(Event::Server(server::health().await)) });
-        let page = self.clone();
-        spawn_local(async move {
-            let offer = |entry: BundleEntry| Offer { address: address_of_model(&entry.id), entry };
-            page.happened(Event::Offered(server::bundles().await.into_iter().map(offer).collect()));
-        });
+        self.list_models();
         let page = self.clone();
         spawn_local(async move {
             if let Err(why) = page.palette.load(&page.editor).await {
@@ -268,8 +260,9 @@ impl Page {
 
     async fn open_built_in(self: &Rc<Self>) {
         let base = address_of_model(BUNDLE);
-        let manifest = js::fetch(&format!("{base}{MANIFEST}")).await;
-        let manifest = manifest.and_then(|json| Manifest::from_json(&json).map_err(|error| error.to_string()));
+        let manifest = server::file(&format!("{base}{MANIFEST}")).await;
+        let read = |json: Vec<u8>| Manifest::from_json(&json).map_err(|error| Refusal::Other(error.to_string()));
+        let manifest = manifest.and_then(read);
         match manifest {
             Ok(manifest) => self.happened(Event::Manifest { base, manifest: Box::new(manifest) }),
             Err(why) => self.happened(Event::NoManifest { why }),
@@ -369,19 +362,6 @@ impl Page {
         dom::set_flag(&notice, "hidden", message.is_empty());
         dom::set_text(&notice, message);
     }
-}
-
-/// Asks a server, and again after each time of [`PATIENCE_MS`] while it does not answer.
-async fn patiently<T, F: Future<Output = Result<T, String>>>(ask: impl Fn() -> F) -> Result<T, String> {
-    let mut answer = ask().await;
-    for pause in PATIENCE_MS {
-        if answer.is_ok() {
-            break;
-        }
-        js::sleep(pause).await;
-        answer = ask().await;
-    }
-    answer
 }
 
 /// The absolute address of a model's folder on the page's own server.

@@ -66,8 +66,9 @@ async function networkFirst(request) {
   let response = Response.error();
   try {
     response = await fetch(request, { signal: patience.signal });
-    // Something before the server may answer in its place, that it is not there.
-    if (response.status < 500) return response;
+    // Something before the server may answer in its place, that it is not there; and a device that the server does not know
+    // any more can still work with what is kept.
+    if (response.status < 500 && response.status !== 401) return response;
   } catch {
     // No network.
   } finally {

@@ -46,13 +46,16 @@ async fn without_a_token_only_the_page_and_the_health_are_open() {
     let closed = ["/api/bundles", "/api/jobs/1", "/api/tokens", "/models/small/unet.gguf", "/metrics", "/api/nothing"];
     for path in closed {
         let response = server.get(path).await;
-        assert!(response.headers()[header::WWW_AUTHENTICATE].to_str().unwrap().starts_with("Bearer"));
+        // A browser would ask for a password in front of the page.
+        assert_eq!(challenges(&response), ["Bearer realm=\"kosmosg\""]);
         assert_error(response, StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, "asks for a token").await;
     }
     // In the form of each interface.
     let openai: Value = json_of(server.get("/v1/models").await).await;
     assert_eq!(openai["error"]["type"], "authentication_error");
-    let a1111: Value = json_of(server.get("/sdapi/v1/options").await).await;
+    let a1111 = server.get("/sdapi/v1/options").await;
+    assert_eq!(challenges(&a1111).last().unwrap(), &"Basic realm=\"kosmosg\"");
+    let a1111: Value = json_of(a1111).await;
     assert!(a1111["detail"].as_str().unwrap().contains("asks for a token"));
     for path in ["/", "/health", "/health/live", "/health/ready", "/pair"] {
         assert!(server.get(path).await.status().is_success(), "{path}");
@@ -68,6 +71,10 @@ async fn without_a_token_only_the_page_and_the_health_are_open() {
         let response = server.get_with("/api/bundles", &[("authorization", value)]).await;
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{value}");
     }
+}
+
+fn challenges(response: &Response<Body>) -> Vec<&str> {
+    response.headers().get_all(header::WWW_AUTHENTICATE).iter().map(|value| value.to_str().unwrap()).collect()
 }
 
 #[tokio::test]

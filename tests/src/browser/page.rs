@@ -134,6 +134,13 @@ impl Page {
         }
     }
 
+    /// Opens the address of a pairing and takes it; then the page comes.
+    pub async fn pair(&self, address: &str) {
+        self.driver.goto(address).await.unwrap();
+        self.driver.find(By::Css("button")).await.unwrap().click().await.unwrap();
+        self.wait_for_state("ready", Duration::from_secs(120)).await;
+    }
+
     /// The process that the whole browser descends from.
     pub fn process(&self) -> u32 {
         self.chromedriver.id()

@@ -3,11 +3,12 @@
 use kosmosg::bundle::Manifest;
 use kosmosg::denoise::DenoiseState;
 use kosmosg::placement::Place;
-use kosmosg::protocol::{Health, JobCreated, JobEvent, JobRequest};
+use kosmosg::protocol::{Health, JobCreated, JobEvent, JobRequest, JobStatus};
 
 use super::job::Order;
 use super::models::{Deed, Offer};
 use super::places::{Adapter, Choice};
+use super::remote::Refusal;
 use crate::messages::{Envelope, Reply, Request};
 
 /// A worker, by what it computes on.
@@ -80,13 +81,13 @@ pub enum Event {
     /// The built-in bundle's manifest is there; its files are below the address `base`.
     Manifest { base: String, manifest: Box<Manifest> },
     /// The built-in bundle's manifest cannot be had.
-    NoManifest { why: String },
+    NoManifest { why: Refusal },
     /// What the browser says about GPU and memory.
     Device { adapter: Option<Adapter>, cpu_memory_bytes: u64 },
     /// What the server says about itself, if there is one.
     Server(Option<Health>),
-    /// What models the server offers.
-    Offered(Vec<Offer>),
+    /// What models the server offers, or why it does not say.
+    Offered(Result<Vec<Offer>, Refusal>),
     /// The person wants something of a model.
     Model(Deed),
     /// Who keeps the models said something.
@@ -108,15 +109,21 @@ pub enum Event {
     /// A worker's program could not be loaded or ended.
     WorkerDied { processor: Processor, why: String },
     /// The server took a job, or did not.
-    Posted { request: u64, answer: Result<JobCreated, String> },
+    Posted { request: u64, answer: Result<JobCreated, Refusal> },
     /// Something happened to a job on the server.
     Remote { id: String, event: Box<JobEvent> },
     /// The state of a job on the server.
     RemoteState { id: String, state: Box<DenoiseState> },
     /// The picture of a job on the server.
     RemotePicture { id: String, png: Vec<u8> },
-    /// The server does not answer any more.
-    ServerLost { id: String },
+    /// The events of a job on the server come, for the first time or again.
+    ServerCame { id: String },
+    /// They come no more. The browser tries by itself to have them again.
+    ServerWent { id: String },
+    /// What the server says of a job that it was asked for, or why it does not.
+    Told { id: String, answer: Result<JobStatus, Refusal> },
+    /// The time of an [`Effect::Wait`] is over.
+    Waited { request: u64 },
 }
 
 /// Something to do in the browser.
@@ -142,10 +149,16 @@ pub enum Effect {
     ShowDefaults(Box<Manifest>),
     /// Remember which kept model is in use.
     RememberModel(Option<String>),
+    /// Ask the server what models it offers.
+    ListModels,
     /// Give a job to the server.
     Post { request: u64, job: JobRequest },
     /// Listen to a job on the server.
     Follow { id: String },
+    /// Ask the server in a moment what has become of a job.
+    Ask { id: String },
+    /// Say when so much time is over.
+    Wait { request: u64, milliseconds: f64 },
     /// Fetch the state of a job on the server.
     FetchState { id: String },
     /// Fetch the picture of a job on the server.

@@ -39,6 +39,9 @@ pub struct Job {
     pub doing: Doing,
     /// Speed at the present place.
     pub pace: Pace,
+    /// The first step that was heard since the line to the server stands, and its seconds: a server that is started again counts
+    /// them anew.
+    pub pace_from: Option<(usize, f64)>,
     /// When it began, in milliseconds of the page's clock; later by the time that failures stood on the screen.
     pub started_ms: f64,
     /// Since when a failure stands on the screen.
@@ -47,8 +50,19 @@ pub struct Job {
     pub moved: Option<Moved>,
     /// Number of the request that is being answered.
     pub request: u64,
-    /// The server's name for it, while the server has it.
+    /// The server's name for it, while the server has it; also when the page has given up waiting for the server.
     pub remote: Option<String>,
+    /// The line to the server, while it has the job.
+    pub line: Line,
+}
+
+/// Whether the server that has a job is heard.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Line {
+    /// It is; when it was last, in milliseconds of the page's clock.
+    Heard(f64),
+    /// It is not, since then, and is waited for.
+    Away(f64),
 }
 
 /// That a place did not go on.

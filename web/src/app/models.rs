@@ -287,6 +287,8 @@ impl App {
         if was_task {
             self.models.trouble = Some(texts::sentence(&message));
             self.ask_what_is_kept();
+            // It may be that the server does not know this device any more, which it then says.
+            self.effects.push(Effect::ListModels);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The behaviour of the page, without a browser.
 
-use kosmosg::protocol::{ApiError, ErrorCode, JobCreated, JobEvent, JobRequest};
+use kosmosg::protocol::{JobCreated, JobEvent, JobRequest};
 
 use super::*;
 use crate::messages::{Fault, Reply};
@@ -8,6 +8,7 @@ use crate::messages::{Fault, Reply};
 use scene::{NOW, Scene, adapter, condition, health, manifest, order, ready};
 
 mod models;
+mod remote;
 mod scene;
 
 #[test]
@@ -70,26 +71,6 @@ fn the_server_goes_on_where_the_device_failed() {
 }
 
 #[test]
-fn this_device_goes_on_where_the_server_went_away() {
-    let mut scene = Scene::ready(Some(health()));
-    scene.happens(Event::Choose(Choice::Server));
-    scene.encode();
-    scene.server_takes();
-    scene.server_says(JobEvent::Step { step: 4, of: 10, seconds: 1.0 });
-    assert!(matches!(&scene.effects[..], [Effect::FetchState { .. }]));
-    let mut state = scene.job().state.clone();
-    state.advance(&vec![0.1; state.settings().latent_len()]).unwrap();
-    scene.happens(Event::RemoteState { id: "x".into(), state: Box::new(state) });
-    scene.happens(Event::ServerLost { id: "x".into() });
-    // It may still compute, and nobody would ever fetch the picture.
-    assert!(matches!(&scene.effects[..], [Effect::Delete { id }] if id == "x"));
-    let Phase::Failed { message, remedies } = scene.app.phase() else { panic!("{:?}", scene.app.phase()) };
-    assert_eq!((message.as_str(), &remedies[..]), (texts::SERVER_GONE, &[Choice::Cpu, Choice::Server][..]));
-    scene.happens(Event::GoOn(Choice::Cpu));
-    assert!(matches!(scene.request(), Request::Denoise { state, .. } if state.step() == 1));
-}
-
-#[test]
 fn a_device_that_failed_alone_can_go_on_when_the_person_says_so() {
     let mut scene = Scene::ready(None);
     scene.happens(Event::Choose(Choice::Cpu));
@@ -142,8 +123,7 @@ fn a_full_queue_is_told_and_this_device_can_do_it() {
     scene.happens(Event::Choose(Choice::Server));
     scene.encode();
     let request = scene.job().request;
-    let error = ApiError { code: ErrorCode::Busy, message: "The queue is full.".into() };
-    scene.happens(Event::Posted { request, answer: Err(error.message) });
+    scene.happens(Event::Posted { request, answer: Err(Refusal::Other("The queue is full.".into())) });
     assert_eq!(scene.app.status(), "The queue is full.");
     scene.happens(Event::GoOn(Choice::Cpu));
     assert!(matches!(scene.request(), Request::Denoise { .. }));
@@ -283,7 +263,7 @@ fn an_order_before_the_manifest_is_there_waits_for_it() {
     assert!(scene.app.job.is_none());
 
     let mut scene = early();
-    scene.happens(Event::NoManifest { why: "404".into() });
+    scene.happens(Event::NoManifest { why: Refusal::Other("404".into()) });
     let said = scene.app.status();
     assert!(said.contains("404"), "{said}");
     scene.happens(Event::Make(Box::new(order())));

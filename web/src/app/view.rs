@@ -129,6 +129,9 @@ impl App {
 
     fn doing(&self) -> String {
         let Some(job) = &self.job else { return texts::WAITING_FOR_MODEL.into() };
+        if self.waits_for_server() {
+            return texts::SERVER_AWAY.into();
+        }
         match job.doing {
             Doing::Waiting(place) => {
                 let processor = if place == Place::DeviceGpu { Processor::Gpu } else { Processor::Cpu };

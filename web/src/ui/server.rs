@@ -1,109 +1,116 @@
 //! The page's end of its server.
 
-use std::cell::Cell;
-use std::rc::Rc;
-
-use kosmosg::protocol::{ApiError, BundleEntry, Health, JobCreated, JobEvent, JobRequest};
+use js_sys::Array;
+use kosmosg::protocol::{BundleEntry, Health, JobCreated, JobEvent, JobRequest};
 use serde::de::DeserializeOwned;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
-use web_sys::{Event, EventSource, MessageEvent, Request, RequestInit, Response};
+use web_sys::{AbortSignal, Event, EventSource, MessageEvent, RequestInit, Response};
 
 use super::dom;
+use crate::app::{self, Refusal};
 use crate::js;
+
+/// How long a server may take to answer what needs no computing.
+const ANSWER_MS: u32 = 30_000;
+/// The same where it first has to receive and check a job: it waits half a minute for a body to arrive.
+const ANSWER_TO_JOB_MS: u32 = 60_000;
 
 /// How the server is, if there is one.
 pub async fn health() -> Option<Health> {
-    let json = js::fetch("health").await.ok()?;
-    serde_json::from_slice(&json).ok()
+    get("health").await.ok()
 }
 
-/// The models that the server offers; none if there is no server.
-pub async fn bundles() -> Vec<BundleEntry> {
-    let json = js::fetch("api/bundles").await.unwrap_or_default();
-    serde_json::from_slice(&json).unwrap_or_default()
+/// The models that the server offers.
+///
+/// # Errors
+/// Why it does not say.
+pub async fn bundles() -> Result<Vec<BundleEntry>, Refusal> {
+    get("api/bundles").await
 }
 
 /// Gives a job to the server.
 ///
 /// # Errors
-/// Why it does not take it, for people.
-pub async fn post(job: &JobRequest) -> Result<JobCreated, String> {
+/// Why it does not take it.
+pub async fn post(job: &JobRequest) -> Result<JobCreated, Refusal> {
     let init = RequestInit::new();
     init.set_method("POST");
-    init.set_body(&serde_json::to_string(job).map_err(|error| error.to_string())?.into());
-    let request = Request::new_with_str_and_init("api/jobs", &init).map_err(|error| js::text_of(&error))?;
-    let json = "application/json";
-    request.headers().set("Content-Type", json).map_err(|error| js::text_of(&error))?;
-    answer(request).await
+    init.set_headers(&Array::of1(&Array::of2(&"Content-Type".into(), &"application/json".into())));
+    let json = serde_json::to_string(job).map_err(|error| Refusal::Other(error.to_string()))?;
+    init.set_body(&json.into());
+    read(&ask("api/jobs", &init, ANSWER_TO_JOB_MS).await?)
 }
 
-/// Something of a job, as JSON.
+/// What an address says, as JSON.
 ///
 /// # Errors
-/// Why it cannot be had, for people.
-pub async fn get<T: DeserializeOwned>(id: &str, what: &str) -> Result<T, String> {
-    let request = Request::new_with_str(&format!("api/jobs/{id}{what}")).map_err(|error| js::text_of(&error))?;
-    answer(request).await
+/// Why it cannot be had.
+pub async fn get<T: DeserializeOwned>(address: &str) -> Result<T, Refusal> {
+    read(&file(address).await?)
 }
 
-/// The picture of a job, a PNG file.
+/// What is at an address.
 ///
 /// # Errors
-/// Why it cannot be had, for people.
-pub async fn picture(id: &str) -> Result<Vec<u8>, String> {
-    js::fetch(&format!("api/jobs/{id}/result")).await
+/// Why it cannot be had.
+pub async fn file(address: &str) -> Result<Vec<u8>, Refusal> {
+    ask(address, &RequestInit::new(), ANSWER_MS).await
 }
 
-/// Cancels a job. It may be over already, or the server gone: then there is nothing to cancel.
+/// Cancels a job. It may be over already, or the server gone: then at most a picture is made that nobody fetches.
 pub async fn delete(id: &str) {
     let init = RequestInit::new();
     init.set_method("DELETE");
-    if let Ok(request) = Request::new_with_str_and_init(&format!("api/jobs/{id}"), &init) {
-        let _ = JsFuture::from(dom::window().fetch_with_request(&request)).await;
-    }
+    let _ = ask(&format!("api/jobs/{id}"), &init, ANSWER_MS).await;
 }
 
 /// The events of a job, until it is over or this is dropped.
 pub struct Events {
     source: EventSource,
+    _open: Closure<dyn FnMut(Event)>,
     _message: Closure<dyn FnMut(MessageEvent)>,
     _error: Closure<dyn FnMut(Event)>,
 }
 
 impl Events {
-    /// Listens to a job.
+    /// Listens to a job; `happened` hears what happens to it, and to the line.
     ///
     /// # Errors
     /// What the browser says.
-    pub fn follow(id: &str, event: impl Fn(JobEvent) + 'static, lost: impl Fn() + 'static) -> Result<Self, String> {
+    pub fn follow(id: &str, happened: impl Fn(app::Event) + Clone + 'static) -> Result<Self, String> {
         let source = EventSource::new(&format!("api/jobs/{id}/events")).map_err(|error| js::text_of(&error))?;
-        let is_over = Rc::new(Cell::new(false));
-        let over = is_over.clone();
-        let listening = source.clone();
+        let (job, came) = (id.to_owned(), happened.clone());
+        let open = Closure::<dyn FnMut(Event)>::new(move |_: Event| came(app::Event::ServerCame { id: job.clone() }));
+        source.set_onopen(Some(open.as_ref().unchecked_ref()));
+
+        let (job, heard, listening) = (id.to_owned(), happened.clone(), source.clone());
         let message = Closure::<dyn FnMut(MessageEvent)>::new(move |message: MessageEvent| {
             let json = message.data().as_string().unwrap_or_default();
             match serde_json::from_str::<JobEvent>(&json) {
-                Ok(heard) => {
-                    if heard.is_last() {
-                        over.set(true);
+                Ok(event) => {
+                    // Otherwise the browser connects again when the stream ends.
+                    if event.is_last() {
                         listening.close();
                     }
-                    event(heard);
+                    heard(app::Event::Remote { id: job.clone(), event: Box::new(event) });
                 }
                 Err(error) => js::log_error(&format!("an event that is not understood: {error}")),
             }
         });
         source.set_onmessage(Some(message.as_ref().unchecked_ref()));
-        let listening = source.clone();
+
+        let (id, listening) = (id.to_owned(), source.clone());
         let error = Closure::<dyn FnMut(Event)>::new(move |_: Event| {
-            if !is_over.replace(true) {
-                listening.close();
-                lost();
-            }
+            let id = id.clone();
+            happened(match listening.ready_state() {
+                EventSource::CONNECTING => app::Event::ServerWent { id },
+                // It was answered with something else, and is not told what: whoever asks is.
+                _ => app::Event::Told { id, answer: Err(Refusal::Away) },
+            });
         });
         source.set_onerror(Some(error.as_ref().unchecked_ref()));
-        Ok(Self { source, _message: message, _error: error })
+        Ok(Self { source, _open: open, _message: message, _error: error })
     }
 }
 
@@ -113,13 +120,17 @@ impl Drop for Events {
     }
 }
 
-async fn answer<T: DeserializeOwned>(request: Request) -> Result<T, String> {
-    let response = JsFuture::from(dom::window().fetch_with_request(&request)).await;
-    let response: Response = response.map_err(|_| crate::texts::SERVER_GONE.to_owned())?.unchecked_into();
-    let body = js::bytes_of(&response).await?;
-    if response.ok() {
-        return serde_json::from_slice(&body).map_err(|error| error.to_string());
-    }
-    let error = serde_json::from_slice::<ApiError>(&body);
-    Err(error.map_or_else(|_| format!("{} {}", response.status(), response.status_text()), |error| error.message))
+/// Asks the server, and waits so long for the whole of its answer.
+async fn ask(address: &str, init: &RequestInit, patience_ms: u32) -> Result<Vec<u8>, Refusal> {
+    let patience = AbortSignal::timeout_with_u32(patience_ms);
+    init.set_signal(Some(&patience));
+    let unanswered = || if patience.aborted() { Refusal::Silent } else { Refusal::Away };
+    let response = JsFuture::from(dom::window().fetch_with_str_and_init(address, init)).await;
+    let response: Response = response.map_err(|_| unanswered())?.unchecked_into();
+    let body = js::bytes_of(&response).await.map_err(|_| unanswered())?;
+    if response.ok() { Ok(body) } else { Err(Refusal::of(response.status(), &response.status_text(), &body)) }
+}
+
+fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(json).map_err(|error| Refusal::Other(error.to_string()))
 }

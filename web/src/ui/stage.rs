@@ -57,7 +57,8 @@ impl Stage {
             dom::set_attribute(&self.main, "data-seed", &seed.to_string());
         }
         // Steps are told by the progress bar; reading out each would be a flood of words.
-        dom::set_attribute(&self.status, "aria-live", if app.progress().is_some() { "off" } else { "polite" });
+        let is_told_there = app.progress().is_some() && !app.waits_for_server();
+        dom::set_attribute(&self.status, "aria-live", if is_told_there { "off" } else { "polite" });
         dom::set_text(&self.status, &app.status());
         let moved = app.moved();
         dom::set_flag(&self.moved, "hidden", moved.is_none());

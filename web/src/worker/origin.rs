@@ -39,6 +39,7 @@ impl Origin for Web {
                 let begin = |range: &str| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok();
                 range.as_deref().and_then(begin).unwrap_or(at)
             }
+            401 => return Err(Trouble::Refused(texts::NOT_PAIRED.into())),
             408 | 429 | 500.. => return Err(Trouble::Line(told())),
             _ => return Err(Trouble::Refused(told())),
         };

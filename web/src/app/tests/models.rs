@@ -44,7 +44,7 @@ impl Scene {
         let mut scene = Self { app: App::default(), effects: Vec::new(), now_ms: 0.0 };
         scene.happens(Event::Device { adapter: None, cpu_memory_bytes: 1 << 30 });
         scene.happens(Event::Server(server));
-        scene.happens(Event::Offered(vec![offer()]));
+        scene.happens(Event::Offered(Ok(vec![offer()])));
         scene.happens(Event::Open { model: Some("k".into()) });
         assert!(matches!(scene.effects[..], [Effect::StartKeeper]), "nothing else before it is known what is kept");
         scene.keeper_says(0, Reply::Started);
@@ -101,7 +101,7 @@ fn a_model_that_is_gone_gives_way_to_the_built_in_one() {
 #[test]
 fn fetching_tells_how_far_it_is_and_can_be_paused() {
     let mut scene = Scene::ready(None);
-    scene.happens(Event::Offered(vec![offer()]));
+    scene.happens(Event::Offered(Ok(vec![offer()])));
     assert_eq!(scene.labels("Large"), ["Fetch (0 kB)", "Only the encoder (0 kB)"]);
     scene.happens(Event::Model(Deed::Install(Supply::Address(ADDRESS.into()), Scope::Picture)));
     assert!(matches!(scene.effects[..], [Effect::StartKeeper]));
@@ -138,7 +138,7 @@ fn what_was_not_fetched_is_the_servers() {
     assert!(serde_json::to_string(job).unwrap().contains(r#""bundle":"large""#), "the server's own name for it");
     // A server that does not have it is of no use.
     scene.happens(Event::Cancel);
-    scene.happens(Event::Offered(Vec::new()));
+    scene.happens(Event::Offered(Ok(Vec::new())));
     let error = scene.app.place_of(Stage::Denoise).unwrap_err();
     assert!(error.contains("did not fetch that part"), "{error}");
 }

@@ -164,7 +164,7 @@ impl Scene {
             effects => panic!("{effects:?}"),
         };
         self.happens(Event::Posted { request, answer: Ok(JobCreated { id: "x".into(), position: 0 }) });
-        assert!(matches!(&self.effects[..], [Effect::Follow { id }] if id == "x"));
+        assert!(matches!(&self.effects[..], [Effect::Follow { id }, Effect::Wait { .. }] if id == "x"));
         job
     }
 
