@@ -14,6 +14,8 @@ use reqwest::StatusCode;
 
 /// Steps that take this machine some seconds.
 const MANY_STEPS: usize = 400;
+/// As many as are allowed.
+const MOST_STEPS: usize = 1000;
 /// Takes requests and computes nothing.
 const FRONT: [&str; 2] = ["--work", "elsewhere"];
 
@@ -76,7 +78,7 @@ async fn a_job_goes_on_with_another_worker() {
     let front = Server::with(&[&shared[..], &FRONT].concat()).await;
     let client = Client::of(front.address(""));
     let first = front.beside(&built_in(), &shared).await;
-    let id = client.submit(&job(1, 3 * MANY_STEPS)).await.unwrap().id;
+    let id = client.submit(&job(1, MOST_STEPS)).await.unwrap().id;
     let is_far = |step, seconds| step > 50 && seconds > 2.5;
     client.follow_until(&id, is_far).await;
 
@@ -95,7 +97,7 @@ async fn a_job_goes_on_with_another_worker() {
     assert!(matches!(after.last(), Some(JobEvent::Done { .. })), "{:?}", after.last());
 
     // Neither can be seen in the picture.
-    let again = client.submit(&job(1, 3 * MANY_STEPS)).await.unwrap().id;
+    let again = client.submit(&job(1, MOST_STEPS)).await.unwrap().id;
     assert!(done(&client, &again).await);
     assert_eq!(client.picture(&id).await.rgb(), client.picture(&again).await.rgb());
 }
@@ -117,6 +119,11 @@ async fn redis_may_be_away_for_a_while() {
     tokio::time::sleep(Duration::from_secs(2)).await;
 
     redis.again().await;
+    let begin = Instant::now();
+    while client.get("/health/ready").await.status() != StatusCode::NO_CONTENT {
+        assert!(begin.elapsed() < Duration::from_secs(5), "it does not find Redis again");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     assert!(done(&client, &running).await);
     let id = client.submit(&job(2, 5)).await.unwrap().id;
     assert!(done(&client, &id).await);
