@@ -133,7 +133,7 @@ impl Jobs {
     /// A [`Refusal`].
     pub async fn submit(&self, owner: Owner, work: Work, key: Option<Key>) -> Result<(Arc<Job>, usize), Refusal> {
         let id = JobId::random();
-        let (request, unet) = (work.request(), work.bundle.unet().to_owned());
+        let (request, unet) = (work.request(), work.model.unet());
         let (job, position, written) = {
             let mut shelf = self.shelf();
             shelf.admit(self.limits)?;

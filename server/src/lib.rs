@@ -14,6 +14,7 @@ pub mod error;
 pub mod hosts;
 pub mod inference;
 pub mod jobs;
+pub mod loras;
 pub mod metrics;
 mod openai;
 pub mod openapi;

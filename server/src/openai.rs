@@ -172,6 +172,7 @@ async fn answer(
         pictures,
         negative: negative_prompt.unwrap_or_default(),
         settings,
+        loras: Vec::new(),
         count: n.unwrap_or(1),
     };
     let order = shared.order(owner, wanted).await?;

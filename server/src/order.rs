@@ -6,7 +6,7 @@ use axum::body::Bytes;
 use futures::{Stream, StreamExt};
 use kosmosg::picture::{Filter, Picture};
 use kosmosg::prompt::{ImageRef, PromptDocument, PromptItem};
-use kosmosg::protocol::{GenerateSettings, JobEvent, JobRequest, PictureFile};
+use kosmosg::protocol::{GenerateSettings, JobEvent, JobRequest, Lora, PictureFile};
 
 use crate::admission::check;
 use crate::app::Shared;
@@ -31,6 +31,8 @@ pub struct Wanted {
     pub negative: String,
     /// How the first is made; each further one has the next seed.
     pub settings: GenerateSettings,
+    /// What changes the U-Net.
+    pub loras: Vec<Lora>,
     /// How many.
     pub count: u64,
 }
@@ -58,15 +60,15 @@ impl Shared {
         let first = self
             .check(move |bundles| {
                 let bundle = bundles.get_or_first(wanted.model.as_deref())?.id().to_owned();
-                let Wanted { prompt, pictures, negative, settings, .. } = wanted;
+                let Wanted { prompt, pictures, negative, settings, loras, .. } = wanted;
                 let prompt = document(&prompt, pictures.len())?;
                 let pictures = pictures.into_iter().map(PictureFile).collect();
-                check(JobRequest::Generate { bundle, prompt, pictures, negative, settings }, bundles)
+                check(JobRequest::Generate { bundle, prompt, pictures, negative, settings, loras }, bundles)
             })
             .await?;
         let mut order = Order {
             jobs: Arc::clone(&self.app.jobs),
-            bundle: Arc::clone(&first.bundle),
+            bundle: Arc::clone(&first.model.bundle),
             ordered: Vec::new(),
             pixels: first.pixels(),
         };
@@ -168,7 +170,7 @@ pub fn any_seed() -> u64 {
 impl Work {
     /// Width and height of the picture.
     fn pixels(&self) -> [u32; 2] {
-        let pixels = |latents: usize| (latents * self.bundle.manifest().networks.vae.downscale()) as u32;
+        let pixels = |latents: usize| (latents * self.model.bundle.manifest().networks.vae.downscale()) as u32;
         [pixels(self.state.settings().width), pixels(self.state.settings().height)]
     }
 }

@@ -6,6 +6,7 @@ mod files;
 mod interface;
 mod jobs;
 mod lasting;
+mod loras;
 #[cfg(feature = "candle")]
 mod model;
 mod refused;

@@ -145,6 +145,7 @@ impl Job {
                 unet: unet.to_owned(),
                 condition: condition.clone(),
                 state: self.state.clone(),
+                loras: Vec::new(),
             },
             None => JobRequest::Generate {
                 bundle,
@@ -152,6 +153,7 @@ impl Job {
                 pictures: self.order.pictures.clone(),
                 negative: self.order.negative.clone(),
                 settings: self.order.settings.clone(),
+                loras: Vec::new(),
             },
         }
     }
