@@ -144,8 +144,7 @@ impl<E: Engine> Loaded<E> {
 
     fn decoder(&mut self) -> Result<&Decoder<E>, BundleError> {
         let folder = self.bundle.folder();
-        let load = || Decoder::load(folder.manifest(), &folder.part("vae")?, &self.device);
-        cached(&mut self.decoder, load)
+        cached(&mut self.decoder, || Decoder::open(folder, &self.device))
     }
 }
 

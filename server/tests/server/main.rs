@@ -8,6 +8,8 @@ mod jobs;
 mod lasting;
 mod loras;
 #[cfg(feature = "candle")]
+mod memory;
+#[cfg(feature = "candle")]
 mod model;
 mod refused;
 mod serving;

@@ -27,6 +27,11 @@ const SAME_IN_COMPANY: f64 = 60.0;
 /// A server whose worker computes, and its models: the built-in one, and a copy with another byte in its U-Net; two LoRAs of the
 /// built-in one, and one of another U-Net.
 fn server() -> Server {
+    server_on(CandleDevice::cpu())
+}
+
+/// The same on another device.
+pub fn server_on(device: CandleDevice) -> Server {
     let models = tempfile::tempdir().unwrap();
     for name in ["tiny", "damaged"] {
         let to = models.path().join(name);
@@ -48,7 +53,7 @@ fn server() -> Server {
     let foreign = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/sd/lora/kohya.safetensors");
     std::fs::copy(foreign, loras.join("foreign.safetensors")).unwrap();
 
-    Server::of(models, |jobs| Worker::start(jobs, 4, || Inference::<Candle>::new(CandleDevice::cpu())).unwrap())
+    Server::of(models, |jobs| Worker::start(jobs, 4, move || Inference::<Candle>::new(device)).unwrap())
 }
 
 /// A LoRA of one of the built-in U-Net's modules: a safetensors file in diffusers' form.
@@ -68,7 +73,7 @@ fn tiny() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tiny")
 }
 
-fn request() -> Request {
+pub fn request() -> Request {
     let rgb = (0..90 * 70).flat_map(|i| [i % 90 * 2, i / 70 * 2, 128].map(|value| value as u8)).collect();
     Request {
         prompt: PromptDocument::from_text("a <i> on the beach", 1).unwrap(),
@@ -82,7 +87,7 @@ fn job(bundle: &str) -> JobRequest {
     job_of(bundle, request())
 }
 
-fn job_of(bundle: &str, Request { prompt, pictures, negative, settings }: Request) -> JobRequest {
+pub fn job_of(bundle: &str, Request { prompt, pictures, negative, settings }: Request) -> JobRequest {
     let pictures = pictures.iter().map(|picture| PictureFile(picture.to_png(None))).collect();
     JobRequest::Generate { bundle: bundle.into(), prompt, pictures, negative, settings, loras: Vec::new() }
 }
