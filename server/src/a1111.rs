@@ -2,6 +2,8 @@
 //!
 //! `img2img` does here what KOSMOS-G does: its pictures are words of the prompt, each where an `<i>` stands or, without any,
 //! before the words. How strongly noise would cover them (`denoising_strength`) has no meaning then.
+//!
+//! `<lora:NAME:STRENGTH>` in a prompt asks for a LoRA, and is none of its words.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +17,7 @@ use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kosmosg::picture::Recipe;
-use kosmosg::protocol::{GenerateSettings, JobEvent};
+use kosmosg::protocol::{GenerateSettings, JobEvent, Lora};
 use kosmosg::sampler::SamplerKind;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -31,11 +33,10 @@ use crate::order::{Wanted, any_seed, at_size};
 const HASH: usize = 10;
 
 /// Lists of what there is nothing of here.
-const EMPTY: [&str; 9] = [
+const EMPTY: [&str; 8] = [
     "/sd-vae",
     "/upscalers",
     "/latent-upscale-modes",
-    "/loras",
     "/hypernetworks",
     "/prompt-styles",
     "/face-restorers",
@@ -57,6 +58,7 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/samplers", get(samplers))
         .route("/schedulers", get(schedulers))
         .route("/sd-models", get(models))
+        .route("/loras", get(loras))
         .route("/png-info", post(png_info))
         .route("/scripts", get(async || Json(json!({ "txt2img": [], "img2img": [] }))))
         .route("/embeddings", get(async || Json(json!({ "loaded": {}, "skipped": {} }))))
@@ -178,9 +180,10 @@ impl Asked {
         let sampler = sampler(self.sampler_name.as_ref().or(self.sampler_index.as_ref()), self.scheduler.as_deref())?;
         let pictures = self.init_images.iter().flatten().map(|picture| decode(picture)).collect::<Result<_, _>>()?;
         let seed = self.seed.and_then(|seed| u64::try_from(seed).ok()).unwrap_or_else(any_seed);
+        let (prompt, loras) = loras_in(self.prompt.as_deref().unwrap_or_default())?;
         Ok(Wanted {
             model,
-            prompt: self.prompt.clone().unwrap_or_default(),
+            prompt,
             pictures,
             negative: self.negative_prompt.clone().unwrap_or_default(),
             settings: GenerateSettings {
@@ -191,6 +194,7 @@ impl Asked {
                 width: self.width,
                 height: self.height,
             },
+            loras,
             count: self.batch_size.unwrap_or(1).saturating_mul(self.n_iter.unwrap_or(1)),
         })
     }
@@ -228,6 +232,26 @@ fn decode(picture: &str) -> Result<Vec<u8>, Error> {
     let data =
         picture.strip_prefix("data:").and_then(|address| address.split_once(',')).map_or(picture, |(_, data)| data);
     STANDARD.decode(data.trim()).map_err(|error| Error::invalid(format!("a picture is no base64: {error}")))
+}
+
+/// A prompt's words, and the LoRAs that it asks for. A LoRA may have two strengths, of which the second is the U-Net's; the first
+/// is then that of a text encoder that there is not here.
+fn loras_in(prompt: &str) -> Result<(String, Vec<Lora>), Error> {
+    let (mut words, mut loras, mut rest) = (String::new(), Vec::new(), prompt);
+    while let Some((before, (asked, after))) =
+        rest.split_once("<lora:").and_then(|(before, tag)| Some((before, tag.split_once('>')?)))
+    {
+        let mut fields = asked.split(':');
+        let name = fields.next().unwrap_or_default().to_owned();
+        let scale = fields.next_back().unwrap_or("1");
+        let scale = scale.trim().parse().map_err(|_| {
+            Error::invalid(format!("the strength of the LoRA {name:?} is {scale:?}, expected a number"))
+        })?;
+        loras.push(Lora { name, scale });
+        words += before;
+        rest = after;
+    }
+    Ok((words + rest, loras))
 }
 
 /// The sampler of that name. Those that add noise have no twin here; the nearest one takes their place.
@@ -377,6 +401,11 @@ async fn models(State(Shared { app, .. }): State<Shared>) -> Json<Value> {
     Json(app.bundles.iter().map(about).collect())
 }
 
+async fn loras(State(Shared { app, .. }): State<Shared>) -> Json<Value> {
+    let about = |name: &str| json!({ "name": name, "alias": name, "path": name, "metadata": {} });
+    Json(app.bundles.loras().names().map(about).collect())
+}
+
 #[derive(Debug, Deserialize)]
 struct PngInfo {
     image: String,
@@ -423,4 +452,23 @@ fn title(bundle: &Bundle) -> String {
 fn by_title(bundles: &Bundles, title: &str) -> Result<String, Error> {
     let name = title.split_once(" [").map_or(title, |(name, _)| name);
     Ok(bundles.get(name)?.id().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loras_are_no_words() {
+        let found = |prompt: &str| loras_in(prompt).unwrap();
+        let lora = |name: &str, scale| Lora { name: name.into(), scale };
+        assert_eq!(found("a cat<lora:wool:0.8>"), ("a cat".into(), vec![lora("wool", 0.8)]));
+        let both = found("<lora:a b>a <i> in <lora:silk:1:-0.5>the snow");
+        assert_eq!(both, ("a <i> in the snow".into(), vec![lora("a b", 1.0), lora("silk", -0.5)]));
+        for words in ["a cat", "a <i>", "<lora:wool", "lora:wool:1>", ""] {
+            assert_eq!(found(words), (words.into(), vec![]));
+        }
+        let error = loras_in("<lora:wool:much>").unwrap_err();
+        assert!(error.body().message.contains("is \"much\", expected a number"), "{}", error.body());
+    }
 }

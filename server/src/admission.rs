@@ -9,7 +9,7 @@ use kosmosg::protocol::{GenerateSettings, JobRequest, MAX_PICTURES, PictureFile}
 
 use crate::bundles::{Bundle, Bundles};
 use crate::error::Error;
-use crate::work::{Goal, Work};
+use crate::work::{Goal, Model, Work};
 
 /// Most pixels of a picture. One in 16 bits a colour takes sixteen bytes of each pixel while it is turned.
 pub const MAX_PICTURE_PIXELS: u64 = 32_000_000;
@@ -36,7 +36,7 @@ pub fn admit(body: &[u8], bundles: &Bundles) -> Result<Work, Error> {
 /// What is wrong with it, as 400 or 404.
 pub fn check(request: JobRequest, bundles: &Bundles) -> Result<Work, Error> {
     match request {
-        JobRequest::Denoise { bundle, unet, condition, state } => {
+        JobRequest::Denoise { bundle, unet, condition, state, loras } => {
             let bundle = Arc::clone(bundles.get(&bundle)?);
             let manifest = bundle.manifest();
             if unet != bundle.unet() {
@@ -49,9 +49,10 @@ pub fn check(request: JobRequest, bundles: &Bundles) -> Result<Work, Error> {
             }
             condition.validate(manifest.condition_shape()).map_err(Error::invalid)?;
             check_settings(state.settings(), &bundle)?;
-            Ok(Work { bundle, goal: Goal::Condition(condition), state })
+            let model = Model { bundle, loras: bundles.loras().choose(loras)? };
+            Ok(Work { model, goal: Goal::Condition(condition), state })
         }
-        JobRequest::Generate { bundle, prompt, pictures, negative, settings } => {
+        JobRequest::Generate { bundle, prompt, pictures, negative, settings, loras } => {
             let bundle = Arc::clone(bundles.get(&bundle)?);
             check_size(&settings, &bundle)?;
             let settings = bundle.manifest().denoise_settings(&settings, 0);
@@ -59,8 +60,9 @@ pub fn check(request: JobRequest, bundles: &Bundles) -> Result<Work, Error> {
             let state = DenoiseState::new(settings, bundle.schedule()).map_err(Error::invalid)?;
             check_prompt(&prompt, pictures.len(), &negative, &bundle)?;
             let size = bundle.manifest().networks.kosmosg.vision.image_size as u32;
+            let model = Model { bundle, loras: bundles.loras().choose(loras)? };
             let goal = Goal::Prompt { prompt, pictures: read_pictures(&pictures, size, MAX_PIXELS)?, negative };
-            Ok(Work { bundle, goal, state })
+            Ok(Work { model, goal, state })
         }
     }
 }

@@ -32,6 +32,7 @@ const MAX_KEY: usize = 255;
 pub(crate) fn routes() -> Router<Shared> {
     Router::new()
         .route("/bundles", get(bundles))
+        .route("/loras", get(loras))
         .route("/jobs", post(create_job))
         .route("/jobs/{id}", get(job_status).delete(cancel_job))
         .route("/jobs/{id}/events", get(job_events))
@@ -106,6 +107,19 @@ pub(crate) async fn metrics(State(Shared { app, .. }): State<Shared>) -> Result<
 )]
 pub(crate) async fn bundles(State(Shared { app, .. }): State<Shared>) -> Json<Vec<BundleEntry>> {
     Json(app.bundles.entries())
+}
+
+#[utoipa::path(
+    get,
+    path = "/api/v1/loras",
+    tag = "models",
+    responses(
+        (status = 200, body = Vec<String>, description = "Names of LoRAs that a job may ask for"),
+        (status = 401, body = ApiError),
+    ),
+)]
+pub(crate) async fn loras(State(Shared { app, .. }): State<Shared>) -> Json<Vec<String>> {
+    Json(app.bundles.loras().names().map(str::to_owned).collect())
 }
 
 #[utoipa::path(

@@ -35,6 +35,11 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR", required = true)]
     pub models: Option<PathBuf>,
 
+    /// Folder of the LoRAs that jobs may ask for by name: safetensors files in diffusers' or kohya's form. New ones are seen when
+    /// the server starts again [default: a folder `loras` in --models].
+    #[arg(long, value_name = "DIR")]
+    pub loras: Option<PathBuf>,
+
     /// Folder of the built page. Without it there is only the interface for programs.
     #[arg(long, value_name = "DIR")]
     pub page: Option<PathBuf>,

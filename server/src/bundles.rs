@@ -1,4 +1,4 @@
-//! The bundles of a folder, and their files for whoever runs a part of a model elsewhere.
+//! The bundles of a folder, the LoRAs beside them, and the bundles' files for whoever runs a part of a model elsewhere.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,18 +8,25 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Request, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use kosmosg::bundle::{BundleError, Folder, MANIFEST, Manifest, PartFile, Scope};
-use kosmosg::protocol::BundleEntry;
+use kosmosg::protocol::{BundleEntry, JobRequest, Lora};
 use kosmosg::schedule::NoiseSchedule;
 use kosmosg::tokenizer::Tokenizer;
 use tower::ServiceExt;
 use tower_http::services::ServeFile;
 
 use crate::error::Error;
+use crate::loras::Loras;
 use crate::page::{HASH_DIGITS, IMMUTABLE};
 
-/// The bundles that a server has, by id.
+/// Folder of the LoRAs, beside the bundles.
+const LORAS: &str = "loras";
+
+/// The bundles that a server has, by id, and the LoRAs that can change them.
 #[derive(Debug)]
-pub struct Bundles(BTreeMap<String, Arc<Bundle>>);
+pub struct Bundles {
+    by_id: BTreeMap<String, Arc<Bundle>>,
+    loras: Loras,
+}
 
 /// A bundle and what checking a request needs of it.
 #[derive(Debug)]
@@ -68,7 +75,8 @@ enum OpenError {
 }
 
 impl Bundles {
-    /// Opens `dir`: a bundle, or a folder of bundles. One that cannot be used is logged and left out.
+    /// Opens `dir`: a bundle, or a folder of bundles. One that cannot be used is logged and left out. A folder `loras` in it has
+    /// LoRAs.
     ///
     /// # Errors
     /// A [`BundlesError`] if none is left.
@@ -95,7 +103,22 @@ impl Bundles {
                 }
             }
         }
-        if bundles.is_empty() { Err(BundlesError::None { dir, broken }) } else { Ok(Self(bundles)) }
+        if bundles.is_empty() {
+            return Err(BundlesError::None { dir, broken });
+        }
+        let loras = dir.join(LORAS);
+        let loras = if loras.is_dir() { Loras::open(&loras).map_err(io)? } else { Loras::default() };
+        Ok(Self { by_id: bundles, loras })
+    }
+
+    /// The same with other LoRAs.
+    pub fn with_loras(self, loras: Loras) -> Self {
+        Self { loras, ..self }
+    }
+
+    /// The LoRAs.
+    pub fn loras(&self) -> &Loras {
+        &self.loras
     }
 
     /// The bundle called `id`.
@@ -103,8 +126,8 @@ impl Bundles {
     /// # Errors
     /// 404.
     pub fn get(&self, id: &str) -> Result<&Arc<Bundle>, Error> {
-        self.0.get(id).ok_or_else(|| {
-            let ids: Vec<_> = self.0.keys().map(String::as_str).collect();
+        self.by_id.get(id).ok_or_else(|| {
+            let ids: Vec<_> = self.by_id.keys().map(String::as_str).collect();
             Error::not_found(format!("there is no bundle {id:?}; there is {}", ids.join(", ")))
         })
     }
@@ -120,14 +143,20 @@ impl Bundles {
         }
     }
 
+    /// Whether the bundle and the LoRAs of a request are here.
+    pub fn suffice_for(&self, request: &JobRequest) -> bool {
+        let has_lora = |lora: &Lora| self.loras.names().any(|name| name == lora.name);
+        self.by_id.contains_key(request.bundle()) && request.loras().iter().all(has_lora)
+    }
+
     /// All of them, by id.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Bundle>> {
-        self.0.values()
+        self.by_id.values()
     }
 
     /// What there is.
     pub fn entries(&self) -> Vec<BundleEntry> {
-        self.0.values().map(|bundle| bundle.entry()).collect()
+        self.by_id.values().map(|bundle| bundle.entry()).collect()
     }
 }
 

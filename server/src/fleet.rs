@@ -60,7 +60,7 @@ impl Fleet {
             return Err(Refusal::Closed);
         }
         let id = JobId::random();
-        let submitted = self.ledger.submit(id, &owner, key.as_ref(), &work.request(), work.bundle.unet()).await?;
+        let submitted = self.ledger.submit(id, &owner, key.as_ref(), &work.request(), &work.model.unet()).await?;
         let id = match submitted {
             Submitted::New => {
                 if let Err(error) = self.ledger.send(id, &owner).await {

@@ -12,7 +12,8 @@ use kosmosg::protocol::{ApiError, ErrorCode};
 use pollster::block_on;
 
 use crate::bundles::Bundle;
-use crate::work::Goal;
+use crate::loras::{Chosen, LoraError};
+use crate::work::{Goal, Model};
 use crate::worker::Runner;
 
 /// The models on a device. One bundle's at a time, and of it the parts that a job has needed so far.
@@ -28,7 +29,8 @@ struct Loaded<E: Engine> {
     bundle: Arc<Bundle>,
     device: E::Device,
     encoder: Option<Encoder<E>>,
-    denoiser: Option<Denoiser<E>>,
+    /// Of one set of LoRAs at a time.
+    denoiser: Option<(Vec<Chosen>, Denoiser<E>)>,
     decoder: Option<Decoder<E>>,
 }
 
@@ -39,6 +41,14 @@ pub enum RunError {
     /// A part cannot be loaded.
     #[error("the model cannot be loaded")]
     Bundle(#[from] BundleError),
+    /// A LoRA cannot change the U-Net.
+    #[error("the LoRA {name}")]
+    Lora {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: LoraError,
+    },
     /// The prompt cannot be encoded.
     #[error("encoding")]
     Encode(#[from] EncodeError),
@@ -78,8 +88,8 @@ impl<E: Engine> Runner for Inference<E> {
         E::NAME
     }
 
-    fn prepare(&mut self, bundle: &Arc<Bundle>, goal: &Goal) -> Result<PreparedCondition<E>, RunError> {
-        let loaded = self.loaded(bundle);
+    fn prepare(&mut self, model: &Model, goal: &Goal) -> Result<PreparedCondition<E>, RunError> {
+        let loaded = self.loaded(&model.bundle);
         let encoded;
         let condition = match goal {
             Goal::Condition(condition) => condition,
@@ -88,21 +98,21 @@ impl<E: Engine> Runner for Inference<E> {
                 &encoded
             }
         };
-        Ok(loaded.denoiser()?.prepare(condition))
+        Ok(loaded.denoiser(&model.loras)?.prepare(condition))
     }
 
     fn step(
         &mut self,
-        bundle: &Arc<Bundle>,
+        model: &Model,
         runs: &mut [(&mut DenoiseState, &PreparedCondition<E>)],
     ) -> Result<Vec<Result<Vec<f32>, DenoiseError>>, RunError> {
-        let denoiser = self.loaded(bundle).denoiser()?;
+        let denoiser = self.loaded(&model.bundle).denoiser(&model.loras)?;
         Ok(block_on(denoiser.step_together(runs)).map_err(StepError::Engine)?)
     }
 
-    fn decode(&mut self, bundle: &Arc<Bundle>, state: &DenoiseState) -> Result<Picture, RunError> {
+    fn decode(&mut self, model: &Model, state: &DenoiseState) -> Result<Picture, RunError> {
         let DenoiseSettings { channels, height, width, .. } = *state.settings();
-        let decoder = self.loaded(bundle).decoder()?;
+        let decoder = self.loaded(&model.bundle).decoder()?;
         Ok(block_on(decoder.decode(state.latents().to_vec(), [channels, height, width]))?)
     }
 
@@ -117,16 +127,24 @@ impl<E: Engine> Loaded<E> {
         cached(&mut self.encoder, || Encoder::open(folder, &self.device))
     }
 
-    fn denoiser(&mut self) -> Result<&Denoiser<E>, BundleError> {
+    fn denoiser(&mut self, loras: &[Chosen]) -> Result<&Denoiser<E>, RunError> {
+        // The one before goes before this one is read.
+        self.denoiser.take_if(|(before, _)| before != loras);
         let folder = self.bundle.folder();
-        let load = || Denoiser::load(folder.manifest(), &folder.part("unet")?, &self.device);
-        cached(&mut self.denoiser, load)
+        let load = || {
+            let mut unet = folder.part("unet")?;
+            for lora in loras {
+                let failed = |source| RunError::Lora { name: lora.asked().name.clone(), source };
+                lora.merge(&mut unet).map_err(failed)?;
+            }
+            Ok::<_, RunError>((loras.to_vec(), Denoiser::load(folder.manifest(), &unet, &self.device)?))
+        };
+        cached(&mut self.denoiser, load).map(|(_, denoiser)| denoiser)
     }
 
     fn decoder(&mut self) -> Result<&Decoder<E>, BundleError> {
         let folder = self.bundle.folder();
-        let load = || Decoder::load(folder.manifest(), &folder.part("vae")?, &self.device);
-        cached(&mut self.decoder, load)
+        cached(&mut self.decoder, || Decoder::open(folder, &self.device))
     }
 }
 
@@ -137,6 +155,10 @@ impl RunError {
             RunError::Encode(EncodeError::Prompt(error)) => {
                 return ApiError { code: ErrorCode::Invalid, message: error.to_string() };
             }
+            RunError::Lora { name, source: LoraError::Weights(error) } => {
+                let message = format!("the LoRA {name} does not fit this model: {error}");
+                return ApiError { code: ErrorCode::Invalid, message };
+            }
             RunError::Step(StepError::Denoise(error)) => {
                 let message = format!("the model's answer cannot be used: {error}");
                 return ApiError { code: ErrorCode::Internal, message };
@@ -146,7 +168,7 @@ impl RunError {
         let message = match (self, self.engine()) {
             (_, Some(EngineError::OutOfMemory { .. })) => "the server has not enough memory for this picture",
             (_, Some(EngineError::DeviceLost { .. })) => "the server lost its device; restart it",
-            (RunError::Bundle(_), _) => "the server cannot load this model; its log says why",
+            (RunError::Bundle(_) | RunError::Lora { .. }, _) => "the server cannot load this model; its log says why",
             _ => "the server failed; its log says why",
         };
         ApiError { code: ErrorCode::Internal, message: message.into() }
@@ -174,7 +196,7 @@ impl RunError {
     }
 }
 
-fn cached<T>(slot: &mut Option<T>, load: impl FnOnce() -> Result<T, BundleError>) -> Result<&T, BundleError> {
+fn cached<T, F>(slot: &mut Option<T>, load: impl FnOnce() -> Result<T, F>) -> Result<&T, F> {
     match slot {
         Some(value) => Ok(value),
         None => Ok(slot.insert(load()?)),

@@ -158,7 +158,7 @@ impl Jobs {
     /// A [`Refusal`].
     pub async fn submit(&self, owner: Owner, work: Work, key: Option<Key>) -> Result<(Arc<Job>, usize), Refusal> {
         let id = JobId::random();
-        let (request, unet) = (work.request(), work.bundle.unet().to_owned());
+        let (request, unet) = (work.request(), work.model.unet());
         let (job, position, written) = {
             let mut shelf = self.shelf();
             shelf.admit(self.limits)?;
@@ -179,7 +179,7 @@ impl Jobs {
     /// Queues a job of another's line, which has so much time left.
     pub fn adopt(&self, id: JobId, owner: Owner, work: Work, time_left: Duration) -> Arc<Job> {
         // Its picture is kept here until the other has it.
-        drop(self.store.insert(id, owner.clone(), None, &work.request(), work.bundle.unet().to_owned()));
+        drop(self.store.insert(id, owner.clone(), None, &work.request(), work.model.unet()));
         self.push(&mut self.shelf(), id, owner, work, time_left)
     }
 

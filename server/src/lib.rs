@@ -16,6 +16,7 @@ pub mod fleet;
 pub mod hosts;
 pub mod inference;
 pub mod jobs;
+pub mod loras;
 pub mod metrics;
 pub mod openai;
 pub mod openapi;

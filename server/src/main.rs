@@ -16,6 +16,7 @@ use kosmosg_server::fleet::{Fleet, Hand};
 use kosmosg_server::hosts::Hosts;
 use kosmosg_server::inference::Inference;
 use kosmosg_server::jobs::{Jobs, Limits};
+use kosmosg_server::loras::Loras;
 use kosmosg_server::pairing;
 use kosmosg_server::tls::{Certificate, TlsListener};
 use kosmosg_server::worker::Worker;
@@ -58,7 +59,12 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         bail!("{} has no index.html; build the page with `cargo xtask build`", page.display());
     }
     let models = arguments.models.as_ref().context("--models is missing")?;
-    let bundles = Arc::new(Bundles::open(models)?);
+    let mut bundles = Bundles::open(models)?;
+    if let Some(dir) = &arguments.loras {
+        let loras = Loras::open(dir).with_context(|| format!("the folder of LoRAs {}", dir.display()))?;
+        bundles = bundles.with_loras(loras);
+    }
+    let bundles = Arc::new(bundles);
     let device = arguments.device.open()?;
     let limits = Limits {
         waiting: arguments.queue.into(),

@@ -178,6 +178,7 @@ impl Asked {
             prompt: self.prompt,
             pictures,
             negative: self.negative_prompt.unwrap_or_default(),
+            loras: Vec::new(),
             count: self.n.unwrap_or(1),
         })
     }

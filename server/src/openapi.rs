@@ -28,6 +28,7 @@ const DOCUMENT: &str = "/api/openapi.json";
         api::job_state,
         api::cancel_job,
         api::bundles,
+        api::loras,
         api::bundle_file,
         api::health,
         api::ready,

@@ -6,7 +6,7 @@ use axum::body::Bytes;
 use futures::{Stream, StreamExt};
 use kosmosg::picture::{Filter, Picture};
 use kosmosg::prompt::{ImageRef, PromptDocument, PromptItem};
-use kosmosg::protocol::{GenerateSettings, JobEvent, JobRequest, PictureFile};
+use kosmosg::protocol::{GenerateSettings, JobEvent, JobRequest, Lora, PictureFile};
 
 use crate::admission::check;
 use crate::app::Shared;
@@ -32,6 +32,8 @@ pub struct Wanted {
     pub negative: String,
     /// How the first is made; each further one has the next seed.
     pub settings: GenerateSettings,
+    /// What changes the U-Net.
+    pub loras: Vec<Lora>,
     /// How many.
     pub count: u64,
 }
@@ -51,14 +53,14 @@ impl Wanted {
     /// # Errors
     /// What is wrong with it.
     pub fn check(self, bundles: &Bundles) -> Result<Work, Error> {
-        let Self { model, prompt, pictures, negative, settings, count } = self;
+        let Self { model, prompt, pictures, negative, settings, loras, count } = self;
         if !(1..=MAX_COUNT).contains(&count) {
             return Err(Error::invalid(format!("{count} pictures; choose 1 to {MAX_COUNT}")).of("n"));
         }
         let bundle = bundles.get_or_first(model.as_deref())?.id().to_owned();
         let prompt = document(&prompt, pictures.len())?;
         let pictures = pictures.into_iter().map(PictureFile).collect();
-        check(JobRequest::Generate { bundle, prompt, pictures, negative, settings }, bundles)
+        check(JobRequest::Generate { bundle, prompt, pictures, negative, settings, loras }, bundles)
     }
 }
 
@@ -73,7 +75,7 @@ impl Shared {
         let first = self.check(move |bundles| wanted.check(bundles)).await?;
         let mut order = Order {
             jobs: self.app.jobs.clone(),
-            bundle: Arc::clone(&first.bundle),
+            bundle: Arc::clone(&first.model.bundle),
             ordered: Vec::new(),
             pixels: first.pixels(),
         };
@@ -175,7 +177,7 @@ pub fn any_seed() -> u64 {
 impl Work {
     /// Width and height of the picture.
     fn pixels(&self) -> [u32; 2] {
-        let pixels = |latents: usize| (latents * self.bundle.manifest().networks.vae.downscale()) as u32;
+        let pixels = |latents: usize| (latents * self.model.bundle.manifest().networks.vae.downscale()) as u32;
         [pixels(self.state.settings().width), pixels(self.state.settings().height)]
     }
 }

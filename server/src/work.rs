@@ -4,22 +4,33 @@ use std::sync::Arc;
 
 use kosmosg::condition::Condition;
 use kosmosg::denoise::{DenoiseSettings, DenoiseState};
+use kosmosg::digest::sha256;
 use kosmosg::picture::Picture;
 use kosmosg::prompt::PromptDocument;
 use kosmosg::protocol::{ApiError, GenerateSettings, JobRequest, PictureFile};
 
 use crate::admission::check;
 use crate::bundles::{Bundle, Bundles};
+use crate::loras::Chosen;
 
 /// What the worker is to do.
 #[derive(Debug)]
 pub struct Work {
     /// With which model.
-    pub bundle: Arc<Bundle>,
+    pub model: Model,
     /// Towards what.
     pub goal: Goal,
     /// From where.
     pub state: DenoiseState,
+}
+
+/// A bundle, and what changes its U-Net.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// The bundle.
+    pub bundle: Arc<Bundle>,
+    /// The LoRAs, in the order of their names.
+    pub loras: Vec<Chosen>,
 }
 
 /// What to denoise towards.
@@ -39,9 +50,9 @@ pub enum Goal {
 }
 
 /// Jobs of one group can share an evaluation of the network.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Group {
-    bundle: Arc<Bundle>,
+    model: Model,
     /// `[channels, height, width]` of the latents.
     size: [usize; 3],
 }
@@ -58,22 +69,27 @@ impl Work {
         bundles: &Bundles,
     ) -> Result<Self, ApiError> {
         let work = check(request, bundles)?;
-        let state = state.filter(|state| work.bundle.unet() == unet && state.settings() == work.state.settings());
+        let state = state.filter(|state| work.model.unet() == unet && state.settings() == work.state.settings());
         Ok(Self { state: state.unwrap_or(work.state), ..work })
     }
 
     /// The request that it is the work of.
     pub fn request(&self) -> JobRequest {
-        let (bundle, state) = (self.bundle.id().to_owned(), self.state.clone());
+        let Model { bundle, loras } = &self.model;
+        let loras = loras.iter().map(|lora| lora.asked().clone()).collect();
         match &self.goal {
-            Goal::Condition(condition) => {
-                JobRequest::Denoise { bundle, unet: self.bundle.unet().to_owned(), condition: condition.clone(), state }
-            }
+            Goal::Condition(condition) => JobRequest::Denoise {
+                bundle: bundle.id().to_owned(),
+                unet: bundle.unet().to_owned(),
+                condition: condition.clone(),
+                state: self.state.clone(),
+                loras,
+            },
             Goal::Prompt { prompt, pictures, negative } => {
-                let DenoiseSettings { sampler, steps, guidance, seed, height, width, .. } = *state.settings();
-                let pixels = |latents| (latents * self.bundle.manifest().networks.vae.downscale()) as u32;
+                let DenoiseSettings { sampler, steps, guidance, seed, height, width, .. } = *self.state.settings();
+                let pixels = |latents| (latents * bundle.manifest().networks.vae.downscale()) as u32;
                 JobRequest::Generate {
-                    bundle,
+                    bundle: bundle.id().to_owned(),
                     prompt: prompt.clone(),
                     pictures: pictures.iter().map(|picture| PictureFile(picture.to_png(None))).collect(),
                     negative: negative.clone(),
@@ -85,6 +101,7 @@ impl Work {
                         width: Some(pixels(width)),
                         height: Some(pixels(height)),
                     },
+                    loras,
                 }
             }
         }
@@ -93,31 +110,38 @@ impl Work {
     /// The same with another seed.
     pub fn with_seed(&self, seed: u64) -> Self {
         let settings = DenoiseSettings { seed, ..self.state.settings().clone() };
-        let state = DenoiseState::new(settings, self.bundle.schedule()).expect("only the seed differs");
-        Self { bundle: Arc::clone(&self.bundle), goal: self.goal.clone(), state }
+        let state = DenoiseState::new(settings, self.model.bundle.schedule()).expect("only the seed differs");
+        Self { model: self.model.clone(), goal: self.goal.clone(), state }
     }
 
     /// With whom it can run.
     pub fn group(&self) -> Group {
         let DenoiseSettings { channels, height, width, .. } = *self.state.settings();
-        Group { bundle: Arc::clone(&self.bundle), size: [channels, height, width] }
+        Group { model: self.model.clone(), size: [channels, height, width] }
+    }
+}
+
+impl Model {
+    /// Version of its U-Net, the LoRAs included.
+    pub fn unet(&self) -> String {
+        let unet = self.bundle.unet().to_owned();
+        if self.loras.is_empty() {
+            return unet;
+        }
+        let versions = [unet].into_iter().chain(self.loras.iter().map(Chosen::version));
+        sha256(versions.collect::<Vec<_>>().join("\n").as_bytes())
+    }
+}
+
+impl PartialEq for Model {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.bundle, &other.bundle) && self.loras == other.loras
     }
 }
 
 impl Group {
     /// The model.
-    pub fn bundle(&self) -> &Arc<Bundle> {
-        &self.bundle
-    }
-
-    /// Whether both are of one model.
-    pub fn has_bundle_of(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.bundle, &other.bundle)
-    }
-}
-
-impl PartialEq for Group {
-    fn eq(&self, other: &Self) -> bool {
-        self.has_bundle_of(other) && self.size == other.size
+    pub fn model(&self) -> &Model {
+        &self.model
     }
 }

@@ -15,10 +15,10 @@ use kosmosg::picture::{Picture, Recipe};
 use kosmosg::prompt::PromptDocument;
 use kosmosg::protocol::{ApiError, ErrorCode, JobEvent};
 
-use crate::bundles::Bundle;
 use crate::inference::RunError;
 use crate::jobs::{Job, JobId, Jobs, Outcome, Waiting};
-use crate::work::{Goal, Group, Work};
+use crate::loras::Chosen;
+use crate::work::{Goal, Group, Model, Work};
 
 /// Steps of a turn.
 const TURN: usize = 10;
@@ -39,7 +39,7 @@ pub trait Runner {
     ///
     /// # Errors
     /// [`RunError`].
-    fn prepare(&mut self, bundle: &Arc<Bundle>, goal: &Goal) -> Result<Self::Condition, RunError>;
+    fn prepare(&mut self, model: &Model, goal: &Goal) -> Result<Self::Condition, RunError>;
 
     /// Takes a step of each of several runs of one size. Returns the finished latents as they are foreseen, or why the
     /// network's answer for a run cannot be used.
@@ -48,7 +48,7 @@ pub trait Runner {
     /// [`RunError`]; then all states are as they were.
     fn step(
         &mut self,
-        bundle: &Arc<Bundle>,
+        model: &Model,
         runs: &mut [(&mut DenoiseState, &Self::Condition)],
     ) -> Result<Vec<Result<Vec<f32>, DenoiseError>>, RunError>;
 
@@ -56,7 +56,7 @@ pub trait Runner {
     ///
     /// # Errors
     /// [`RunError`].
-    fn decode(&mut self, bundle: &Arc<Bundle>, state: &DenoiseState) -> Result<Picture, RunError>;
+    fn decode(&mut self, model: &Model, state: &DenoiseState) -> Result<Picture, RunError>;
 
     /// Gives back all memory: a bug or the engine failed a job, which may have spoilt what is in it.
     fn release(&mut self);
@@ -174,11 +174,11 @@ impl<R: Runner> Bench<R> {
                     self.seats.push(Seat { turn: 0, ..seat });
                 }
             }
-            Some(Work { bundle, goal, state }) => {
+            Some(Work { model, goal, state }) => {
                 if matches!(goal, Goal::Prompt { .. }) {
                     job.report(JobEvent::Encoding);
                 }
-                match call(|| self.runner.prepare(&bundle, &goal)) {
+                match call(|| self.runner.prepare(&model, &goal)) {
                     Ok(condition) => {
                         let words = match goal {
                             Goal::Prompt { prompt, negative, .. } => Some((prompt, negative)),
@@ -215,10 +215,10 @@ impl<R: Runner> Bench<R> {
 
     fn step(&mut self) {
         let Self { jobs, runner, seats, .. } = self;
-        let bundle = Arc::clone(seats[0].group.bundle());
+        let model = seats[0].group.model().clone();
         let mut runs: Vec<_> = seats.iter_mut().map(|seat| (&mut seat.state, &seat.condition)).collect();
         let begin = Instant::now();
-        let advanced = match call(|| runner.step(&bundle, &mut runs)) {
+        let advanced = match call(|| runner.step(&model, &mut runs)) {
             Ok(advanced) => advanced,
             Err(failure) => return self.step_failed(failure),
         };
@@ -263,14 +263,17 @@ impl<R: Runner> Bench<R> {
     }
 
     fn finish(&mut self, seat: Seat<R::Condition>) {
-        let bundle = seat.group.bundle();
-        let picture = match call(|| self.runner.decode(bundle, &seat.state)) {
+        let model = seat.group.model();
+        let picture = match call(|| self.runner.decode(model, &seat.state)) {
             Ok(picture) => picture,
             Err(failure) => return self.fail(&seat.job, failure),
         };
         let (settings, size) = (seat.state.settings(), [picture.width(), picture.height()]);
-        let recipe =
-            seat.words.map(|words| Recipe::of(settings, words, size, &bundle.manifest().name, self.runner.name()));
+        let adapters = model.loras.iter().map(Chosen::label).collect();
+        let recipe = seat.words.map(|words| {
+            let name = &model.bundle.manifest().name;
+            Recipe { adapters, ..Recipe::of(settings, words, size, name, self.runner.name()) }
+        });
         tracing::info!(job = %seat.job.id(), seconds = seat.job.seconds(), "done");
         self.jobs.finish(&seat.job, Outcome::Done(picture.to_png(recipe.as_ref())));
     }
@@ -295,7 +298,7 @@ impl<R: Runner> Bench<R> {
 impl<C> Seat<C> {
     fn preview(&self, foreseen: &[f32]) {
         let DenoiseSettings { channels, height, width, .. } = *self.state.settings();
-        let factors = self.group.bundle().manifest().preview_factors();
+        let factors = self.group.model().bundle.manifest().preview_factors();
         if let Some(picture) = factors.and_then(|factors| factors.picture(foreseen, [channels, height, width])) {
             self.job.report(JobEvent::Preview { step: self.state.step(), png: picture.to_png(None) });
         }

@@ -160,6 +160,11 @@ pub trait Engine: Sized + Clone + Debug + Send + Sync + 'static {
     /// The engine's name, for messages.
     const NAME: &'static str;
 
+    /// The same device in f32, if it computes in less.
+    fn in_full_precision(_device: &Self::Device) -> Option<Self::Device> {
+        None
+    }
+
     /// A tensor from row-major numbers. `data.len()` is the product of `shape`.
     fn from_host<const D: usize>(data: Vec<f32>, shape: [usize; D], device: &Self::Device) -> Self::Tensor<D>;
     /// The tensor's numbers, row-major.

@@ -13,6 +13,7 @@ use crate::protocol::GenerateSettings;
 use crate::schedule::NoiseSchedule;
 use crate::unet::UNet;
 use crate::vae::VaeDecoder;
+use crate::vae::tiles::{self, Planes};
 use crate::weights::{Store, load, load_except};
 
 /// The U-Net, stepping.
@@ -140,6 +141,8 @@ impl<E: Engine> Denoiser<E> {
 pub struct Decoder<E: Engine> {
     vae: VaeDecoder<E>,
     device: E::Device,
+    /// The same device in full precision, if it computes in less, and where a decoder for that is.
+    full: Option<(E::Device, Folder)>,
 }
 
 impl<E: Engine> Decoder<E> {
@@ -151,27 +154,67 @@ impl<E: Engine> Decoder<E> {
         let encoder = |name: &str| name.starts_with("encoder.") || name.starts_with("quant_conv.");
         let vae = load_except(vae, device, encoder, |weights| VaeDecoder::new(weights, &manifest.networks.vae))
             .map_err(|source| BundleError::Weights { part: "vae".into(), source })?;
-        Ok(Self { vae, device: device.clone() })
+        Ok(Self { vae, device: device.clone(), full: None })
     }
 
-    /// The picture of latents `[channels, height, width]`.
+    /// The same of a bundle in a folder, where it can be loaded again: a picture of which half precision cannot hold a number
+    /// is then made in full precision.
+    ///
+    /// # Errors
+    /// Any [`BundleError`].
+    pub fn open(folder: &Folder, device: &E::Device) -> Result<Self, BundleError> {
+        let decoder = Self::load(folder.manifest(), &folder.part("vae")?, device)?;
+        let full = E::in_full_precision(device).map(|device| (device, folder.clone()));
+        Ok(Self { full, ..decoder })
+    }
+
+    /// The picture of latents `[channels, height, width]`, made in tiles if the whole finds no memory.
     ///
     /// # Errors
     /// [`EngineError`].
     pub async fn decode(&self, latents: Vec<f32>, shape: [usize; 3]) -> Result<Picture, EngineError> {
-        let [channels, height, width] = shape;
-        let latents = Tensor::from_host(latents, [1, channels, height, width], &self.device);
-        let pixels = self.vae.forward(latents);
-        let [_, _, height, width] = pixels.shape();
-        let numbers = pixels.to_host().await?;
-        if let Some(number) = numbers.iter().find(|number| !number.is_finite()) {
+        let latents = Planes { numbers: latents, shape };
+        let not_finite = |pixels: &Planes| pixels.numbers.iter().copied().find(|number| !number.is_finite());
+        let mut pixels = self.pixels(&latents).await?;
+        if not_finite(&pixels).is_some()
+            && let Some((device, folder)) = &self.full
+        {
+            let full = Self::open(folder, device).map_err(|error| EngineError::Operation {
+                engine: E::NAME,
+                operation: "loading the decoder in full precision".into(),
+                detail: error.to_string(),
+            })?;
+            pixels = full.pixels(&latents).await?;
+        }
+        if let Some(number) = not_finite(&pixels) {
             return Err(EngineError::Operation {
                 engine: E::NAME,
                 operation: format!("decoding latents of {shape:?}"),
                 detail: format!("a pixel is {number}"),
             });
         }
-        Ok(Picture::from_vae(&numbers, width as u32, height as u32))
+        let [_, height, width] = pixels.shape;
+        Ok(Picture::from_vae(&pixels.numbers, width as u32, height as u32))
+    }
+
+    async fn pixels(&self, latents: &Planes) -> Result<Planes, EngineError> {
+        let [_, height, width] = latents.shape;
+        match self.forward(latents.clone()).await {
+            Err(EngineError::OutOfMemory { .. }) if height.max(width) > tiles::TILE => {
+                tiles::decode(latents, async |tile| self.forward(tile).await).await
+            }
+            result => result,
+        }
+    }
+
+    async fn forward(
+        &self,
+        Planes { numbers, shape: [channels, height, width] }: Planes,
+    ) -> Result<Planes, EngineError> {
+        let latents = Tensor::from_host(numbers, [1, channels, height, width], &self.device);
+        let pixels = self.vae.forward(latents);
+        let [_, channels, height, width] = pixels.shape();
+        Ok(Planes { numbers: pixels.to_host().await?, shape: [channels, height, width] })
     }
 }
 
@@ -249,7 +292,7 @@ impl<E: Engine> Pipeline<E> {
         Ok(Self {
             encoder: Encoder::open(folder, device)?,
             denoiser,
-            decoder: Decoder::load(manifest, &folder.part("vae")?, device)?,
+            decoder: Decoder::open(folder, device)?,
             schedule: manifest.schedule()?,
             manifest: manifest.clone(),
         })

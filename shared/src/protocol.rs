@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET /health` | [`Health`] |
 //! | `GET /api/bundles` | list of [`BundleEntry`] |
+//! | `GET /api/loras` | list of names that a [`Lora`] may have |
 //! | `GET /models/NAME/FILE` | a bundle's file; byte ranges are served |
 //! | `POST /api/jobs` with [`JobRequest`] | 202 and [`JobCreated`] |
 //! | `GET /api/jobs/ID/events` | server-sent events, each a [`JobEvent`] |
@@ -26,6 +27,8 @@ use crate::wire;
 pub const MAX_REQUEST_BYTES: usize = 64 << 20;
 /// Most pictures of a request.
 pub const MAX_PICTURES: usize = 32;
+/// Most LoRAs of a request.
+pub const MAX_LORAS: usize = 8;
 
 /// Work for the server: `{"denoise": {…}}` or `{"generate": {…}}`. The kind comes first, so that what follows is read as
 /// what it is; a field beside the others would have all of them kept in a form many times larger until it is met.
@@ -45,6 +48,9 @@ pub enum JobRequest {
         condition: Condition,
         /// Where to go on.
         state: DenoiseState,
+        /// What changes the U-Net.
+        #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "wire::list::<_, _, MAX_LORAS>")]
+        loras: Vec<Lora>,
     },
     /// All of it, for devices that cannot encode.
     Generate {
@@ -61,15 +67,23 @@ pub enum JobRequest {
         negative: String,
         /// How.
         settings: GenerateSettings,
+        /// What changes the U-Net.
+        #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "wire::list::<_, _, MAX_LORAS>")]
+        loras: Vec<Lora>,
     },
 }
 
 impl JobRequest {
     /// Name of the bundle that it is for.
     pub fn bundle(&self) -> &str {
-        match self {
-            Self::Denoise { bundle, .. } | Self::Generate { bundle, .. } => bundle,
-        }
+        let (Self::Denoise { bundle, .. } | Self::Generate { bundle, .. }) = self;
+        bundle
+    }
+
+    /// What changes the bundle's U-Net.
+    pub fn loras(&self) -> &[Lora] {
+        let (Self::Denoise { loras, .. } | Self::Generate { loras, .. }) = self;
+        loras
     }
 }
 
@@ -78,6 +92,16 @@ impl JobRequest {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, content_encoding = "base64"))]
 #[serde(transparent)]
 pub struct PictureFile(#[serde(with = "crate::wire::bytes")] pub Vec<u8>);
+
+/// A LoRA that the server has, and how strongly it changes the U-Net.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Lora {
+    /// Its file's name without the ending.
+    pub name: String,
+    /// 1 as it was trained, 0 not at all.
+    pub scale: f32,
+}
 
 /// How to make a picture; what is missing is the bundle's default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -250,7 +274,8 @@ mod tests {
         let settings = GenerateSettings { seed: 1, ..GenerateSettings::default() };
         let pictures = vec![PictureFile(vec![1, 2, 3])];
         let (bundle, prompt, negative) = ("tiny".into(), PromptDocument::default(), String::new());
-        let request = JobRequest::Generate { bundle, prompt, pictures, negative, settings };
+        let loras = Vec::new();
+        let request = JobRequest::Generate { bundle, prompt, pictures, negative, settings, loras };
         let json = serde_json::to_string(&request).unwrap();
         let expected =
             r#"{"generate":{"bundle":"tiny","prompt":[],"pictures":["AQID"],"negative":"","settings":{"seed":1}}}"#;
@@ -258,5 +283,17 @@ mod tests {
         assert!(
             matches!(serde_json::from_str(&json), Ok(JobRequest::Generate { pictures, .. }) if pictures.len() == 1)
         );
+    }
+
+    #[test]
+    fn loras_travel_with_their_strength() {
+        let with =
+            |loras: &str| format!(r#"{{"generate":{{"bundle":"tiny","prompt":[],"settings":{{"seed":1}},{loras}}}}}"#);
+        let one = r#"{"name":"wool","scale":0.7}"#;
+        let request: JobRequest = serde_json::from_str(&with(&format!(r#""loras":[{one}]"#))).unwrap();
+        assert!(serde_json::to_string(&request).unwrap().contains(one));
+        let many = format!(r#""loras":[{}{one}]"#, format!("{one},").repeat(MAX_LORAS));
+        let error = serde_json::from_str::<JobRequest>(&with(&many)).unwrap_err().to_string();
+        assert!(error.contains("at most 8 are"), "{error}");
     }
 }

@@ -7,6 +7,8 @@ use crate::engine::{ConvOptions, Engine, Mask, Tensor, attention};
 use crate::unet::ResnetBlock;
 use crate::weights::{Bias, Conv2d, GroupNorm, Linear, WeightError, Weights};
 
+pub mod tiles;
+
 /// eps of the autoencoder's group normalisations.
 const NORM_EPS: f32 = 1e-6;
 

@@ -125,6 +125,7 @@ pub fn job(seed: u64, steps: usize) -> JobRequest {
         pictures: vec![PictureFile(portrait(&creature, 64).to_png(None))],
         negative: String::new(),
         settings: GenerateSettings { seed, steps: Some(steps), ..GenerateSettings::default() },
+        loras: Vec::new(),
     }
 }
 

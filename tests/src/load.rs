@@ -192,6 +192,7 @@ fn job(manifest: &Manifest, seed: u64, steps: usize) -> JobRequest {
             pictures: vec![PictureFile(portrait(&creature, 64).to_png(None))],
             negative: String::new(),
             settings,
+            loras: Vec::new(),
         };
     }
     let [tokens, width] = manifest.condition_shape();
@@ -201,5 +202,6 @@ fn job(manifest: &Manifest, seed: u64, steps: usize) -> JobRequest {
         unet: manifest.part("unet").unwrap().sha256(),
         condition: Condition { tokens, width, cond: half(1), uncond: half(2) },
         state: DenoiseState::new(manifest.denoise_settings(&settings, 0), &manifest.schedule().unwrap()).unwrap(),
+        loras: Vec::new(),
     }
 }

@@ -14,8 +14,6 @@ use reqwest::StatusCode;
 
 /// Steps that take this machine some seconds.
 const MANY_STEPS: usize = 400;
-/// As many as are allowed.
-const MOST_STEPS: usize = 1000;
 /// Takes requests and computes nothing.
 const FRONT: [&str; 2] = ["--work", "elsewhere"];
 
@@ -78,8 +76,9 @@ async fn a_job_goes_on_with_another_worker() {
     let front = Server::with(&[&shared[..], &FRONT].concat()).await;
     let client = Client::of(front.address(""));
     let first = front.beside(&built_in(), &shared).await;
-    let id = client.submit(&job(1, MOST_STEPS)).await.unwrap().id;
-    let is_far = |step, seconds| step > 50 && seconds > 2.5;
+    let id = client.submit(&job(1, MANY_STEPS)).await.unwrap().id;
+    // States are told once a second.
+    let is_far = |step, seconds| step > 50 && seconds > 1.2;
     client.follow_until(&id, is_far).await;
 
     // One that ends in order gives its job back at once.
@@ -97,7 +96,7 @@ async fn a_job_goes_on_with_another_worker() {
     assert!(matches!(after.last(), Some(JobEvent::Done { .. })), "{:?}", after.last());
 
     // Neither can be seen in the picture.
-    let again = client.submit(&job(1, MOST_STEPS)).await.unwrap().id;
+    let again = client.submit(&job(1, MANY_STEPS)).await.unwrap().id;
     assert!(done(&client, &again).await);
     assert_eq!(client.picture(&id).await.rgb(), client.picture(&again).await.rgb());
 }

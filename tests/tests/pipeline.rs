@@ -20,6 +20,8 @@ use kosmosg_models::sprites::{Creature, Split, portrait};
 use kosmosg_tests::models;
 use pollster::block_on;
 
+/// In f16, of 11 bits, a picture differs less than this: one looks twice to see it.
+const NEARLY_THE_SAME: f64 = 30.0;
 /// Pictures of two engines differ less than this, in dB of PSNR: less than anyone can see.
 const SAME_PICTURE: f64 = 45.0;
 
@@ -53,6 +55,16 @@ fn both_engines_make_the_same_picture() {
         let candle = block_on(CANDLE.generate(&request, 0, |_, _| {})).unwrap();
         assert_same(sampler.name(), &burn, &candle);
     }
+}
+
+#[test]
+fn f16_makes_nearly_the_same_picture() {
+    let pipeline = Pipeline::<Candle>::load(&folder(), &CandleDevice::cpu().in_f16()).unwrap();
+    let request = request(7, SamplerKind::DpmppTwoM, 8);
+    let half = block_on(pipeline.generate(&request, 0, |_, _| {})).unwrap();
+    let psnr = half.psnr(&block_on(CANDLE.generate(&request, 0, |_, _| {})).unwrap());
+    println!("{psnr:.1} dB");
+    assert!(psnr >= NEARLY_THE_SAME, "{psnr:.1} dB");
 }
 
 #[test]

@@ -23,7 +23,7 @@ const HOLD_EVERY: Duration = Duration::from_secs(2);
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// How long to wait for Redis before telling it the same again.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
-/// How long a job stays in line whose model is not here, for those that have it.
+/// How long a job stays in line whose model or LoRA is not here, for those that have it.
 const PASS_ON: Duration = Duration::from_secs(1);
 
 /// Does jobs for a fleet.
@@ -98,7 +98,7 @@ impl Hand {
         let Some(Claim { number, waited, owner, request, unet, state }) = ledger.claim(&ticket).await? else {
             return ledger.tear_up(&ticket).await;
         };
-        if self.bundles.get(request.bundle()).is_err() {
+        if !self.bundles.suffice_for(&request) {
             return ledger.hide(&ticket, PASS_ON).await;
         }
         let bundles = Arc::clone(&self.bundles);

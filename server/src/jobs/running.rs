@@ -51,7 +51,7 @@ impl Jobs {
 
     /// Whether somebody waits for a seat on the same model.
     pub fn others_wait(&self, group: &Group) -> bool {
-        self.shelf().waiting.iter().next().is_some_and(|waiting| waiting.group.has_bundle_of(group))
+        self.shelf().waiting.iter().next().is_some_and(|waiting| waiting.group.model() == group.model())
     }
 
     /// Whether the server is stopping.

@@ -10,7 +10,7 @@ use kosmosg_server::jobs::store::{Store, StoreError};
 use kosmosg_server::jobs::{Jobs, Limits};
 use tempfile::TempDir;
 
-use crate::support::{STEPS, Server, Setup, assert_error, bytes_of, denoise, generate, json_of};
+use crate::support::{STEPS, Server, Setup, assert_error, bytes_of, denoise, generate, json_of, with_loras};
 
 struct Lasting {
     folder: TempDir,
@@ -76,6 +76,24 @@ async fn a_job_whose_model_has_gone_fails_with_a_word() {
     let status: JobStatus = json_of(server.get(&format!("/api/jobs/{id}")).await).await;
     let JobEvent::Failed { error } = status.last else { panic!("{status:?}") };
     assert!(error.message.contains("there is no bundle \"small\"; there is other"), "{error}");
+}
+
+#[tokio::test]
+async fn a_job_goes_on_only_with_the_loras_that_it_began_with() {
+    for (now, steps) in [("wool", 1), ("another wool", STEPS)] {
+        let lasting = Lasting::new();
+        let server = lasting.start().await;
+        let id = server.submit(&with_loras(denoise(0), &[("wool", 0.5)])).await.id;
+        server.steps(1);
+        server.until_in_step(2).await;
+        std::fs::write(server.models.path().join("loras/wool.safetensors"), now).unwrap();
+        let server = lasting.next(server).await;
+        server.steps(steps);
+        let events = server.events(&id).await;
+        let taken = events.iter().filter(|(_, event)| matches!(event, JobEvent::Step { .. })).count();
+        assert_eq!(taken, steps, "{now}: {events:?}");
+        assert!(matches!(events.last(), Some((_, JobEvent::Done { .. }))), "{now}: {events:?}");
+    }
 }
 
 #[tokio::test]

@@ -8,6 +8,9 @@ mod files;
 mod interface;
 mod jobs;
 mod lasting;
+mod loras;
+#[cfg(feature = "candle")]
+mod memory;
 #[cfg(feature = "candle")]
 mod model;
 mod refused;

@@ -67,8 +67,8 @@ async fn what_is_no_job() {
 #[tokio::test]
 async fn an_unknown_bundle() {
     let server = Server::start();
-    let JobRequest::Denoise { unet, condition, state, .. } = denoise(0) else { unreachable!() };
-    let request = JobRequest::Denoise { bundle: "../small".into(), unet, condition, state };
+    let JobRequest::Denoise { unet, condition, state, loras, .. } = denoise(0) else { unreachable!() };
+    let request = JobRequest::Denoise { bundle: "../small".into(), unet, condition, state, loras };
     let response = server.post(serde_json::to_vec(&request).unwrap()).await;
     assert_error(response, StatusCode::NOT_FOUND, ErrorCode::NotFound, "there is small").await;
 }
@@ -170,11 +170,12 @@ async fn prompts_and_pictures_that_do_not_fit() {
             pictures,
             negative: String::new(),
             settings: settings.clone(),
+            loras: Vec::new(),
         };
         refused(&server, &request, complaint).await;
     }
-    let JobRequest::Generate { bundle, prompt, pictures, settings, .. } = generate() else { unreachable!() };
-    let request = JobRequest::Generate { bundle, prompt, pictures, negative: long, settings };
+    let JobRequest::Generate { bundle, prompt, pictures, settings, loras, .. } = generate() else { unreachable!() };
+    let request = JobRequest::Generate { bundle, prompt, pictures, negative: long, settings, loras };
     refused(&server, &request, "41 tokens").await;
     assert_still_works(&server).await;
 }
@@ -192,15 +193,15 @@ fn claims(side: u32) -> PictureFile {
 async fn another_version_of_the_model() {
     let server = Server::start();
     let message = "the page and the server have different versions of model small; reload the page";
-    let JobRequest::Denoise { bundle, unet, condition, state } = denoise(0) else { unreachable!() };
-    let other = format!("{}0", &unet[1..]);
-    let request = JobRequest::Denoise { bundle: bundle.clone(), unet: other, condition: condition.clone(), state };
+    let mut request = denoise(0);
+    let JobRequest::Denoise { unet, .. } = &mut request else { unreachable!() };
+    *unet = format!("{}0", &unet[1..]);
     refused(&server, &request, message).await;
 
     let velocity =
         SchedulerConfig { prediction_type: PredictionType::VPrediction, ..SchedulerConfig::stable_diffusion() };
     let state = DenoiseState::new(settings(0), &NoiseSchedule::from_config(&velocity).unwrap()).unwrap();
-    let request = JobRequest::Denoise { bundle, unet, condition, state };
+    let request = denoise_from(condition(), state);
     refused(&server, &request, "under another noise schedule than that of model small").await;
     assert_still_works(&server).await;
 }

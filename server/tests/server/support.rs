@@ -16,7 +16,7 @@ use kosmosg::condition::Condition;
 use kosmosg::denoise::{DenoiseSettings, DenoiseState};
 use kosmosg::picture::Picture;
 use kosmosg::prompt::PromptDocument;
-use kosmosg::protocol::{ApiError, ErrorCode, GenerateSettings, JobCreated, JobEvent, JobRequest, PictureFile};
+use kosmosg::protocol::{ApiError, ErrorCode, GenerateSettings, JobCreated, JobEvent, JobRequest, Lora, PictureFile};
 use kosmosg::sampler::SamplerKind;
 use kosmosg::schedule::{NoiseSchedule, SchedulerConfig};
 use kosmosg_server::access::Access;
@@ -32,7 +32,7 @@ use tower::ServiceExt;
 use bundle::write_bundle;
 use puppet::Puppet;
 
-pub use bundle::{BUNDLE, unet_file};
+pub use bundle::{BUNDLE, LORAS, unet_file};
 pub use puppet::Command;
 
 mod bundle;
@@ -266,7 +266,14 @@ pub fn denoise(seed: u64) -> JobRequest {
 
 pub fn denoise_from(condition: Condition, state: DenoiseState) -> JobRequest {
     let unet = PartFile::new("unet.gguf", &unet_file()).sha256;
-    JobRequest::Denoise { bundle: BUNDLE.into(), unet, condition, state }
+    JobRequest::Denoise { bundle: BUNDLE.into(), unet, condition, state, loras: Vec::new() }
+}
+
+/// The same with these LoRAs.
+pub fn with_loras(mut request: JobRequest, asked: &[(&str, f32)]) -> JobRequest {
+    let (JobRequest::Denoise { loras, .. } | JobRequest::Generate { loras, .. }) = &mut request;
+    *loras = asked.iter().map(|&(name, scale)| Lora { name: name.into(), scale }).collect();
+    request
 }
 
 /// A whole job, with a prompt of two places and two pictures.
@@ -278,6 +285,7 @@ pub fn generate() -> JobRequest {
         pictures: vec![PictureFile(picture.clone()), PictureFile(picture)],
         negative: String::new(),
         settings: GenerateSettings { seed: 1, steps: Some(STEPS), ..GenerateSettings::default() },
+        loras: Vec::new(),
     }
 }
 

@@ -10,6 +10,8 @@ use kernels::{AttentionMask, Kernels};
 
 mod cpu;
 mod failure;
+#[cfg(feature = "faults")]
+pub mod faults;
 mod kernels;
 mod library;
 
@@ -23,12 +25,14 @@ pub struct CandleDevice {
     device: Device,
     dtype: DType,
     kernels: &'static Kernels,
+    #[cfg(feature = "faults")]
+    faults: faults::Countdown,
 }
 
 impl CandleDevice {
     /// The CPU, in f32.
     pub fn cpu() -> Self {
-        Self { device: Device::Cpu, dtype: DType::F32, kernels: &cpu::KERNELS }
+        Self::of(Device::Cpu, &cpu::KERNELS)
     }
 
     /// The CPU computing as CUDA does, with candle's own operations: slow, for tests where there is no GPU.
@@ -42,7 +46,7 @@ impl CandleDevice {
     /// [`EngineError::NoDevice`] if there is none, or if this build knows no CUDA.
     pub fn cuda(index: usize) -> Result<Self, EngineError> {
         let device = Device::new_cuda(index).map_err(|error| failure::no_device(format!("cuda:{index}"), &error))?;
-        Ok(Self { device, dtype: DType::F32, kernels: &library::KERNELS })
+        Ok(Self::of(device, &library::KERNELS))
     }
 
     /// The same device in f16: half the memory. Norms and softmax are computed in f32 all the same.
@@ -50,6 +54,16 @@ impl CandleDevice {
     /// On the CPU this means candle's own operations, since ours are for f32.
     pub fn in_f16(self) -> Self {
         Self { dtype: DType::F16, kernels: &library::KERNELS, ..self }
+    }
+
+    fn of(device: Device, kernels: &'static Kernels) -> Self {
+        Self {
+            device,
+            dtype: DType::F32,
+            kernels,
+            #[cfg(feature = "faults")]
+            faults: Default::default(),
+        }
     }
 
     /// The tensor of that `shape` that `work` computes from tensors of the shapes `inputs`, or why it could not.
@@ -60,6 +74,8 @@ impl CandleDevice {
         shape: [usize; D],
         work: impl FnOnce() -> Result<Tensor, Failure>,
     ) -> CandleTensor<D> {
+        #[cfg(feature = "faults")]
+        let work = || self.faults.count().and_then(|()| work());
         let value = work().and_then(|x| if x.dims() == shape { Ok(x) } else { Err(Failure::shape(x.dims(), &shape)) });
         let value = value.map_err(|failure| failure.describe(operation, inputs));
         CandleTensor { value, shape, device: self.clone() }
@@ -123,6 +139,10 @@ impl Engine for Candle {
 
     const NAME: &'static str = "candle";
 
+    fn in_full_precision(device: &CandleDevice) -> Option<CandleDevice> {
+        (device.dtype != DType::F32).then(|| CandleDevice { dtype: DType::F32, ..device.clone() })
+    }
+
     fn from_host<const D: usize>(data: Vec<f32>, shape: [usize; D], device: &CandleDevice) -> CandleTensor<D> {
         device.run("from_host", &[&shape], shape, || {
             Ok(Tensor::from_vec(data, &shape, &device.device)?.to_dtype(device.dtype)?)
@@ -131,6 +151,8 @@ impl Engine for Candle {
 
     async fn to_host<const D: usize>(x: CandleTensor<D>) -> Result<Vec<f32>, EngineError> {
         let numbers = || -> Result<_, Failure> {
+            #[cfg(feature = "faults")]
+            x.device.faults.count()?;
             let x = (x.device.kernels.contiguous)(x.get()?)?;
             Ok(x.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
         };

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{HostTensor, WeightError};
+use super::{HostTensor, WeightError, safetensors};
 
 /// Tensors by name.
 type Tensors = BTreeMap<String, HostTensor>;
@@ -20,6 +20,24 @@ const SPELLINGS: [[&str; 2]; 3] = [
 
 /// Parts of a pipeline that KOSMOS-G does not have: their updates have nothing to change.
 const TEXT_ENCODERS: [&str; 3] = ["text_encoder.", "text_encoder_2.", "lora_te"];
+
+/// What a recipe says of the LoRA in the file called `file`.
+pub fn label(file: &str, scale: f32) -> String {
+    format!("lora {file} × {scale}")
+}
+
+/// Merges a LoRA's safetensors `file` into the U-Net's `weights` with strength `scale`.
+///
+/// # Errors
+/// What [`merge`] fails with, and [`WeightError::Malformed`] if the file is none or changes nothing.
+pub fn merge_file(weights: &mut Tensors, file: Vec<u8>, scale: f32) -> Result<(), WeightError> {
+    const WHAT: &str = "the LoRA";
+    if merge(weights, &safetensors::read(WHAT, file)?, scale)? == 0 {
+        let detail = "it changes nothing of a U-Net: it has no tensors like *.lora_down.weight".into();
+        return Err(WeightError::Malformed { what: WHAT.into(), detail });
+    }
+    Ok(())
+}
 
 /// Merges the updates of `lora` into the U-Net's `weights` with strength `scale`, and returns how many modules changed.
 ///

@@ -159,6 +159,7 @@ impl Job {
                 unet: unet.to_owned(),
                 condition: condition.clone(),
                 state: self.state.clone(),
+                loras: Vec::new(),
             },
             None => JobRequest::Generate {
                 bundle,
@@ -166,6 +167,7 @@ impl Job {
                 pictures: self.order.pictures.clone(),
                 negative: self.order.negative.clone(),
                 settings: self.order.settings.clone(),
+                loras: Vec::new(),
             },
         }
     }

@@ -54,11 +54,7 @@ impl Adapters {
     /// Merges all LoRAs into the U-Net's weights.
     pub fn merge(&self, unet: &mut Tensors) -> anyhow::Result<()> {
         for Lora { file, scale } in &self.loras {
-            let update = read_safetensors(file)?;
-            let changed = lora::merge(unet, &update, *scale).with_context(|| format!("{}", file.display()))?;
-            if changed == 0 {
-                bail!("{} changes nothing of a U-Net: it has no tensors like *.lora_down.weight", file.display());
-            }
+            lora::merge_file(unet, read(file)?, *scale).with_context(|| file.display().to_string())?;
         }
         Ok(())
     }
@@ -67,14 +63,14 @@ impl Adapters {
     pub fn control<E: Engine>(&self, manifest: &Manifest, device: &E::Device) -> anyhow::Result<Option<Control<E>>> {
         let (Some(dir), Some(picture)) = (&self.controlnet, &self.control) else { return Ok(None) };
         let file = dir.join("config.json");
-        let json = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        let config: UNetConfig = serde_json::from_slice(&json).with_context(|| file.display().to_string())?;
+        let config: UNetConfig = serde_json::from_slice(&read(&file)?).with_context(|| file.display().to_string())?;
         config.validate_controlnet().with_context(|| file.display().to_string())?;
         if !manifest.networks.unet.takes_controlnet(&config) || config.conditioning_channels.unwrap_or(3) != 3 {
             bail!("{}: its sizes are not those of the U-Net of {}", file.display(), manifest.name);
         }
         let weights = dir.join("diffusion_pytorch_model.safetensors");
-        let controlnet = load(&read_safetensors(&weights)?, device, |weights| ControlNet::new(weights, &config));
+        let tensors = safetensors::read(&weights.display().to_string(), read(&weights)?)?;
+        let controlnet = load(&tensors, device, |weights| ControlNet::new(weights, &config));
         let controlnet = controlnet.with_context(|| weights.display().to_string())?;
         let picture = read_picture(picture)?;
         let [_, side, _] = manifest.latent_shape();
@@ -84,15 +80,14 @@ impl Adapters {
     /// What a recipe says about them.
     pub fn names(&self) -> Vec<String> {
         let name = |path: &Path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        let loras = self.loras.iter().map(|Lora { file, scale }| format!("lora {} × {scale}", name(file)));
+        let loras = self.loras.iter().map(|Lora { file, scale }| lora::label(&name(file), *scale));
         let controlnet = self.controlnet.iter().map(|dir| format!("controlnet {} × {}", name(dir), self.control_scale));
         loras.chain(controlnet).collect()
     }
 }
 
-fn read_safetensors(path: &Path) -> anyhow::Result<Tensors> {
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(safetensors::read(&path.display().to_string(), bytes)?)
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A bundle without weights.
+//! A bundle without weights, and LoRAs without any.
 
 use std::path::Path;
 
@@ -10,6 +10,9 @@ use serde_json::json;
 
 /// Name of the test bundle.
 pub const BUNDLE: &str = "small";
+
+/// Names of the LoRAs beside it.
+pub const LORAS: [&str; 2] = ["silk", "wool"];
 
 /// Contents of the test bundle's part `unet`.
 pub fn unet_file() -> Vec<u8> {
@@ -78,4 +81,10 @@ pub fn write_bundle(models: &Path) {
     std::fs::write(dir.join(MANIFEST), manifest).unwrap();
     std::fs::write(dir.join("tokenizer.json"), tokenizer).unwrap();
     std::fs::write(dir.join("unet.gguf"), unet).unwrap();
+    let loras = models.join("loras");
+    std::fs::create_dir(&loras).unwrap();
+    std::fs::write(loras.join("notes.txt"), "no LoRA").unwrap();
+    for name in LORAS {
+        std::fs::write(loras.join(format!("{name}.safetensors")), name).unwrap();
+    }
 }

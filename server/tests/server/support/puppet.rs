@@ -8,9 +8,8 @@ use kosmosg::denoise::{DenoiseError, DenoiseState};
 use kosmosg::engine::EngineError;
 use kosmosg::picture::Picture;
 use kosmosg::pipeline::StepError;
-use kosmosg_server::bundles::Bundle;
 use kosmosg_server::inference::RunError;
-use kosmosg_server::work::Goal;
+use kosmosg_server::work::{Goal, Model};
 use kosmosg_server::worker::Runner;
 
 /// What the runner is told.
@@ -44,9 +43,9 @@ impl Runner for Puppet {
         "puppet"
     }
 
-    fn prepare(&mut self, bundle: &Arc<Bundle>, goal: &Goal) -> Result<(), RunError> {
+    fn prepare(&mut self, model: &Model, goal: &Goal) -> Result<(), RunError> {
         if let Goal::Prompt { pictures, .. } = goal {
-            let size = bundle.manifest().networks.kosmosg.vision.image_size as u32;
+            let size = model.bundle.manifest().networks.kosmosg.vision.image_size as u32;
             assert!(pictures.iter().all(|picture| (picture.width(), picture.height()) == (size, size)));
         }
         Ok(())
@@ -54,7 +53,7 @@ impl Runner for Puppet {
 
     fn step(
         &mut self,
-        bundle: &Arc<Bundle>,
+        model: &Model,
         runs: &mut [(&mut DenoiseState, &())],
     ) -> Result<Vec<Result<Vec<f32>, DenoiseError>>, RunError> {
         self.begun.fetch_add(1, Ordering::SeqCst);
@@ -72,7 +71,7 @@ impl Runner for Puppet {
                 Ok(runs.iter_mut().map(advance(0.1)).collect())
             }
             Ok(Command::Panic) => panic!("as told"),
-            Ok(Command::Fail) => Err(bundle.folder().part("unet").unwrap_err())?,
+            Ok(Command::Fail) => Err(model.bundle.folder().part("unet").unwrap_err())?,
             Ok(Command::Nan) => Ok(runs.iter_mut().map(advance(f32::NAN)).collect()),
             Ok(Command::OutOfMemory) => Err(StepError::Engine(oom()).into()),
             // The test is over.
@@ -80,7 +79,7 @@ impl Runner for Puppet {
         }
     }
 
-    fn decode(&mut self, _: &Arc<Bundle>, _: &DenoiseState) -> Result<Picture, RunError> {
+    fn decode(&mut self, _: &Model, _: &DenoiseState) -> Result<Picture, RunError> {
         Ok(Picture::new(1, 1, vec![1, 2, 3]).unwrap())
     }
 
