@@ -48,6 +48,10 @@ pub struct Arguments {
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: DeviceName,
 
+    /// In which precision to compute.
+    #[arg(long, value_enum, value_name = "PRECISION", default_value_t = Precision::Auto)]
+    pub precision: Precision,
+
     /// How many jobs may step together. One takes less memory; more are done sooner together than one after the other.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub together: u8,
@@ -161,6 +165,15 @@ pub enum AccessMode {
     Token,
     /// Everybody who reaches it.
     Open,
+}
+
+/// In which precision to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Precision {
+    /// 16 bits on a GPU, for half the memory; 32 where 16 are too few, as in norms.
+    Auto,
+    /// 32 bits everywhere.
+    F32,
 }
 
 /// Who computes.
@@ -301,11 +314,14 @@ impl DeviceName {
     ///
     /// # Errors
     /// There is no such device, or this program cannot use it.
-    pub fn open(self) -> anyhow::Result<CandleDevice> {
+    pub fn open(self, precision: Precision) -> anyhow::Result<CandleDevice> {
         match self {
             DeviceName::Cpu => Ok(CandleDevice::cpu()),
-            DeviceName::Cuda(index) => CandleDevice::cuda(index)
-                .context("--device cuda needs an NVIDIA GPU and a server that `cargo xtask cuda` built"),
+            DeviceName::Cuda(index) => {
+                let device = CandleDevice::cuda(index)
+                    .context("--device cuda needs an NVIDIA GPU and a server that `cargo xtask cuda` built")?;
+                Ok(if precision == Precision::Auto { device.in_f16() } else { device })
+            }
         }
     }
 }

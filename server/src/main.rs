@@ -65,7 +65,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         bundles = bundles.with_loras(loras);
     }
     let bundles = Arc::new(bundles);
-    let device = arguments.device.open()?;
+    let device = arguments.device.open(arguments.precision)?;
     let limits = Limits {
         waiting: arguments.queue.into(),
         finished: arguments.keep as usize,

@@ -93,7 +93,7 @@ texts! {
     SERVER_GONE = "The server has not come back for half a minute. It keeps your picture and goes on with it when it runs again: continue there then, or on this device now. Your sentence and the steps so far are kept.";
     JOB_FORGOTTEN = "The server has forgotten this picture: it was started again without its jobs, or too much time has passed. Your sentence and the steps so far are kept.";
     NOT_PAIRED = "The server does not know this device, and works only for those that it knows.";
-    PAIRING = "This server wants to know your device first. One that knows nobody yet shows a link and a QR code in its window when it starts, for ten minutes: open the link on this device, or scan the code with it. Later, ask for a link from whoever has a device that is paired as an administrator's. Then come back here and try again.";
+    PAIRING = "This server wants to know your device first. As long as it knows nobody, its window shows a link and a QR code when it starts: open the link on this device, or scan the code with it. Otherwise ask its administrator for a link.";
     PAIR = "Enter a code";
     NO_STORAGE = "This browser keeps no files for this page. Private windows often do not; open the page in an ordinary one.";
     MODEL_NOT_KEPT = "The model that you used last is not in this browser any more. The built-in one takes its place.";
