@@ -20,12 +20,14 @@ pub use job::{Doing, Job, Order};
 pub use models::{Deed, Models, Offer, Row, Task};
 pub use places::{Adapter, Choice, Places};
 pub use remote::Refusal;
+pub use saved::{Made, Save, SavedJob, Saver};
 
 mod events;
 mod job;
 mod models;
 mod places;
 mod remote;
+mod saved;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -50,6 +52,12 @@ pub struct App {
     /// An order that came before the manifest.
     early: Option<Order>,
     job: Option<Job>,
+    /// How many jobs there were.
+    jobs: u64,
+    /// A job of the page before, until there is a model.
+    resumed: Option<Box<SavedJob>>,
+    /// The step at which the job of the page before was taken up.
+    resumed_at: Option<usize>,
     requests: u64,
     /// The picture that is being stamped.
     stamping: Option<u64>,
@@ -106,6 +114,7 @@ impl App {
                 self.obey();
             }
             Event::Make(order) => self.make(*order),
+            Event::Resume(job) => self.resume(*job),
             Event::Cancel => self.cancel(),
             Event::GoOn(choice) => self.go_on(choice),
             Event::Worker { processor, message, data } => self.heard(processor, *message, data),
@@ -148,6 +157,7 @@ impl App {
             self.start(Processor::Cpu);
         }
         self.start_processor();
+        self.take_up();
     }
 
     /// Starts the program for what is chosen, before a picture is wanted.
@@ -186,6 +196,7 @@ impl App {
             Err(message) => return self.fail(message, Vec::new()),
         };
         self.places.failures.clear();
+        (self.jobs, self.resumed_at) = (self.jobs + 1, None);
         self.job = Some(Job {
             order,
             condition: None,
@@ -299,6 +310,7 @@ impl App {
             return;
         }
         self.early = None;
+        self.give_up_resumed();
         self.release();
         self.job = None;
     }

@@ -6,15 +6,21 @@
 //!
 //! What can be decided without a browser is plain Rust and tested natively: [`app`] is the whole behaviour of the page as
 //! a function from an event to effects, [`draft`] the sentence that is being written, [`history`] its undo, [`install`] how a
-//! model comes to this device, [`messages`] what page and worker say to each other. The `ui` and `worker` modules only carry it out.
+//! model comes to this device, [`gallery`] what is kept of finished pictures, [`carried`], [`recipe_link`] and [`zip`] how they travel, [`messages`] what page and worker say to each other. The `ui` and `worker` modules only carry it out.
 
 pub mod app;
+pub mod carried;
+mod checksum;
+pub mod composition;
 pub mod draft;
+pub mod gallery;
 pub mod history;
 pub mod install;
 pub mod messages;
 pub mod pace;
+pub mod recipe_link;
 pub mod texts;
+pub mod zip;
 
 #[cfg(target_arch = "wasm32")]
 mod js;

@@ -108,6 +108,51 @@ texts! {
     GO_ON_GPU = "Continue on the GPU";
     GO_ON_CPU = "Continue on this device";
     TRY_AGAIN = "Try again";
+
+    GALLERY = "Your pictures";
+    GALLERY_EMPTY = "What you make is kept here, in this browser and nowhere else.";
+    GALLERY_SEARCH = "Search your pictures";
+    GALLERY_SEARCH_HINT = "Search by words";
+    GALLERY_NOTHING_FOUND = "No picture matches.";
+    FAVOURITES = "Favourites";
+    FAVOURITE = "Favourite";
+    SELECT = "Select";
+    SELECT_END = "End selection";
+    EXPORT = "Export all";
+    EXPORT_HINT = "A zip file of PNG files with their recipes";
+    IMPORT = "Import";
+    IMPORT_HINT = "A zip file that was exported here, or single PNG files";
+    MORE_PICTURES = "Show more";
+    DELETE = "Delete";
+    UNDO = "Undo";
+    CLOSE = "Close";
+    DISMISS = "Not now";
+    PREVIOUS = "Previous picture";
+    NEXT = "Next picture";
+    USE_PROMPT = "Use this prompt again";
+    COPY_LINK = "Copy link";
+    COPY_LINK_HINT = "A link with the recipe in it";
+    LINK_COPIED = "Copied. The link brings the sentence, the settings and all its pictures.";
+    LINK_HERE = "Here is the link:";
+    RESTORE = "Restore";
+    RESTORED = "The sentence, its pictures and the settings are as they were.";
+    MADE = "Made";
+    TAKES = "Size";
+    NOT_KEPT = "This browser keeps no pictures for this page: it is a private window, or there is no room. Save those that you like.";
+    PICTURE_GONE = "The browser has not kept this picture's file.";
+    NOTHING_TO_EXPORT = "There is no picture to export.";
+    EXPORT_TOO_LARGE = "So many pictures do not fit into one zip file. Select fewer of them.";
+    EXPORTING = "Putting the pictures together …";
+    IMPORTING = "Reading the pictures …";
+
+    RECIPE_TOO_MUCH = "It asks for more than this page does, and was left alone.";
+    RECIPE_DAMAGED = "The recipe in this picture is damaged or of another version. The picture itself can be used.";
+    LINK_DAMAGED = "The link is damaged or incomplete. Ask for it again, best as a file or without line breaks.";
+    LINK_TOO_LONG = "This recipe is too long for a link. Save the picture and pass the file on: the recipe is in it.";
+    OTHER_ADAPTERS = "It was made with additions to the model that this page does not have, and will look different.";
+    MISSING_PICTURES = "A picture is still missing in the sentence. Click its place, and drop, paste or choose a picture; or delete the place.";
+    JOB_OF_OTHER_MODEL = "The picture that was being made belongs to another model. Your sentence is kept; make the picture again, or choose that model first.";
+    JOB_LEFT = "This picture was being made when the page ended. The sentence and the steps so far are kept.";
 }
 
 /// A sentence to start from: words, with a creature wherever there is a `*`.
@@ -281,6 +326,150 @@ pub fn not_a_picture(name: &str) -> String {
 /// Something that could not be fetched.
 pub fn cannot_fetch(what: &str, why: &str) -> String {
     format!("{what} could not be fetched ({why}). Check the connection, then try again or reload the page.")
+}
+
+/// How much is kept.
+pub fn gallery_size(pictures: usize, bytes: u64) -> String {
+    match pictures {
+        0 => String::new(),
+        1 => format!("1 picture, {} in this browser", size(bytes)),
+        n => format!("{n} pictures, {} in this browser", size(bytes)),
+    }
+}
+
+/// How many pictures are found.
+pub fn found(pictures: usize) -> String {
+    match pictures {
+        0 => GALLERY_NOTHING_FOUND.into(),
+        1 => "1 picture matches.".into(),
+        n => format!("{n} pictures match."),
+    }
+}
+
+/// A kept picture, for those who do not see it.
+pub fn tile_label(sentence: &str, is_favourite: bool) -> String {
+    let sentence = if sentence.is_empty() { RESULT } else { sentence };
+    if is_favourite { format!("{sentence} ({FAVOURITE})") } else { sentence.to_owned() }
+}
+
+/// Exporting some pictures.
+pub fn export_some(pictures: usize) -> String {
+    format!("Export {pictures}")
+}
+
+/// Deleting some pictures.
+pub fn delete_some(pictures: usize) -> String {
+    format!("Delete {pictures}")
+}
+
+/// Pictures that were deleted.
+pub fn deleted(pictures: usize) -> String {
+    match pictures {
+        1 => "The picture is deleted.".into(),
+        n => format!("{n} pictures are deleted."),
+    }
+}
+
+/// Pictures that came from elsewhere, that were here already, and that carry no recipe.
+pub fn imported(new: usize, known: usize, without: usize) -> String {
+    let counted = |n: usize| if n == 1 { "1 picture".into() } else { format!("{n} pictures") };
+    let mut text = match new {
+        0 => "No new picture.".into(),
+        n => format!("{} added.", counted(n)),
+    };
+    if known > 0 {
+        text += &format!(" {} here already.", if known == 1 { "1 was".into() } else { format!("{known} were") });
+    }
+    if without > 0 {
+        text += &format!(" {} without a recipe of this page left out.", counted(without));
+    }
+    text
+}
+
+/// A file that is no export.
+pub fn not_imported(name: &str, why: &str) -> String {
+    format!("{name} was not taken in: {}", sentence(why))
+}
+
+/// The name of an exported file; `number` pictures are in it.
+pub fn export_name(date: &str, number: usize) -> String {
+    format!("kosmos-{date}-{number}.zip")
+}
+
+/// A picture that was made.
+pub fn made(when: &str, seconds: f64, place: &str) -> String {
+    if place.is_empty() { when.to_owned() } else { format!("{when}, in {} {place}", duration(seconds)) }
+}
+
+/// A recipe that can be restored.
+pub fn has_recipe(sentence: &str) -> String {
+    format!("This picture brings its recipe: “{}”. Restore sentence, pictures and settings?", shortened(sentence))
+}
+
+/// A recipe of another model.
+pub fn other_model(its: &str, this: &str) -> String {
+    format!("It was made with {}, and {this} is in use: it will look different.", shortened(its))
+}
+
+/// A recipe of another size.
+pub fn other_size(width: u32, height: u32) -> String {
+    format!("It was {width} × {height} pixels large: with this page's size it will look different.")
+}
+
+/// A recipe of one picture of several.
+pub fn other_number(number: u64) -> String {
+    format!("It was number {number} of several of one seed.")
+}
+
+/// Pictures that a restored recipe does not bring.
+pub fn missing(pictures: usize) -> String {
+    match pictures {
+        1 => {
+            "One picture did not come along. Click its place in the sentence, and drop, paste or choose another.".into()
+        }
+        n => format!(
+            "{n} pictures did not come along. Click their places in the sentence, and drop, paste or choose others."
+        ),
+    }
+}
+
+/// What a picture is called that is not there.
+pub fn missing_name(name: &str) -> String {
+    const MISSING: &str = "missing: ";
+    match name {
+        "" => "missing picture".into(),
+        _ if name.starts_with(MISSING) => name.to_owned(),
+        _ => format!("{MISSING}{name}"),
+    }
+}
+
+/// A link that leaves pictures out.
+pub fn link_without(pictures: usize, shrunk: usize) -> String {
+    let mut text = "Copied.".to_owned();
+    match shrunk {
+        0 => {}
+        1 => text += " One picture travels in small, so that the result will be close to this one but not the same.",
+        n => {
+            text += &format!(
+                " {n} pictures travel in small, so that the result will be close to this one but not the same."
+            )
+        }
+    }
+    match pictures {
+        0 => {}
+        1 => text += " One picture is too large for a link; whoever opens it is asked for another.",
+        n => text += &format!(" {n} pictures are too large for a link; whoever opens it is asked for others."),
+    }
+    text + " The saved file brings everything."
+}
+
+/// Words with at most so many letters as a line holds.
+fn shortened(words: &str) -> String {
+    const MOST: usize = 120;
+    match words.char_indices().nth(MOST) {
+        Some((at, _)) => format!("{} …", &words[..at]),
+        None => words.to_owned(),
+    }
 }
 
 /// The name of a saved picture.

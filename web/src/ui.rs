@@ -16,16 +16,20 @@ use crate::{js, texts};
 
 use controls::Controls;
 use editor::Editor;
+use keeping::Keeping;
 use link::Link;
 use models::ModelsPanel;
 use palette::Palette;
 use stage::Stage;
 
+mod codec;
 mod controls;
 mod device;
 mod dom;
 mod editor;
+mod gallery;
 mod hooks;
+mod keeping;
 mod link;
 mod models;
 mod palette;
@@ -33,6 +37,9 @@ mod pictures;
 mod region;
 mod server;
 mod stage;
+mod store;
+mod tab;
+mod viewer;
 
 /// Name of the worker that keeps the models.
 const KEEPER: &str = "keeper";
@@ -47,9 +54,11 @@ pub fn start(assets: String) {
         let of = |page: &std::rc::Weak<Page>| page.clone();
         let (submit, refused, inserted, creature, chosen) = (of(page), of(page), of(page), of(page), of(page));
         let (wished, no_address) = (of(page), of(page));
+        let brought = of(page);
         let events = editor::Events {
             submit: Box::new(move || with(&submit, Page::make)),
             refused: Box::new(move |message| with(&refused, |page| page.notify(message))),
+            brought: Box::new(move |file| with(&brought, |page| page.brought(file))),
             inserted: Box::new(move |message| with(&inserted, |page| page.tell(message))),
             creature: Box::new(move |number| with(&creature, |page| page.insert_creature(number))),
         };
@@ -67,9 +76,11 @@ pub fn start(assets: String) {
             links: RefCell::default(),
             keeper: RefCell::default(),
             following: RefCell::new(None),
+            keeping: Keeping::default(),
         }
     });
     page.listen();
+    page.listen_to_keeping();
     page.open();
     hooks::install(&page);
 }
@@ -88,6 +99,8 @@ pub struct Page {
     keeper: RefCell<Option<Link>>,
     /// The server's job whose events are heard.
     following: RefCell<Option<(String, server::Events)>>,
+    /// What outlives a visit.
+    keeping: Keeping,
 }
 
 impl Page {
@@ -99,6 +112,7 @@ impl Page {
         }
         // Nobody listens to a job that is over, given up or elsewhere.
         self.following.borrow_mut().take_if(|(id, _)| !self.app.borrow().follows(id));
+        self.look_after_job();
         self.show();
     }
 
@@ -171,10 +185,11 @@ impl Page {
             Effect::Delete { id } => spawn_local(async move { server::delete(&id).await }),
             Effect::Preview(png) => self.stage.show_preview(&png),
             Effect::Picture(png) => {
+                let png = self.keep_picture(png);
                 let app = self.app.borrow();
                 self.stage.show_picture(png, &texts::result_label(&app.description()), app.seed().unwrap_or_default());
             }
-            Effect::Saveable(png) => self.stage.set_file(png),
+            Effect::Saveable(png) => self.stage.set_file(self.with_pictures(&png)),
             Effect::Remember(choice) => controls::remember_choice(choice),
         }
     }
@@ -251,10 +266,16 @@ impl Page {
         self.list_models();
         let page = self.clone();
         spawn_local(async move {
-            if let Err(why) = page.palette.load(&page.editor).await {
+            let link = keeping::take_link();
+            let (loaded, ()) = futures::join!(page.palette.load(&page.editor), page.reopen(link.is_some()));
+            if let Err(why) = loaded {
                 page.notify(&texts::cannot_fetch(texts::CREATURES, &why));
             }
+            if let Some(link) = link {
+                page.open_link(link).await;
+            }
             palette::show_examples(&page.palette, &page.editor);
+            page.load_gallery().await;
         });
     }
 
@@ -326,16 +347,15 @@ impl Page {
         if draft.is_blank() {
             return self.notify(texts::NOTHING_TO_MAKE);
         }
+        let (prompt, numbers) = draft.numbered();
+        let pictures = self.editor.pictures.files(&numbers);
+        if Self::has_missing(&pictures) {
+            return self.notify(texts::MISSING_PICTURES);
+        }
         self.notify("");
         let is_done = matches!(self.app.borrow().phase(), Phase::Done { .. });
         self.controls.renew_seed(self.app.borrow().seed().filter(|_| is_done));
-        let (prompt, numbers) = draft.numbered();
-        let order = Order {
-            prompt,
-            pictures: self.editor.pictures.files(&numbers),
-            negative: self.controls.negative(),
-            settings: self.controls.settings(),
-        };
+        let order = Order { prompt, pictures, negative: self.controls.negative(), settings: self.controls.settings() };
         self.happened(Event::Make(Box::new(order)));
     }
 

@@ -9,6 +9,7 @@ use super::job::Order;
 use super::models::{Deed, Offer};
 use super::places::{Adapter, Choice};
 use super::remote::Refusal;
+use super::saved::SavedJob;
 use crate::messages::{Envelope, Reply, Request};
 
 /// A worker, by what it computes on.
@@ -100,6 +101,8 @@ pub enum Event {
     Choose(Choice),
     /// The person wants a picture.
     Make(Box<Order>),
+    /// There is a job of the page before, from before it was reloaded.
+    Resume(Box<SavedJob>),
     /// The person wants no picture any more.
     Cancel,
     /// The person wants a failed job to go on.

@@ -6,11 +6,12 @@ use kosmosg::picture::Recipe;
 use kosmosg::placement::{FailureKind, Place, Stage};
 use kosmosg::prompt::PromptDocument;
 use kosmosg::protocol::{GenerateSettings, JobRequest, PictureFile};
+use serde::{Deserialize, Serialize};
 
 use crate::pace::Pace;
 
 /// What the person wants.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Order {
     /// Words and picture places, the pictures numbered in order.
     pub prompt: PromptDocument,

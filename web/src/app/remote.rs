@@ -112,7 +112,7 @@ impl App {
     }
 
     /// Listens to the job that the server has.
-    fn listen(&mut self, id: String, line: Line) {
+    pub(super) fn listen(&mut self, id: String, line: Line) {
         let Some(job) = &mut self.job else { return };
         (job.line, job.pace, job.pace_from) = (line, Pace::default(), None);
         let wait = Effect::Wait { request: job.request, milliseconds: PATIENCE_MS };

@@ -9,6 +9,7 @@ use scene::{NOW, Scene, adapter, condition, health, manifest, order, ready};
 
 mod models;
 mod remote;
+mod saved;
 mod scene;
 
 #[test]

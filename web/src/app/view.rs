@@ -151,7 +151,7 @@ impl App {
     }
 }
 
-fn name(place: Place) -> &'static str {
+pub(super) fn name(place: Place) -> &'static str {
     match place {
         Place::DeviceGpu => texts::place::GPU,
         Place::DeviceCpu => texts::place::CPU,

@@ -1,6 +1,6 @@
 //! Seed, steps, guidance, sampler, negative prompt and place.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use kosmosg::bundle::Manifest;
 use kosmosg::protocol::GenerateSettings;
@@ -9,6 +9,7 @@ use web_sys::{Element, Event, HtmlElement, HtmlInputElement, HtmlSelectElement};
 
 use super::dom;
 use crate::app::{App, Choice};
+use crate::composition::Dials;
 
 /// What the browser remembers the choice under.
 const WHERE: &str = "where";
@@ -23,6 +24,8 @@ pub struct Controls {
     negative: HtmlInputElement,
     /// Whether they show the bundle's defaults or what the person made of them; before that they mean nothing.
     have_defaults: Cell<bool>,
+    /// What is to be restored once they do.
+    restored: RefCell<Option<Dials>>,
 }
 
 impl Controls {
@@ -36,6 +39,7 @@ impl Controls {
             sampler: dom::by_id("sampler"),
             negative: dom::by_id("negative"),
             have_defaults: Cell::new(false),
+            restored: RefCell::default(),
         };
         controls.listen(chosen);
         controls.roll();
@@ -50,7 +54,8 @@ impl Controls {
     /// Seed, steps, guidance and sampler as they stand.
     pub fn settings(&self) -> GenerateSettings {
         if !self.have_defaults.get() {
-            return GenerateSettings { seed: self.seed(), ..GenerateSettings::default() };
+            let Dials { steps, guidance, sampler, .. } = self.restored.borrow().clone().unwrap_or_default();
+            return GenerateSettings { seed: self.seed(), steps, guidance, sampler, ..GenerateSettings::default() };
         }
         GenerateSettings {
             seed: self.seed(),
@@ -77,6 +82,36 @@ impl Controls {
         self.sampler.set_value(defaults.sampler.name());
         show_value(&self.steps);
         show_value(&self.guidance);
+        if let Some(dials) = self.restored.take() {
+            self.restore(&dials);
+        }
+    }
+
+    /// All of them as they stand.
+    pub fn dials(&self) -> Dials {
+        let GenerateSettings { steps, guidance, sampler, .. } = self.settings();
+        let negative = self.negative();
+        Dials { seed: self.seed.value(), lock: self.lock.checked(), steps, guidance, sampler, negative }
+    }
+
+    /// Sets them all, exactly, even where a slider would not go there by itself.
+    pub fn restore(&self, dials: &Dials) {
+        self.seed.set_value(&dials.seed);
+        self.lock.set_checked(dials.lock);
+        self.negative.set_value(&dials.negative);
+        if !self.have_defaults.get() {
+            *self.restored.borrow_mut() = Some(dials.clone());
+            return;
+        }
+        let steps = dials.steps.map(|steps| steps as f64);
+        for (range, value) in [(&self.steps, steps), (&self.guidance, dials.guidance)] {
+            if let Some(value) = value {
+                set_range(range, value);
+            }
+        }
+        if let Some(sampler) = dials.sampler {
+            self.sampler.set_value(sampler.name());
+        }
     }
 
     /// Shows which places there are, and which is chosen.
@@ -143,6 +178,20 @@ pub fn remembered_choice() -> Option<Choice> {
 /// Remembers the choice for later visits.
 pub fn remember_choice(choice: Choice) {
     dom::remember(WHERE, choice.name());
+}
+
+/// Sets a slider to a value that may lie beyond its ends or between its steps.
+fn set_range(range: &HtmlInputElement, value: f64) {
+    let end = |text: String| text.parse().unwrap_or(value);
+    let (min, max) = (end(range.min()), end(range.max()));
+    range.set_min(&value.min(min).to_string());
+    range.set_max(&value.max(max).to_string());
+    range.set_value(&value.to_string());
+    if range.value().parse() != Ok(value) {
+        range.set_step("any");
+        range.set_value(&value.to_string());
+    }
+    show_value(range);
 }
 
 fn show_value(range: &HtmlInputElement) {

@@ -46,6 +46,8 @@ pub struct Events {
     pub submit: Box<dyn Fn()>,
     /// Something cannot be put in: why, for people.
     pub refused: Box<dyn Fn(&str)>,
+    /// A picture's file came in, which may bring a recipe.
+    pub brought: Box<dyn Fn(&[u8])>,
     /// A picture was put in: a sentence that says so.
     pub inserted: Box<dyn Fn(&str)>,
     /// A creature was dropped: its number in the palette. The page inserts it.

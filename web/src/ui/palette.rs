@@ -63,6 +63,24 @@ impl Palette {
         }
     }
 
+    /// The file of the creature of that id.
+    pub async fn file_of(&self, id: u64) -> Option<Vec<u8>> {
+        let file = self.0.borrow().iter().find(|creature| creature.id == id)?.file.clone();
+        js::fetch(&format!("{FOLDER}{file}")).await.ok()
+    }
+
+    /// The id of the creature that has this very file.
+    pub async fn creature_of(&self, picture: &[u8]) -> Option<u64> {
+        let creatures = self.0.borrow().clone();
+        // The file is known from the palette, so that this is the browser's own memory at work.
+        for creature in creatures {
+            if js::fetch(&format!("{FOLDER}{}", creature.file)).await.is_ok_and(|file| file == picture) {
+                return Some(creature.id);
+            }
+        }
+        None
+    }
+
     fn image(&self, number: usize) -> HtmlImageElement {
         let creatures = self.0.borrow();
         image(&creatures[number], &creatures[number].description)

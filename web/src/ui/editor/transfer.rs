@@ -72,12 +72,10 @@ pub fn insert_files(editor: &Rc<Editor>, files: Vec<File>) {
                 continue;
             };
             let number = editor.pictures.count() + 1;
-            let image = editor.pictures.add(
-                &picture_name(&file.name(), number),
-                &mime,
-                js_sys::Uint8Array::new(&buffer).to_vec(),
-            );
+            let bytes = js_sys::Uint8Array::new(&buffer).to_vec();
+            let image = editor.pictures.add(&picture_name(&file.name(), number), &mime, bytes.clone());
             editor.insert(image);
+            (editor.events.brought)(&bytes);
         }
     });
 }

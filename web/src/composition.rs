@@ -1,0 +1,166 @@
+//! What a person composed: a sentence, its pictures and the settings, as it is kept and brought back.
+
+use kosmosg::bundle::Manifest;
+use kosmosg::picture::Recipe;
+use kosmosg::prompt::{MAX_TEXT_BYTES, PromptDocument};
+use kosmosg::protocol::{MAX_PICTURES, MAX_REQUEST_BYTES, PictureFile};
+use kosmosg::sampler::{MAX_STEPS, SamplerKind};
+use serde::{Deserialize, Serialize};
+
+use crate::texts;
+
+/// Most letters of a seed that is typed.
+const MAX_SEED_LETTERS: usize = 64;
+/// Largest guidance scale that is taken over.
+const MAX_GUIDANCE: f64 = 100.0;
+
+/// A sentence, its pictures and the settings.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Composition {
+    /// Words and picture places.
+    pub prompt: PromptDocument,
+    /// The pictures' files by their number in the prompt; none where the file is not at hand.
+    pub pictures: Vec<Option<PictureFile>>,
+    /// The settings.
+    pub dials: Dials,
+}
+
+/// The settings beside the sentence, as they stand.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Dials {
+    /// The seed as it is typed.
+    pub seed: String,
+    /// Whether it is kept.
+    pub lock: bool,
+    /// Denoising steps; as the model does, where none are given.
+    pub steps: Option<usize>,
+    /// Guidance scale; likewise.
+    pub guidance: Option<f64>,
+    /// Sampler; likewise.
+    pub sampler: Option<SamplerKind>,
+    /// What to steer away from.
+    pub negative: String,
+}
+
+/// That something from elsewhere asks for more than this page does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{}", texts::RECIPE_TOO_MUCH)]
+pub struct TooMuch;
+
+impl Composition {
+    /// What makes a recipe's picture again; `file` gives the files of its pictures by number.
+    ///
+    /// # Errors
+    /// [`TooMuch`] for what no person composes.
+    pub fn of(recipe: &Recipe, file: impl Fn(usize) -> Option<PictureFile>) -> Result<Self, TooMuch> {
+        let pictures = match recipe.prompt.images().map(|image| image.picture).max() {
+            Some(most) if most >= MAX_PICTURES => return Err(TooMuch),
+            Some(most) => (0..=most).map(file).collect(),
+            None => Vec::new(),
+        };
+        let dials = Dials {
+            seed: recipe.seed.to_string(),
+            lock: true,
+            steps: Some(recipe.steps),
+            guidance: Some(recipe.guidance),
+            sampler: Some(recipe.sampler),
+            negative: recipe.negative.clone(),
+        };
+        Self { prompt: recipe.prompt.clone(), pictures, dials }.checked()
+    }
+
+    /// The same, if it is within the bounds of what the page does.
+    ///
+    /// # Errors
+    /// [`TooMuch`] if it is not.
+    pub fn checked(self) -> Result<Self, TooMuch> {
+        let Dials { seed, steps, guidance, negative, .. } = &self.dials;
+        let bytes: usize = self.pictures.iter().flatten().map(|file| file.0.len()).sum();
+        let places: Vec<_> = self.prompt.images().collect();
+        let fits = seed.chars().count() <= MAX_SEED_LETTERS
+            && steps.is_none_or(|steps| (1..=MAX_STEPS).contains(&steps))
+            && guidance.is_none_or(|guidance| (0.0..=MAX_GUIDANCE).contains(&guidance))
+            && negative.len() <= MAX_TEXT_BYTES
+            && self.prompt.to_text().len() <= MAX_TEXT_BYTES
+            && places.len() <= MAX_PICTURES
+            && places.iter().all(|image| image.picture < self.pictures.len())
+            && self.pictures.len() <= MAX_PICTURES
+            && bytes <= MAX_REQUEST_BYTES;
+        if fits { Ok(self) } else { Err(TooMuch) }
+    }
+}
+
+/// Why a recipe's picture will come out otherwise with the present model, if that is so.
+pub fn differences(recipe: &Recipe, manifest: Option<&Manifest>) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(manifest) = manifest {
+        if manifest.name != recipe.model {
+            lines.push(texts::other_model(&recipe.model, &manifest.name));
+        } else if [recipe.width, recipe.height] != [manifest.picture_size as u32; 2] {
+            lines.push(texts::other_size(recipe.width, recipe.height));
+        }
+    }
+    lines.extend((recipe.picture > 0).then(|| texts::other_number(recipe.picture + 1)));
+    lines.extend((!recipe.adapters.is_empty()).then(|| texts::OTHER_ADAPTERS.to_owned()));
+    lines
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn recipe(places: usize) -> Recipe {
+        Recipe {
+            prompt: PromptDocument::from_text(&format!("a{} on the beach", " <i>".repeat(places)), places).unwrap(),
+            negative: "dark".into(),
+            seed: u64::MAX,
+            picture: 0,
+            sampler: SamplerKind::DpmppTwoMKarras,
+            steps: 7,
+            guidance: 4.3,
+            width: 64,
+            height: 64,
+            model: "tiny".into(),
+            adapters: Vec::new(),
+            engine: String::new(),
+            version: "1".into(),
+        }
+    }
+
+    #[test]
+    fn a_recipe_is_taken_over_exactly() {
+        let composition = Composition::of(&recipe(2), |number| (number == 1).then(|| PictureFile(vec![9]))).unwrap();
+        assert_eq!(composition.pictures, [None, Some(PictureFile(vec![9]))]);
+        let dials = &composition.dials;
+        assert_eq!((dials.seed.as_str(), dials.lock, dials.steps), ("18446744073709551615", true, Some(7)));
+        assert_eq!((dials.guidance, dials.negative.as_str()), (Some(4.3), "dark"));
+    }
+
+    #[test]
+    fn more_than_a_person_composes_is_refused() {
+        let of = |recipe: &Recipe| Composition::of(recipe, |_| None);
+        assert!(of(&recipe(MAX_PICTURES)).is_ok());
+        assert_eq!(of(&recipe(MAX_PICTURES + 1)), Err(TooMuch));
+        for wrong in [
+            Recipe { steps: 0, ..recipe(0) },
+            Recipe { steps: MAX_STEPS + 1, ..recipe(0) },
+            Recipe { guidance: f64::NAN, ..recipe(0) },
+            Recipe { guidance: 1e9, ..recipe(0) },
+            Recipe { negative: "x".repeat(MAX_TEXT_BYTES + 1), ..recipe(0) },
+            Recipe { prompt: PromptDocument::from_words(&"x".repeat(MAX_TEXT_BYTES + 1)), ..recipe(0) },
+        ] {
+            assert_eq!(of(&wrong), Err(TooMuch), "{wrong:?}");
+        }
+        let json = r#"[{"image":{"picture":18446744073709551615}}]"#;
+        let far = Recipe { prompt: serde_json::from_str(json).unwrap(), ..recipe(0) };
+        assert_eq!(of(&far), Err(TooMuch));
+        let composition = Composition { pictures: Vec::new(), ..of(&recipe(1)).unwrap() };
+        assert_eq!(composition.checked(), Err(TooMuch), "a place without a picture");
+    }
+
+    #[test]
+    fn settings_that_are_missing_are_the_models() {
+        assert_eq!(serde_json::from_str::<Dials>("{}").unwrap(), Dials::default());
+    }
+}

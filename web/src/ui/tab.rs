@@ -1,0 +1,82 @@
+//! A tab's name, under which its work is kept. It lives as long as the tab and outlives reloads; a tab that was duplicated,
+//! and so has the same name, takes another.
+
+use js_sys::{Date, Function, Object, Promise, Reflect};
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
+use web_sys::Storage;
+
+use super::dom;
+use crate::js;
+
+/// What the tab remembers its name under.
+const NAME: &str = "tab";
+/// How often, and with which pause, it is seen whether the page before has let go of the name.
+const TRIES: usize = 10;
+const PAUSE_MS: i32 = 60;
+/// After this time a tab that is closed is not opened again.
+const FORGOTTEN_MS: f64 = 14.0 * 24.0 * 3600.0 * 1000.0;
+
+/// What the browser remembers for this tab alone, if it remembers anything.
+pub fn memory() -> Option<Storage> {
+    dom::window().session_storage().ok().flatten()
+}
+
+/// Takes the tab's name.
+pub async fn claim() -> String {
+    let known = memory().and_then(|memory| memory.get_item(NAME).ok().flatten());
+    if let Some(known) = known {
+        for _ in 0..TRIES {
+            if lock(&known).await {
+                return known;
+            }
+            js::sleep(PAUSE_MS).await;
+        }
+    }
+    let name = format!("{:x}-{:x}", Date::now() as u64, (js_sys::Math::random() * 4e9) as u32);
+    lock(&name).await;
+    if let Some(memory) = memory() {
+        // Where it cannot be remembered, nothing outlives a reload.
+        let _ = memory.set_item(NAME, &name);
+    }
+    name
+}
+
+/// Whether what is kept under a tab's name can go.
+pub fn is_forgotten(name: &str) -> bool {
+    let since = name.split('-').next().and_then(|since| u64::from_str_radix(since, 16).ok()).unwrap_or_default();
+    Date::now() - since as f64 > FORGOTTEN_MS
+}
+
+/// Takes the lock of a name for as long as the page lives; `false` if somebody has it. Browsers without locks give them all.
+async fn lock(name: &str) -> bool {
+    let get = |object: &JsValue, name: &str| Reflect::get(object, &name.into()).ok();
+    let locks = get(&dom::window().navigator().into(), "locks").filter(JsValue::is_object);
+    let request = locks.as_ref().and_then(|locks| get(locks, "request")?.dyn_into::<Function>().ok());
+    let (Some(locks), Some(request)) = (locks, request) else { return true };
+    let options = Object::new();
+    // Setting a property of an ordinary object does not fail.
+    let _ = Reflect::set(&options, &"ifAvailable".into(), &true.into());
+    let name = format!("kosmos-tab-{name}");
+    let answer = Promise::new(&mut |resolve, _| {
+        let granted = Closure::once_into_js(move |lock: JsValue| {
+            // Resolving cannot fail.
+            let _ = resolve.call1(&JsValue::NULL, &(!lock.is_null()).into());
+            // It is held until this promise is kept: never.
+            Promise::new(&mut |resolve, _| {
+                if lock.is_null() {
+                    let _ = resolve.call0(&JsValue::NULL);
+                }
+            })
+        });
+        let _ = request.call3(&locks, &name.clone().into(), &options, &granted);
+    });
+    // A browser that refuses to say keeps no two tabs apart.
+    let patience = async {
+        js::sleep(1000).await;
+        true
+    };
+    let answer = async { JsFuture::from(answer).await.is_ok_and(|granted| granted.is_truthy()) };
+    futures::pin_mut!(patience, answer);
+    futures::future::select(answer, patience).await.factor_first().0
+}
