@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 
 mod cuda;
+mod icon;
 mod page;
 
 /// Builds, serves and tests KOSMOS-G.
