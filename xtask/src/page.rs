@@ -79,12 +79,17 @@ pub fn install_target() -> Result<()> {
     Ok(())
 }
 
+/// The profile of cargo that a module is built with.
+pub fn profile(module: &str) -> &'static str {
+    if module == "ui" { "wasm-ui" } else { "wasm" }
+}
+
 /// Compiles the page's crate with one feature, and returns the module's path.
 fn compile(root: &Path, feature: &str) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
     let output = Command::new(cargo)
         .current_dir(root)
-        .args(["build", "--package", "kosmosg-web", "--lib", "--profile", "wasm"])
+        .args(["build", "--package", "kosmosg-web", "--lib", "--profile", profile(feature)])
         .args(["--target", TARGET, "--features", feature])
         .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit())

@@ -129,6 +129,19 @@ impl Page {
         self.script(script, vec![]).await
     }
 
+    /// Types into an element.
+    pub async fn type_keys(&self, css: &str, keys: &str) {
+        self.driver.find(thirtyfour::By::Css(css)).await.unwrap().send_keys(keys).await.unwrap();
+    }
+
+    /// Bytes that the page and its workers hold in JavaScript and WebAssembly, without what is only waiting to be let go.
+    pub async fn memory(&self) -> f64 {
+        let measure = "const [done] = arguments;
+            performance.measureUserAgentSpecificMemory().then(({ bytes }) => done(bytes), error => done(String(error)))";
+        let bytes = self.driver.execute_async(measure, vec![]).await.unwrap();
+        bytes.json().as_f64().unwrap()
+    }
+
     /// What stands in a field, seen or not.
     pub async fn value(&self, css: &str) -> String {
         let value = self.script("return document.querySelector(arguments[0]).value", vec![json!(css)]).await;
