@@ -189,7 +189,7 @@ impl Page {
     pub async fn walk(&self) -> Vec<String> {
         self.open_all().await;
         let mark = "document.activeElement?.blur(); scrollTo(0, 0); window.passed = new Set();
-            const fields = 'a[href], button, input, select, textarea, summary, [tabindex=\"0\"], [contenteditable]';
+            const fields = 'a[href], button, input, select, textarea, summary, [tabindex=\"0\"], #prompt';
             window.usable = [...document.querySelectorAll(fields)].filter(field => field.checkVisibility()
                 && !field.disabled && field.type !== 'file' && (field.type !== 'radio' || field.checked));
             return window.usable.length";
