@@ -3,12 +3,15 @@
 
 use std::path::{Path, PathBuf};
 
+pub use anywhere::{Screen, newer_page};
 pub use line::Line;
 pub use page::{Page, Where, creature, expected};
 
+mod anywhere;
 mod line;
 mod models;
 mod page;
+mod small;
 
 /// Where `cargo xtask build` puts the programs and the page.
 pub fn dist() -> PathBuf {

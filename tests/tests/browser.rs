@@ -11,6 +11,9 @@ use kosmosg_tests::client::Client;
 use kosmosg_tests::server::Server;
 use thirtyfour::Key;
 
+#[path = "browser/anywhere.rs"]
+mod anywhere;
+
 /// The page's pictures and the command line's differ less than this, in dB of PSNR.
 const SAME_PICTURE: f64 = 40.0;
 /// Chromium's WebGPU runs on the processor here: correct, but slow.
@@ -251,19 +254,4 @@ async fn at_step(step: usize, place: Where, server: &Server) -> Page {
     page.start().await;
     page.wait_for_step(step, PATIENCE).await;
     page
-}
-
-/// No check: makes the README's picture anew, from the built page and the built-in model as they are.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "writes docs/page.png"]
-async fn picture_of_the_page() {
-    let server = Server::start().await;
-    let page = Page::open(&server.address("/")).await;
-    page.write_sentence(SEED, 30).await;
-    page.choose(Where::Cpu).await;
-    page.generate(PATIENCE).await;
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
-    std::fs::create_dir_all(&docs).unwrap();
-    page.photograph(&docs.join("page.png")).await;
-    page.close().await;
 }

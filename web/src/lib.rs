@@ -6,7 +6,8 @@
 //!
 //! What can be decided without a browser is plain Rust and tested natively: [`app`] is the whole behaviour of the page as
 //! a function from an event to effects, [`draft`] the sentence that is being written, [`history`] its undo, [`install`] how a
-//! model comes to this device, [`messages`] what page and worker say to each other. The `ui` and `worker` modules only carry it out.
+//! model comes to this device, [`messages`] what page and worker say to each other, [`report`] what the page tells of
+//! device and browser. The `ui` and `worker` modules only carry it out.
 
 pub mod app;
 pub mod draft;
@@ -14,6 +15,7 @@ pub mod history;
 pub mod install;
 pub mod messages;
 pub mod pace;
+pub mod report;
 pub mod texts;
 
 #[cfg(target_arch = "wasm32")]

@@ -103,6 +103,8 @@ pub enum Request {
         /// Which.
         key: String,
     },
+    /// Compare what this worker's kernels compute with what the processor computes. Answered by [`Reply::Verified`].
+    TestKernels,
     /// Compare this worker's engine with a fixture of the public implementations' numbers (see [`kosmosg::verify`]).
     /// Binary data: the fixture's files. Answered by [`Reply::Verified`].
     Verify {
@@ -203,7 +205,7 @@ pub enum Reply {
     },
     /// The comparisons.
     Verified {
-        /// One for each expected tensor.
+        /// One for each expected tensor, or each kernel.
         rows: Vec<Row>,
     },
 }

@@ -16,6 +16,28 @@ texts! {
     TAGLINE = "Pictures are words here.";
     NO_SCRIPT = "This page computes its pictures itself, in WebAssembly. Please allow scripts for it.";
 
+    OFFLINE_READY = "Works offline now";
+    INSTALL = "Install";
+    SHORTCUT_NEW = "A new picture";
+    SHORTCUT_SERVER = "Pictures by the server";
+    NEWER = "A newer version of this page is ready.";
+    RELOAD = "Reload";
+    LATER = "Later";
+    CRASHED = "This page has stopped";
+    CRASHED_BROKEN = "A fault in its program ended it. Reload the page to go on; a report helps those who mend it.";
+    CRASHED_UNLOADED = "A part of its program could not be loaded. Check the connection, then reload the page.";
+    CRASHED_OLD = "This browser is too old for its program. A current Chrome, Edge, Firefox or Safari runs it.";
+
+    DEVICE = "This device and browser";
+    TEST_GPU = "Test the GPU";
+    TESTING_GPU = "The GPU computes something that the processor has computed too …";
+    TEST_UNANSWERED = "The GPU has not answered for two minutes. Closing other tabs, or starting the browser again, may help.";
+    COPY_REPORT = "Copy report";
+    COPIED = "The report is copied. Paste it where you tell about the problem.";
+    COPY_BY_HAND = "The browser does not let this page copy. Copy the marked text with Ctrl + C, or by touching it for a while.";
+    REPORT = "Report";
+    REPORT_HINT = "The report holds what stands here and the last errors; no sentence and no picture.";
+
     PROMPT_LABEL = "Your sentence. Type words and put pictures between them.";
     PROMPT_HINT = "Words and pictures …";
     CREATURES = "Creatures";
@@ -296,6 +318,86 @@ pub mod place {
     pub const CPU: &str = "on this device's processor";
     /// On the server.
     pub const SERVER: &str = "on the server";
+}
+
+/// What this device and browser can do.
+#[allow(missing_docs, reason = "the constants are what they say")]
+pub mod about {
+    pub const GPU: &str = "GPU";
+    pub const TEST: &str = "Test of the GPU";
+    pub const PROCESSOR: &str = "Processor";
+    pub const STORAGE: &str = "Storage";
+    pub const OFFLINE: &str = "Without a network";
+    pub const SERVER: &str = "Server";
+    pub const MODEL: &str = "Model";
+    pub const VERSION: &str = "Version of the page";
+    pub const WINDOW: &str = "Window";
+    pub const BROWSER: &str = "Browser";
+
+    pub const GPU_SHORT: &str = "GPU";
+    pub const EMULATED_SHORT: &str = "emulated GPU";
+    pub const NO_GPU_SHORT: &str = "no GPU";
+    pub const OFFLINE_SHORT: &str = "works offline";
+    pub const SERVER_SHORT: &str = "server";
+
+    pub const ASKING: &str = "The browser is being asked …";
+    pub const FOUND: &str = "WebGPU on";
+    pub const EMULATED: &str = "WebGPU, but emulated on the processor, by";
+    pub const NOT_SECURE: &str = "Browsers give WebGPU, storage and work without a network only to pages whose address begins with https://, or that come from the device itself (http://localhost). This page's does not. kosmosg-server encrypts where others can reach it, unless it is told --tls off.";
+    pub const NOT_IN_CHROMIUM: &str = "This browser offers no WebGPU. Update it; on Linux it may have to be allowed under chrome://flags/#enable-unsafe-webgpu, and on Android it needs version 12 or later.";
+    pub const NOT_IN_FIREFOX: &str =
+        "This Firefox offers no WebGPU. Update it; where even the newest has none, Chrome or Edge do.";
+    pub const NOT_IN_SAFARI: &str = "This browser offers no WebGPU. Safari has WebGPU from version 26, which comes with iOS 26, iPadOS 26 and macOS 26.";
+    pub const NO_ADAPTER: &str = "The browser knows WebGPU, but finds no GPU for it. Update browser and graphics driver, and allow graphics acceleration in the browser's settings.";
+    pub const SEE_CHROME: &str = "chrome://gpu says more.";
+    pub const SEE_FIREFOX: &str = "about:support says more.";
+
+    pub const OFFLINE_READY: &str = "This page works.";
+    pub const OFFLINE_COMING: &str = "This page is being kept for it.";
+    pub const OFFLINE_FAILED: &str = "This page could not be kept for it: there is too little room, or the connection broke. It is tried again at the next visit.";
+    pub const OFFLINE_NEVER: &str = "This browser keeps no page, as in a private window.";
+    pub const OFFLINE_NOT_SECURE: &str =
+        "Browsers keep only pages whose address begins with https://, or that come from the device itself.";
+    pub const UNKNOWN_THREADS: &str = "threads unknown";
+    pub const UNKNOWN_MEMORY: &str = "memory unknown";
+    pub const PERSISTED: &str = "It has promised not to remove that by itself.";
+    pub const NOT_PERSISTED: &str = "It may remove that when room is short.";
+    pub const NO_SERVER: &str = "None: this page came without one, or it cannot be reached.";
+    pub const ON_CPU: &str = "on the processor";
+    pub const ON_GPU: &str = "on the GPU";
+    pub const LOADING: &str = "being loaded";
+    pub const READY: &str = "ready";
+
+    /// An adapter and its limits: the largest buffer, and the largest that a computation can read.
+    pub fn gpu(kind: &str, name: &str, [buffer, binding]: &[String; 2], has_f16: bool) -> String {
+        let f16 = if has_f16 { "computes with 16 bits" } else { "computes with 32 bits only" };
+        format!("{kind} {name}; buffers of up to {buffer}, of which {binding} at once; {f16}.")
+    }
+
+    /// Asking for an adapter failed.
+    pub fn gpu_failed(why: &str) -> String {
+        format!("The browser knows WebGPU, but could not start it ({why}). Starting the browser again may help.")
+    }
+
+    /// All kernels compute the same as the processor.
+    pub fn right(kernels: usize) -> String {
+        format!("All {kernels} kernels compute what the processor computes.")
+    }
+
+    /// The processor's threads.
+    pub fn threads(count: f64) -> String {
+        format!("{count} threads")
+    }
+
+    /// The device's memory, which browsers round.
+    pub fn memory(bytes: f64) -> String {
+        format!("about {:.0} GB of memory", bytes / 1e9)
+    }
+
+    /// A server.
+    pub fn server(version: &str, engine: &str, device: &str, queued: usize, capacity: usize) -> String {
+        format!("kosmosg-server {version}, {engine} on {device}; {queued} of {capacity} places in its queue are taken.")
+    }
 }
 
 fn duration(seconds: f64) -> String {

@@ -14,6 +14,7 @@ use crate::app::{App, BUNDLE, Choice, Effect, Event, Offer, Order, Phase, Proces
 use crate::messages::{Request, Supply};
 use crate::{js, texts};
 
+use about::About;
 use controls::Controls;
 use editor::Editor;
 use link::Link;
@@ -21,6 +22,7 @@ use models::ModelsPanel;
 use palette::Palette;
 use stage::Stage;
 
+mod about;
 mod controls;
 mod device;
 mod dom;
@@ -39,10 +41,10 @@ const KEEPER: &str = "keeper";
 /// Time before the server is asked what has become of a job, so that it is not asked without pause.
 const PAUSE_MS: i32 = 1000;
 
-/// Starts the page; `assets` is the address of the folder of its programs.
+/// Starts the page; `assets` is the address of the folder of its programs, `note` takes down what went wrong.
 #[wasm_bindgen]
-pub fn start(assets: String) {
-    std::panic::set_hook(Box::new(|panic| js::log_error(&panic.to_string())));
+pub fn start(assets: String, note: js_sys::Function) {
+    std::panic::set_hook(about::panic_hook(&note));
     let page = Rc::new_cyclic(|page: &std::rc::Weak<Page>| {
         let of = |page: &std::rc::Weak<Page>| page.clone();
         let (submit, refused, inserted, creature, chosen) = (of(page), of(page), of(page), of(page), of(page));
@@ -55,6 +57,7 @@ pub fn start(assets: String) {
         };
         Page {
             app: RefCell::default(),
+            about: About::new(&assets, note),
             assets,
             editor: Editor::new(dom::by_id("prompt"), events),
             palette: Rc::default(),
@@ -77,6 +80,7 @@ pub fn start(assets: String) {
 /// The page.
 pub struct Page {
     app: RefCell<App>,
+    about: Rc<About>,
     assets: String,
     editor: Rc<Editor>,
     palette: Rc<Palette>,
@@ -107,6 +111,7 @@ impl Page {
         self.stage.show(&app);
         self.controls.show(&app);
         self.models.show(&app);
+        self.about.show(&app);
         dom::set_flag(&dom::by_id::<HtmlElement>("pairing"), "hidden", !app.is_stranger());
         let remedies = match app.phase() {
             Phase::Failed { remedies, .. } => remedies.as_slice(),
@@ -243,7 +248,9 @@ impl Page {
         self.happened(Event::Open { model: models::remembered() });
         let page = self.clone();
         spawn_local(async move {
-            let adapter = device::adapter().await;
+            let gpu = device::gpu().await;
+            let adapter = gpu.as_ref().ok().map(device::adapter);
+            page.about.found(gpu);
             page.happened(Event::Device { adapter, cpu_memory_bytes: device::cpu_memory_bytes() });
         });
         let page = self.clone();

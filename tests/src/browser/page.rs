@@ -19,8 +19,6 @@ use crate::server::free_port;
 
 const CREATURE: u64 = 5;
 const GUIDANCE: f64 = 4.0;
-/// Width and height of a photograph of the page.
-const PHOTOGRAPH: (u32, u32) = (1200, 800);
 
 /// Drops data behind the sentence's last letter; `from` is what of the page is dragged, if it is.
 const DROP: &str = "function drop(data, from) {
@@ -404,16 +402,6 @@ impl Page {
     /// What an element says.
     pub async fn text(&self, css: &str) -> String {
         self.driver.find(By::Css(css)).await.unwrap().text().await.unwrap()
-    }
-
-    /// Writes what a person sees now into a PNG file.
-    pub async fn photograph(&self, file: &Path) {
-        let frame = "document.documentElement.style.scrollbarWidth = 'none';
-            return [outerWidth - innerWidth, outerHeight - innerHeight]";
-        let frame = self.script(frame, vec![]).await;
-        let outer = |axis: usize, inner: u32| inner + frame[axis].as_u64().unwrap() as u32;
-        self.driver.set_window_rect(0, 0, outer(0, PHOTOGRAPH.0), outer(1, PHOTOGRAPH.1)).await.unwrap();
-        self.driver.screenshot(file).await.unwrap();
     }
 
     /// Ends the browser.

@@ -36,6 +36,11 @@ impl App {
         &self.models
     }
 
+    /// The processor's worker and the GPU's.
+    pub fn workers(&self) -> &[WorkerState; 2] {
+        &self.workers
+    }
+
     /// The bundle.
     pub fn manifest(&self) -> Option<&kosmosg::bundle::Manifest> {
         self.manifest.as_ref()
