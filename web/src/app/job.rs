@@ -1,12 +1,15 @@
 //! A job as plain data: whoever holds it can go on with it anywhere.
 
+use std::rc::Rc;
+
 use kosmosg::condition::Condition;
 use kosmosg::denoise::DenoiseState;
 use kosmosg::picture::Recipe;
 use kosmosg::placement::{FailureKind, Place, Stage};
-use kosmosg::prompt::PromptDocument;
+use kosmosg::prompt::{PromptDocument, PromptItem};
 use kosmosg::protocol::{GenerateSettings, JobRequest, PictureFile};
 
+use super::series::Series;
 use crate::pace::Pace;
 
 /// What the person wants.
@@ -20,13 +23,30 @@ pub struct Order {
     pub negative: String,
     /// How.
     pub settings: GenerateSettings,
+    /// Which pictures.
+    pub series: Series,
+}
+
+impl Order {
+    /// The prompt in words, each picture by its name.
+    pub fn sentence(&self) -> String {
+        let words = |item: &PromptItem| match item {
+            PromptItem::Text(words) => words.clone(),
+            PromptItem::Image(image) => image.name.clone(),
+        };
+        self.prompt.items().iter().map(words).collect()
+    }
 }
 
 /// An order on its way.
 #[derive(Debug, Clone)]
 pub struct Job {
     /// What is wanted.
-    pub order: Order,
+    pub order: Rc<Order>,
+    /// How each of its pictures is made.
+    pub takes: Vec<GenerateSettings>,
+    /// Which of them is being made, from 0.
+    pub at: usize,
     /// The encoded prompt, once it is there.
     pub condition: Option<Condition>,
     /// Where it was encoded.
@@ -166,7 +186,7 @@ impl Job {
                 prompt: self.order.prompt.clone(),
                 pictures: self.order.pictures.clone(),
                 negative: self.order.negative.clone(),
-                settings: self.order.settings.clone(),
+                settings: self.takes[self.at].clone(),
                 loras: Vec::new(),
             },
         }
