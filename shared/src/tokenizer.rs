@@ -279,7 +279,10 @@ mod tests {
     #[test]
     fn unknown_words_are_named_once_and_without_what_surrounds_them() {
         let tokenizer = tokenizer(&[("▁a", -1.0), ("▁red", -1.0), ("▁.", -1.0)]);
-        assert_eq!(tokenizer.unknown_words("a (dragonfly), a red Dragonfly; dragonfly. 🦋 !"), ["dragonfly", "Dragonfly", "🦋"]);
+        assert_eq!(
+            tokenizer.unknown_words("a (dragonfly), a red Dragonfly; dragonfly. 🦋 !"),
+            ["dragonfly", "Dragonfly", "🦋"]
+        );
         assert_eq!(tokenizer.unknown_words("a red . (red)"), [""; 0]);
     }
 

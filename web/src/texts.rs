@@ -298,6 +298,13 @@ pub fn compared(left: &str, right: &str) -> String {
     format!("Left: {left}. Right: {right}.")
 }
 
+/// One of them: where it stands in a grid, and its sentence.
+pub fn compared_picture(number: u64, place: Option<&str>, sentence: Option<&str>) -> String {
+    let place = place.map_or(String::new(), |place| format!(" ({place})"));
+    let sentence = sentence.map_or(String::new(), |sentence| format!(", {sentence}"));
+    format!("picture {number}{place}{sentence}")
+}
+
 /// How much of the model's room for text a sentence takes.
 pub fn reading(tokens: usize, longest: usize) -> String {
     format!("{tokens} of the {longest} tokens that the model can read")
@@ -306,7 +313,9 @@ pub fn reading(tokens: usize, longest: usize) -> String {
 /// A sentence that the model cannot read.
 pub fn too_long(tokens: usize, longest: usize) -> String {
     match tokens {
-        ..100_000 => format!("Too long: {tokens} tokens, and the model can read {longest}. Take out words or pictures."),
+        ..100_000 => {
+            format!("Too long: {tokens} tokens, and the model can read {longest}. Take out words or pictures.")
+        }
         _ => format!("Far too long: the model can read {longest} tokens. Take out words or pictures."),
     }
 }
@@ -329,11 +338,6 @@ pub fn no_value(setting: &str, value: &str) -> String {
 /// A setting without values.
 pub fn no_values(setting: &str) -> String {
     format!("{setting} needs values, with commas between them.")
-}
-
-/// How many pictures a grid has.
-pub fn grid_of(pictures: usize) -> String {
-    if pictures == 1 { "One picture.".into() } else { format!("{pictures} pictures.") }
 }
 
 /// A grid that is too large.

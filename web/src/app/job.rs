@@ -30,11 +30,24 @@ pub struct Order {
 impl Order {
     /// The prompt in words, each picture by its name.
     pub fn sentence(&self) -> String {
-        let words = |item: &PromptItem| match item {
-            PromptItem::Text(words) => words.clone(),
-            PromptItem::Image(image) => image.name.clone(),
-        };
-        self.prompt.items().iter().map(words).collect()
+        let mut sentence = String::new();
+        for item in self.prompt.items() {
+            sentence += match item {
+                PromptItem::Text(words) => words,
+                PromptItem::Image(image) => without_second_article(&sentence, &image.name),
+            };
+        }
+        sentence
+    }
+}
+
+/// The name of a picture, where one such as "a red cat" would follow an article.
+fn without_second_article<'a>(before: &str, name: &'a str) -> &'a str {
+    let is_article = |word: &str| ["a", "an", "the"].contains(&word.to_lowercase().as_str());
+    let follows = before.split_whitespace().next_back().is_some_and(is_article);
+    match name.split_once(' ') {
+        Some((first, rest)) if follows && is_article(first) => rest,
+        _ => name,
     }
 }
 

@@ -44,7 +44,8 @@ impl App {
     /// Asks a worker that is ready; otherwise the first that will be is asked.
     pub(super) fn ask_reader(&mut self) {
         let ready = |processor: &Processor| matches!(self.workers[*processor as usize], WorkerState::Ready { .. });
-        let (Some(processor), Some(words)) = (Processor::ALL.into_iter().find(ready), self.reader.wanted.clone()) else {
+        let (Some(processor), Some(words)) = (Processor::ALL.into_iter().find(ready), self.reader.wanted.clone())
+        else {
             return;
         };
         let (prompt, negative) = words;

@@ -32,7 +32,8 @@ impl Series {
     pub fn takes(&self, first: &GenerateSettings) -> Vec<GenerateSettings> {
         match self {
             Series::Count(count) => {
-                let picture = |number| GenerateSettings { picture: first.picture.saturating_add(number), ..first.clone() };
+                let picture =
+                    |number| GenerateSettings { picture: first.picture.saturating_add(number), ..first.clone() };
                 (0..*count).map(picture).collect()
             }
             Series::Grid(grid) => grid.takes(first),
@@ -76,7 +77,8 @@ impl Grid {
     }
 
     fn takes(&self, first: &GenerateSettings) -> Vec<GenerateSettings> {
-        let across = |settings: GenerateSettings| self.columns.values.iter().map(move |value| value.set(settings.clone()));
+        let across =
+            |settings: GenerateSettings| self.columns.values.iter().map(move |value| value.set(settings.clone()));
         match &self.rows {
             None => across(first.clone()).collect(),
             Some(rows) => rows.values.iter().flat_map(|value| across(value.set(first.clone()))).collect(),

@@ -80,8 +80,7 @@ impl Model {
         let has_room = needed + needed / 4 <= memory_bytes;
         let (encoder, denoiser, decoder) = Default::default();
         let tokenizer = None;
-        let mut model =
-            Self { manifest, device, device_name, files, has_room, tokenizer, encoder, denoiser, decoder };
+        let mut model = Self { manifest, device, device_name, files, has_room, tokenizer, encoder, denoiser, decoder };
         // Without it nothing is told of what is being written; whoever encodes is told what is wrong with it.
         model.tokenizer = model.load_tokenizer().await.ok();
         if has_room {
@@ -196,12 +195,14 @@ impl Model {
     pub fn read(&self, prompt: &PromptDocument, negative: &str) -> Option<Reading> {
         let tokenizer = self.tokenizer.as_ref()?;
         let config = &self.manifest.networks.kosmosg;
-        let tokens = |document: &PromptDocument| match tokenizer.sequence(document, config.connector.latent_queries, usize::MAX) {
-            Ok(sequence) => sequence.tokens.len(),
-            Err(PromptError::TooLong { tokens, .. }) => tokens,
-            // So much text that nobody counts.
-            Err(_) => usize::MAX,
-        };
+        let tokens =
+            |document: &PromptDocument| match tokenizer.sequence(document, config.connector.latent_queries, usize::MAX)
+            {
+                Ok(sequence) => sequence.tokens.len(),
+                Err(PromptError::TooLong { tokens, .. }) => tokens,
+                // So much text that nobody counts.
+                Err(_) => usize::MAX,
+            };
         let words = prompt.items().iter().filter_map(|item| match item {
             PromptItem::Text(words) => Some(words.as_str()),
             PromptItem::Image(_) => None,

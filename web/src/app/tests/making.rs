@@ -1,6 +1,6 @@
 //! Several pictures, one after the other.
 
-use kosmosg::prompt::{PromptDocument, PromptItem};
+use kosmosg::prompt::{ImageRef, PromptDocument, PromptItem};
 use kosmosg::protocol::{GenerateSettings, JobCreated, JobEvent, JobRequest};
 
 use super::super::results::MOST_RESULTS;
@@ -147,6 +147,18 @@ fn cancelling_one_begins_the_next_and_cancelling_all_begins_none() {
     assert_eq!((scene.app.seed(), scene.waits_in_line()), (Some(8), vec![9, 10, 11]));
     scene.happens(Event::CancelAll);
     assert_eq!((scene.app.status().as_str(), scene.waits_in_line().len()), (texts::CANCELLED, 0));
+}
+
+#[test]
+fn a_sentence_in_words_has_no_article_twice() {
+    let picture = |name: &str| PromptItem::Image(ImageRef { picture: 0, name: name.into() });
+    let text = |words: &str| PromptItem::Text(words.into());
+    let sentence = |items: Vec<PromptItem>| Order { prompt: PromptDocument::new(items), ..order() }.sentence();
+    assert_eq!(
+        sentence(vec![text("A "), picture("a red cat"), text(" and "), picture("a star")]),
+        "A red cat and a star"
+    );
+    assert_eq!(sentence(vec![picture("cat.png"), text(" the end")]), "cat.png the end");
 }
 
 #[test]
