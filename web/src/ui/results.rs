@@ -105,11 +105,16 @@ impl Strip {
         let live = app.is_live();
         let shown = results.shown().map(|outcome| outcome.number).filter(|_| !live);
         let other = results.other().map(|outcome| outcome.number);
+        let had_focus = !runs && self.live.matches(":focus").unwrap_or(false);
         dom::set_flag(&self.live, "hidden", !runs);
         mark(&self.live, live);
         for tile in tiles.iter() {
             mark(&tile.button, Some(tile.number) == shown);
             dom::set_flag(&tile.button, "data-other", Some(tile.number) == other);
+        }
+        if had_focus && let Some(tile) = tiles.iter().find(|tile| Some(tile.number) == shown) {
+            // Focusing cannot fail on an element of the page.
+            let _ = tile.button.focus();
         }
         // One picture alone is on the stage already.
         dom::set_flag(&self.strip, "hidden", tiles.len() + usize::from(runs) < 2);
