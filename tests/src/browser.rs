@@ -4,9 +4,10 @@
 use std::path::{Path, PathBuf};
 
 pub use line::Line;
-pub use page::{Page, Where, creature, expected};
+pub use page::{Page, Where, creature, expected, expected_series};
 
 mod line;
+mod making;
 mod models;
 mod page;
 

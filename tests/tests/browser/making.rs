@@ -70,11 +70,10 @@ async fn what_is_ordered_meanwhile_is_made_next() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_fails_keeps_those_that_wait() {
-    let server = Server::start().await;
+    let mut server = Server::start().await;
     let page = Page::open(&server.address("/?fail-at-step=20")).await;
     page.write_sentence(SEED, MANY_STEPS).await;
     page.choose(Where::Cpu).await;
-    let mut server = server;
     server.stop();
     page.start().await;
     page.set_steps(STEPS).await;
@@ -102,9 +101,9 @@ async fn the_pictures_of_a_visit_can_be_gone_through_and_compared() {
     page.click("#compare").await;
     page.look_at(3).await;
     page.wait_for_text("#compare-line", "Left: picture 2. Right: picture 3.").await;
-    page.press("#cut", &[Key::Right]).await;
+    page.press_here(Key::Right).await;
     assert_eq!(page.property("#cut", "value").await, "51");
-    page.press("#cut", &[Key::Escape]).await;
+    page.press_here(Key::Escape).await;
     assert_eq!(page.text("#compare-line").await, "");
 
     // The same noise, another sentence.

@@ -137,7 +137,11 @@ impl AxisKind {
             }
             AxisKind::Guidance => "2, 4, 6, 8".into(),
             AxisKind::Steps => "10, 20, 40".into(),
-            AxisKind::Sampler => SamplerKind::ALL.map(SamplerKind::name).join(", "),
+            AxisKind::Sampler => {
+                // So many that four values of something else go with them.
+                let all = SamplerKind::ALL.map(SamplerKind::name);
+                all[..SUGGESTED as usize].join(", ")
+            }
         }
     }
 

@@ -22,6 +22,10 @@ fn words(words: &str) -> Event {
     Event::Wrote { prompt: Box::new(PromptDocument::from_words(words)), negative: String::new() }
 }
 
+fn picture(effect: &Effect) -> Option<&Made> {
+    if let Effect::Picture(made) = effect { Some(made) } else { None }
+}
+
 impl Scene {
     fn orders(&mut self, order: Order) {
         self.happens(Event::Make(Box::new(order)));
@@ -42,11 +46,11 @@ impl Scene {
         self.app.waiting().map(|waiting| waiting.order.settings.seed).collect()
     }
 
+    /// The one picture that has just been made.
     fn made(&self) -> &Made {
-        let made = |effect: &'_ Effect| if let Effect::Picture(made) = effect { Some(made.number) } else { None };
-        assert_eq!(self.effects.iter().filter_map(made).count(), 1, "{:?}", self.effects);
-        let find = |effect| if let &Effect::Picture(ref made) = effect { Some(&**made) } else { None };
-        self.effects.iter().find_map(find).unwrap()
+        let made: Vec<_> = self.effects.iter().filter_map(picture).collect();
+        assert_eq!(made.len(), 1, "{:?}", self.effects);
+        made[0]
     }
 
     fn numbers(&self) -> Vec<u64> {
@@ -65,8 +69,8 @@ fn several_pictures_are_numbered_and_encoded_once() {
         assert_eq!((state.settings().picture, recipe.picture, state.settings().seed), (number, number, 7));
         scene.steps(5);
         assert_eq!(scene.app.progress(), Some((number as usize * 10 + 5, 30)));
-        let left = (2 - number) * 5 + 5 / 2;
-        assert!(scene.app.status().starts_with(&format!("Picture {} of 3 · Step 5 of 10", number + 1)), "{left}");
+        let said = scene.app.status();
+        assert!(said.starts_with(&format!("Picture {} of 3 · Step 5 of 10", number + 1)), "{said}");
         scene.waits(1.0);
         scene.makes();
         assert_eq!((scene.made().number, scene.made().recipe.picture), (number + 1, number));
