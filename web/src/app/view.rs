@@ -167,10 +167,12 @@ impl App {
             Doing::Denoising { place: Place::DeviceGpu, step: 0, .. } if !self.has_warmed_up[1] => {
                 texts::STEPPING_FIRST.into()
             }
-            Doing::Denoising { step, of, .. } => {
+            Doing::Denoising { place, step, of } => {
+                // A GPU's first step says nothing of the others.
+                let is_told = place != Place::DeviceGpu || job.pace.at_best(1).is_some();
                 let usual = self.manifest.as_ref().map_or(of, |manifest| manifest.defaults.steps);
                 let to_come = steps_of(job.takes.get(job.at + 1..).unwrap_or_default(), usual);
-                texts::step(step, of, job.pace.seconds_for(of - step + to_come))
+                texts::step(step, of, job.pace.seconds_for(of - step + to_come).filter(|_| is_told))
             }
             Doing::Fetching => texts::FETCHING.into(),
         }

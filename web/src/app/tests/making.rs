@@ -378,6 +378,9 @@ fn what_makes_the_gpu_slow_at_first_is_told() {
     scene.hears(Processor::Gpu, scene.job().request, Reply::Encoded { condition: condition() });
     assert!(scene.app.status().contains(texts::STEPPING_FIRST), "{}", scene.app.status());
     scene.step(Processor::Gpu, 9.0);
+    assert_eq!(scene.app.status(), "Picture 1 of 2 · Step 1 of 10");
+    scene.step(Processor::Gpu, 1.0);
+    assert_eq!(scene.app.status(), "Picture 1 of 2 · Step 2 of 10 · 18 s left");
     scene.hears(Processor::Gpu, scene.job().request, Reply::Picture);
     assert!(scene.app.status().contains("Step 0 of 10"), "{}", scene.app.status());
 }
