@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 pub use anywhere::{Screen, newer_page};
 pub use line::Line;
-pub use page::{Page, Where, creature, expected};
+pub use page::{Page, Where, creature, expected, expected_series};
 
 mod anywhere;
 mod line;
+mod making;
 mod models;
 mod page;
 mod small;

@@ -13,6 +13,8 @@ use thirtyfour::Key;
 
 #[path = "browser/anywhere.rs"]
 mod anywhere;
+#[path = "browser/making.rs"]
+mod making;
 
 /// The page's pictures and the command line's differ less than this, in dB of PSNR.
 const SAME_PICTURE: f64 = 40.0;
@@ -187,7 +189,7 @@ async fn a_cancelled_picture_leaves_everything_as_it_was() {
     page.wait_for_state("ready", PATIENCE).await;
     assert_eq!(page.sentence().await, "a <i> on the beach");
     page.set_steps(STEPS).await;
-    // The second click falls on the button that came in the first one's place.
+    // The second click of a double click orders nothing more.
     page.double_click("#generate").await;
     page.wait_for_state("done", PATIENCE).await;
     let psnr = page.picture().await.psnr(&expected(SEED, STEPS));

@@ -92,6 +92,40 @@ texts! {
     SAVE_HINT = "A PNG file with the recipe inside";
     USE_AGAIN = "Use as a word";
 
+    COUNT = "Pictures";
+    GENERATE_NEXT = "Put it in line";
+    QUEUE = "In line";
+    CANCEL_ALL = "Cancel all";
+    WITHDRAW = "Remove";
+    LEAVE_OUT = "Leave it out";
+    QUEUE_IS_FULL = "20 wait already. Let some of them be made first.";
+    RESULTS = "Pictures of this visit";
+    LIVE = "The one that is being made";
+    SAME_SEED = "Same seed";
+    SAME_SEED_HINT = "The present sentence with the seed of this picture";
+    COMPARE = "Compare";
+    COMPARE_END = "One picture again";
+    COMPARE_SLIDER = "How much of each picture is seen";
+    COMPARE_HINT = "Choose another picture below to compare with.";
+    GRID = "Grid";
+    GRID_ACROSS = "Across";
+    GRID_DOWN = "Down";
+    GRID_NOTHING = "nothing";
+    GRID_VALUES_ACROSS = "Values across";
+    GRID_VALUES_DOWN = "Values down";
+    GRID_MAKE = "Make the grid";
+    GRID_SAVE = "Save the grid";
+    GRID_SAVE_HINT = "A PNG file of all its pictures with their labels";
+    GRID_OF_ONE = "Across and down are the same. Choose two different ones.";
+    WHERE_CHANGE = "Change";
+    WHERE_WHY = "Why are some greyed out?";
+    PREPARING_GPU = "Preparing the GPU's programs …";
+    STARTING_PROGRAM = "Fetching the program that computes …";
+    ENCODING_FIRST = "Reading your sentence. The first time, the GPU's programs are prepared, which takes longer …";
+    STEPPING_FIRST = "The first step, for which the GPU's programs are prepared. The next ones are faster …";
+    ADDRESS_IS_INSECURE = "at an address that begins with http://, browsers keep WebGPU from a page";
+    NO_GPU_HERE = "Not at this address: browsers keep WebGPU from pages that come over plain http. Open it as https://… or on the very machine that serves it.";
+
     STARTING = "Getting ready …";
     READY = "Ready.";
     WAITING_FOR_MODEL = "The model is still loading …";
@@ -242,6 +276,107 @@ pub fn step(step: usize, of: usize, seconds_left: Option<f64>) -> String {
     format!("Step {step} of {of}{left}")
 }
 
+/// What it says of a picture that is one of several.
+pub fn of_series(number: usize, of: usize, doing: &str) -> String {
+    format!("Picture {number} of {of} · {doing}")
+}
+
+/// Several finished pictures.
+pub fn all_done(pictures: usize, seconds: f64, place: &str) -> String {
+    format!("{pictures} pictures made in {} {place}.", duration(seconds))
+}
+
+/// The button that makes pictures.
+pub fn generate(pictures: u64) -> String {
+    if pictures == 1 { GENERATE.into() } else { format!("Make {pictures} pictures") }
+}
+
+/// Orders in line, for those who do not see them.
+pub fn in_line(orders: usize) -> String {
+    match orders {
+        0 => String::new(),
+        1 => "One waits in line.".into(),
+        n => format!("{n} wait in line."),
+    }
+}
+
+/// An order in line: its sentence, and how many pictures it makes.
+pub fn waiting(sentence: &str, pictures: usize) -> String {
+    if pictures == 1 { sentence.to_owned() } else { format!("{sentence} · {pictures} pictures") }
+}
+
+/// The button that takes an order out of the line.
+pub fn withdraw_label(sentence: &str) -> String {
+    format!("{WITHDRAW}: {sentence}")
+}
+
+/// An order that could not be made, while others waited.
+pub fn left_out(sentence: &str, why: &str) -> String {
+    format!("“{sentence}” was left out. {}", self::sentence(why))
+}
+
+/// What two pictures are that are compared.
+pub fn compared(left: &str, right: &str) -> String {
+    format!("Left: {left}. Right: {right}.")
+}
+
+/// One of them: where it stands in a grid, and its sentence.
+pub fn compared_picture(number: u64, place: Option<&str>, sentence: Option<&str>) -> String {
+    let place = place.map_or(String::new(), |place| format!(" ({place})"));
+    let sentence = sentence.map_or(String::new(), |sentence| format!(", {sentence}"));
+    format!("picture {number}{place}{sentence}")
+}
+
+/// How much of the model's room for text a sentence takes.
+pub fn reading(tokens: usize, longest: usize) -> String {
+    format!("{tokens} of the {longest} tokens that the model can read")
+}
+
+/// A sentence that the model cannot read.
+pub fn too_long(tokens: usize, longest: usize) -> String {
+    match tokens {
+        ..100_000 => {
+            format!("Too long: {tokens} tokens, and the model can read {longest}. Take out words or pictures.")
+        }
+        _ => format!("Far too long: the model can read {longest} tokens. Take out words or pictures."),
+    }
+}
+
+/// Words that the model leaves out.
+pub fn unknown_words(words: &[String]) -> String {
+    let quoted: Vec<_> = words.iter().take(MOST_UNKNOWN).map(|word| format!("“{word}”")).collect();
+    let more = if words.len() > MOST_UNKNOWN { " and others" } else { "" };
+    format!("The model does not know {}{more}.", quoted.join(", "))
+}
+
+/// So many unknown words are named.
+const MOST_UNKNOWN: usize = 6;
+
+/// A value that a setting cannot have.
+pub fn no_value(setting: &str, value: &str) -> String {
+    format!("{setting} cannot be {value}.")
+}
+
+/// A setting without values.
+pub fn no_values(setting: &str) -> String {
+    format!("{setting} needs values, with commas between them.")
+}
+
+/// A grid that is too large.
+pub fn grid_too_large(pictures: usize, most: usize) -> String {
+    format!("That makes {pictures} pictures; {most} are the most. Take out values.")
+}
+
+/// A result among the others, for those who do not see it.
+pub fn result_number(number: u64, description: &str) -> String {
+    format!("{number}. {description}")
+}
+
+/// Why a place cannot be chosen.
+pub fn place_refused(place: &str, why: &str) -> String {
+    format!("{place}: {why}")
+}
+
 /// Place in the server's queue.
 pub fn queued(position: usize, seconds: Option<f64>) -> String {
     let time = seconds.map_or(String::new(), |seconds| format!(", about {}", duration(seconds)));
@@ -308,6 +443,11 @@ pub fn cannot_fetch(what: &str, why: &str) -> String {
 /// The name of a saved picture.
 pub fn file_name(seed: u64) -> String {
     format!("kosmos-{seed}.png")
+}
+
+/// The same of a picture that is not the first of its seed.
+pub fn picture_file_name(seed: u64, picture: u64) -> String {
+    if picture == 0 { file_name(seed) } else { format!("kosmos-{seed}-{picture}.png") }
 }
 
 /// The end of "Made in 3 s …" and "continued …".

@@ -130,6 +130,7 @@ impl Arguments {
             negative: self.prompt.negative.clone(),
             settings: GenerateSettings {
                 seed: self.seed,
+                picture: 0,
                 sampler: self.sampler,
                 steps: self.steps,
                 guidance: self.guidance,

@@ -450,17 +450,26 @@ impl Drop for Page {
 
 /// What the command line makes of the same sentence.
 pub fn expected(seed: u64, steps: usize) -> Picture {
+    expected_series(seed, steps, 1).remove(0)
+}
+
+/// The same, so many pictures of one seed.
+pub fn expected_series(seed: u64, steps: usize, count: usize) -> Vec<Picture> {
     let folder = tempfile::tempdir().unwrap();
     let (image, output) = (folder.path().join("creature.png"), folder.path().join("out.png"));
     std::fs::write(&image, creature().to_png(None)).unwrap();
     let status = Command::new(dist().join(format!("kosmosg{}", std::env::consts::EXE_SUFFIX)))
         .args(["generate", "--json", "--prompt", "a <i> on the beach", "--seed", &seed.to_string()])
-        .args(["--steps", &steps.to_string(), "--guidance", &GUIDANCE.to_string()])
+        .args(["--steps", &steps.to_string(), "--guidance", &GUIDANCE.to_string(), "--count", &count.to_string()])
         .args([Path::new("--image"), &image, Path::new("--output"), &output])
         .stdout(Stdio::null())
         .status();
     assert!(status.unwrap().success());
-    Picture::decode(&std::fs::read(&output).unwrap()).unwrap()
+    let file = |number: usize| match count {
+        1 => output.clone(),
+        _ => folder.path().join(format!("out-{}.png", number + 1)),
+    };
+    (0..count).map(|number| Picture::decode(&std::fs::read(file(number)).unwrap()).unwrap()).collect()
 }
 
 /// A creature that no model was trained on.

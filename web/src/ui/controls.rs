@@ -5,10 +5,12 @@ use std::cell::Cell;
 use kosmosg::bundle::Manifest;
 use kosmosg::protocol::GenerateSettings;
 use kosmosg::sampler::SamplerKind;
+use wasm_bindgen::JsCast;
 use web_sys::{Element, Event, HtmlElement, HtmlInputElement, HtmlSelectElement};
 
 use super::dom;
-use crate::app::{App, Choice};
+use crate::app::{App, Choice, Phase};
+use crate::texts;
 
 /// What the browser remembers the choice under.
 const WHERE: &str = "where";
@@ -61,11 +63,24 @@ impl Controls {
         }
     }
 
-    /// Takes another seed if this one made the `last` picture, unless the person wants to keep it: it would make the same.
-    pub fn renew_seed(&self, last: Option<u64>) {
-        if !self.lock.checked() && last == Some(self.seed()) {
+    /// How many pictures are wanted.
+    pub fn count(&self) -> u64 {
+        let chosen = dom::document().query_selector("input[name=count]:checked").ok().flatten();
+        let chosen = chosen.and_then(|chosen| chosen.dyn_into::<HtmlInputElement>().ok());
+        chosen.and_then(|chosen| chosen.value().parse().ok()).unwrap_or(1)
+    }
+
+    /// Takes another seed if this one is used already, unless the person wants to keep it: it would make the same.
+    pub fn renew_seed(&self, is_used: impl Fn(u64) -> bool) {
+        if !self.lock.checked() && is_used(self.seed()) {
             self.roll();
         }
+    }
+
+    /// Keeps a seed.
+    pub fn lock_seed(&self, seed: u64) {
+        self.seed.set_value(&seed.to_string());
+        self.lock.set_checked(true);
     }
 
     /// Takes over what the bundle does when nobody says otherwise.
@@ -91,6 +106,32 @@ impl Controls {
         }
         let line: HtmlElement = dom::by_id("where-line");
         dom::set_text(&line, &app.explanation().join(" "));
+        self.show_refusals(app);
+        let text = match app.phase() {
+            Phase::Running => texts::GENERATE_NEXT.to_owned(),
+            _ => texts::generate(self.count()),
+        };
+        dom::set_text(&dom::by_id::<HtmlElement>("generate"), &text);
+    }
+
+    /// Says why places are greyed out.
+    fn show_refusals(&self, app: &App) {
+        let names =
+            [(Choice::Gpu, texts::WHERE_GPU), (Choice::Cpu, texts::WHERE_CPU), (Choice::Server, texts::WHERE_SERVER)];
+        let refusal = |(choice, name)| Some(texts::place_refused(name, &texts::sentence(&app.refusal(choice)?)));
+        let refusals: Vec<_> = names.into_iter().filter_map(refusal).collect();
+        dom::set_flag(&dom::by_id::<HtmlElement>("refusals"), "hidden", refusals.is_empty());
+        let list: HtmlElement = dom::by_id("refusal-list");
+        let text = refusals.join("\n");
+        if list.get_attribute("data-text").unwrap_or_default() != text {
+            dom::set_attribute(&list, "data-text", &text);
+            list.set_text_content(None);
+            for refusal in refusals {
+                let entry: HtmlElement = dom::create("li", "");
+                entry.set_text_content(Some(&refusal));
+                list.append_child(&entry).expect("an element of the page takes children");
+            }
+        }
     }
 
     /// A number is the seed itself; other words are turned into one, the same each time.
@@ -131,7 +172,22 @@ impl Controls {
             let radio: HtmlInputElement = dom::by_id(&format!("where-{}", choice.name()));
             let chosen = chosen.clone();
             dom::on(&radio, "change", move |_: Event| chosen(choice));
+            // Whoever touches a place that is greyed out wants to know why.
+            if let Some(label) = radio.parent_element() {
+                dom::on(&label, "click", move |_: Event| {
+                    if radio.disabled() {
+                        dom::set_flag(&dom::by_id::<HtmlElement>("refusals"), "open", true);
+                    }
+                });
+            }
         }
+        dom::on(&dom::by_id::<HtmlElement>("where-change"), "click", move |_: Event| {
+            let chosen = dom::document().query_selector("input[name=where]:checked").ok().flatten();
+            if let Some(chosen) = chosen.and_then(|chosen| chosen.dyn_into::<HtmlInputElement>().ok()) {
+                // Focusing cannot fail on an element of the page.
+                let _ = chosen.focus();
+            }
+        });
     }
 }
 

@@ -181,7 +181,10 @@ impl Editor {
         match event.key().as_str() {
             "Enter" => {
                 event.prevent_default();
-                (self.events.submit)();
+                // A key that is held is pressed once.
+                if !event.repeat() {
+                    (self.events.submit)();
+                }
             }
             "z" | "Z" if command && event.shift_key() => self.travel(event, History::redo),
             "z" | "Z" if command => self.travel(event, History::undo),
