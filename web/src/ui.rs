@@ -19,8 +19,10 @@ use editor::Editor;
 use link::Link;
 use models::ModelsPanel;
 use palette::Palette;
+use retouch::RetouchDialog;
 use stage::Stage;
 
+mod bitmap;
 mod controls;
 mod device;
 mod dom;
@@ -31,6 +33,7 @@ mod models;
 mod palette;
 mod pictures;
 mod region;
+mod retouch;
 mod server;
 mod stage;
 
@@ -47,16 +50,20 @@ pub fn start(assets: String) {
         let of = |page: &std::rc::Weak<Page>| page.clone();
         let (submit, refused, inserted, creature, chosen) = (of(page), of(page), of(page), of(page), of(page));
         let (wished, no_address) = (of(page), of(page));
+        let changed = of(page);
         let events = editor::Events {
             submit: Box::new(move || with(&submit, Page::make)),
             refused: Box::new(move |message| with(&refused, |page| page.notify(message))),
             inserted: Box::new(move |message| with(&inserted, |page| page.tell(message))),
             creature: Box::new(move |number| with(&creature, |page| page.insert_creature(number))),
+            change: Box::new(move |unit| with(&changed, |page| page.retouch.open(unit))),
         };
+        let editor = Editor::new(dom::by_id("prompt"), events);
         Page {
             app: RefCell::default(),
             assets,
-            editor: Editor::new(dom::by_id("prompt"), events),
+            retouch: RetouchDialog::new(editor.clone()),
+            editor,
             palette: Rc::default(),
             controls: Controls::new(move |choice| with(&chosen, |page| page.happened(Event::Choose(choice)))),
             stage: Stage::new(),
@@ -79,6 +86,7 @@ pub struct Page {
     app: RefCell<App>,
     assets: String,
     editor: Rc<Editor>,
+    retouch: Rc<RetouchDialog>,
     palette: Rc<Palette>,
     controls: Controls,
     stage: Stage,
@@ -282,6 +290,7 @@ impl Page {
         let files: HtmlInputElement = dom::by_id("files");
         let dialog = files.clone();
         self.on_click("pick", move |_| dialog.click());
+        self.on_click("draw", |page| page.retouch.draw());
         let page = self.clone();
         let chosen = files.clone();
         dom::on(&files, "change", move |_: web_sys::Event| {
