@@ -9,6 +9,7 @@ pub use page::{Page, Where, creature, expected};
 mod line;
 mod models;
 mod page;
+mod pictures;
 
 /// Where `cargo xtask build` puts the programs and the page.
 pub fn dist() -> PathBuf {
