@@ -13,6 +13,7 @@ mod making;
 mod models;
 mod page;
 mod small;
+mod pictures;
 
 /// Where `cargo xtask build` puts the programs and the page.
 pub fn dist() -> PathBuf {

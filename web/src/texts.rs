@@ -46,6 +46,56 @@ texts! {
     ADD_PICTURE_HINT = "or drop one anywhere, or paste it";
     EXAMPLES = "Try";
 
+    UNDO = "Undo";
+    UNDO_KEYS = "Undo (Ctrl + Z)";
+    REDO = "Redo";
+    REDO_KEYS = "Redo (Ctrl + Shift + Z)";
+    UNDONE = "Undone.";
+    REDONE = "Redone.";
+    PICTURE_ELSEWHERE = "That picture lies on another page, from which this one may fetch nothing. Copy the picture itself and paste it here, or save it and drop the file.";
+    CHIP_CHANGE = "Change";
+    CHIP_REMOVE = "Take out";
+    DRAW_ONE = "Draw one";
+    DRAWING = "my drawing";
+
+    RETOUCH = "Change the picture";
+    RETOUCH_NAME = "Name";
+    RETOUCH_TABS = "What to change";
+    RETOUCH_FRAME = "Frame";
+    RETOUCH_CUT = "Cut out";
+    RETOUCH_DRAW = "Draw";
+    RETOUCH_ZOOM = "Zoom";
+    RETOUCH_FRAME_HINT = "The model sees this square. Drag the picture, or move it with the arrow keys; + and - zoom.";
+    RETOUCH_CUT_HINT = "What is left when the background goes is what the model looks at.";
+    RETOUCH_DRAW_HINT = "Draw with finger, pen or mouse. On a keyboard the arrows move the brush; the space bar puts it down and lifts it.";
+    RETOUCH_VIEW = "The picture, as the model sees it";
+    RETOUCH_MIRROR = "Mirror";
+    RETOUCH_WHOLE = "Whole picture";
+    RETOUCH_MIDDLE = "Middle";
+    RETOUCH_FILE = "Another file …";
+    RETOUCH_CUT_NOW = "Take the background away";
+    RETOUCH_TOLERANCE = "How much goes";
+    RETOUCH_EDGE = "Soft edge";
+    RETOUCH_HOLES = "Also in the holes";
+    RETOUCH_TOOL = "Tool";
+    RETOUCH_BRUSH = "Brush";
+    RETOUCH_ERASER = "Eraser";
+    RETOUCH_FILL = "Fill";
+    RETOUCH_SIZE = "Size of the brush";
+    RETOUCH_FINE = "Fine";
+    RETOUCH_MEDIUM = "Medium";
+    RETOUCH_BROAD = "Broad";
+    RETOUCH_HUGE = "Very broad";
+    RETOUCH_COLOUR = "Colour";
+    RETOUCH_CLEAR = "Clear all";
+    RETOUCH_DONE = "Done";
+    RETOUCH_CANCEL = "Cancel";
+    RETOUCH_DISCARD = "Close without keeping what you have changed?";
+    RETOUCH_NOTHING_LEFT = "Nothing would be left of the picture. Let less go.";
+    RETOUCH_NOTHING_GOES = "The border of this picture is the thing itself, so nothing goes. Let more go, or frame the picture wider.";
+    RETOUCH_UNREADABLE = "The picture cannot be opened here.";
+    RETOUCH_NO_MEMORY = "This browser has no memory left for the picture. Close other tabs, then try again.";
+
     GENERATE = "Make the picture";
     GENERATE_KEYS = "Ctrl + Enter";
     CANCEL = "Cancel";
@@ -173,6 +223,26 @@ pub const EXAMPLE_SENTENCES: &[&str] = &[
     "a * with a crown in the city",
     "a red * in the snow",
     "a pencil sketch of a * on the moon",
+];
+
+/// The colours to draw with, and their names.
+pub const COLOURS: &[(&str, [u8; 3])] = &[
+    ("black", [34, 30, 32]),
+    ("grey", [139, 134, 130]),
+    ("white", [255, 255, 255]),
+    ("brown", [122, 74, 44]),
+    ("red", [212, 48, 42]),
+    ("orange", [242, 132, 38]),
+    ("yellow", [250, 208, 56]),
+    ("light green", [140, 198, 62]),
+    ("green", [38, 134, 78]),
+    ("turquoise", [42, 176, 172]),
+    ("light blue", [112, 186, 236]),
+    ("blue", [44, 92, 190]),
+    ("purple", [126, 72, 168]),
+    ("pink", [240, 138, 176]),
+    ("skin", [248, 212, 178]),
+    ("dark brown", [78, 50, 36]),
 ];
 
 /// A message of the program's depths as a sentence.
@@ -433,6 +503,31 @@ pub fn inserted(name: &str, pictures: usize) -> String {
 /// Files that are no pictures.
 pub fn not_a_picture(name: &str) -> String {
     format!("{name} is not a picture that can be read here. PNG, JPEG and WebP can.")
+}
+
+/// A picture file that is damaged.
+pub fn damaged_picture(name: &str) -> String {
+    format!("{name} is damaged: this browser can read no picture from it.")
+}
+
+/// A picture file that is larger than anything that is needed here.
+pub fn too_large_a_picture(name: &str) -> String {
+    format!("{name} is too large to be opened here. Make it smaller first.")
+}
+
+/// More pictures than a sentence takes.
+pub fn too_many_pictures(most: usize) -> String {
+    format!("A sentence takes {most} pictures at most. What is more was left out; take a picture out to make room.")
+}
+
+/// A picture in the sentence that is selected now, for those who do not see it.
+pub fn selected(name: &str) -> String {
+    format!("{} is selected. Enter changes it, Delete takes it out.", sentence_start(name))
+}
+
+/// What the sentence is after undo or redo, for those who do not see it.
+pub fn travelled(what: &str, sentence: &str) -> String {
+    format!("{what} The sentence is now: {sentence}")
 }
 
 /// Something that could not be fetched.

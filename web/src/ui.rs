@@ -20,10 +20,12 @@ use editor::Editor;
 use link::Link;
 use models::ModelsPanel;
 use palette::Palette;
+use retouch::RetouchDialog;
 use sheet::GridForm;
 use stage::Stage;
 
 mod about;
+mod bitmap;
 mod controls;
 mod device;
 mod dom;
@@ -37,6 +39,7 @@ mod queue;
 mod reading;
 mod region;
 mod results;
+mod retouch;
 mod server;
 mod sheet;
 mod stage;
@@ -54,17 +57,21 @@ pub fn start(assets: String, note: js_sys::Function) {
         let of = |page: &std::rc::Weak<Page>| page.clone();
         let (submit, refused, inserted, creature, chosen) = (of(page), of(page), of(page), of(page), of(page));
         let (wished, no_address, looks, set) = (of(page), of(page), of(page), of(page));
+        let changed = of(page);
         let events = editor::Events {
             submit: Box::new(move || with(&submit, Page::make)),
             refused: Box::new(move |message| with(&refused, |page| page.notify(message))),
             inserted: Box::new(move |message| with(&inserted, |page| page.tell(message))),
             creature: Box::new(move |number| with(&creature, |page| page.insert_creature(number))),
+            change: Box::new(move |unit| with(&changed, |page| page.retouch.open(unit))),
         };
+        let editor = Editor::new(dom::by_id("prompt"), events);
         Page {
             app: RefCell::default(),
             about: About::new(&assets, note),
             assets,
-            editor: Editor::new(dom::by_id("prompt"), events),
+            retouch: RetouchDialog::new(editor.clone()),
+            editor,
             palette: Rc::default(),
             controls: Controls::new(move |choice| with(&chosen, |page| page.happened(Event::Choose(choice)))),
             stage: Stage::new(move |look| with(&looks, |page| page.happened(Event::Look(look)))),
@@ -89,6 +96,7 @@ pub struct Page {
     about: Rc<About>,
     assets: String,
     editor: Rc<Editor>,
+    retouch: Rc<RetouchDialog>,
     palette: Rc<Palette>,
     controls: Controls,
     stage: Stage,
@@ -322,6 +330,7 @@ impl Page {
         let files: HtmlInputElement = dom::by_id("files");
         let dialog = files.clone();
         self.on_click("pick", move |_| dialog.click());
+        self.on_click("draw", |page| page.retouch.draw());
         let page = self.clone();
         let chosen = files.clone();
         dom::on(&files, "change", move |_: web_sys::Event| {
