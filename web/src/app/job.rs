@@ -43,7 +43,7 @@ impl Order {
 
 /// The name of a picture, where one such as "a red cat" would follow an article.
 fn without_second_article<'a>(before: &str, name: &'a str) -> &'a str {
-    let is_article = |word: &str| ["a", "an", "the"].contains(&word.to_lowercase().as_str());
+    let is_article = |word: &str| ["a", "an", "the"].contains(&word.to_ascii_lowercase().as_str());
     let follows = before.split_whitespace().next_back().is_some_and(is_article);
     match name.split_once(' ') {
         Some((first, rest)) if follows && is_article(first) => rest,

@@ -200,5 +200,5 @@ fn place_in(grid: &Grid, at: usize) -> String {
     let value = |label: &str, value: Option<&String>| format!("{label} {}", value.map_or("", String::as_str));
     let column = value(grid.columns.label(), columns.get(at % columns.len()));
     let row = grid.rows.as_ref().map(|rows| value(rows.label(), rows.values().get(at / columns.len())));
-    [Some(column), row].into_iter().flatten().collect::<Vec<_>>().join(", ").to_lowercase()
+    [Some(column), row].into_iter().flatten().collect::<Vec<_>>().join(", ").to_ascii_lowercase()
 }

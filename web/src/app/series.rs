@@ -150,7 +150,7 @@ impl AxisKind {
             AxisKind::Seed => text.parse().ok().map(Value::Seed),
             AxisKind::Guidance => text.parse().ok().filter(|guidance| GUIDANCE.contains(guidance)).map(Value::Guidance),
             AxisKind::Steps => text.parse().ok().filter(|steps| STEPS.contains(steps)).map(Value::Steps),
-            AxisKind::Sampler => text.to_lowercase().parse().ok().map(Value::Sampler),
+            AxisKind::Sampler => text.to_ascii_lowercase().parse().ok().map(Value::Sampler),
         }
     }
 }

@@ -189,7 +189,7 @@ fn fill(table: &HtmlElement, sheet: &Sheet, addresses: &[Option<String>], looks:
 /// What stands above the columns and before the rows.
 fn labels(grid: &Grid) -> (Vec<String>, Vec<String>) {
     let label = |axis: &Axis| {
-        let name = axis.label().to_lowercase();
+        let name = axis.label().to_ascii_lowercase();
         axis.values().iter().map(|value| format!("{name} {value}")).collect()
     };
     (label(&grid.columns), grid.rows.as_ref().map_or(Vec::new(), label))
