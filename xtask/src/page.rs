@@ -87,12 +87,7 @@ pub fn profile(module: &str) -> &'static str {
 /// Compiles the page's crate with one feature, and returns the module's path.
 fn compile(root: &Path, feature: &str) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
-    let mut command = Command::new(cargo);
-    if feature == "ui" {
-        // It computes nothing, and everybody waits for it.
-        command.args(["--config", "profile.wasm.package.kosmosg-web.opt-level=\"z\""]);
-    }
-    let output = command
+    let output = Command::new(cargo)
         .current_dir(root)
         .args(["build", "--package", "kosmosg-web", "--lib", "--profile", profile(feature)])
         .args(["--target", TARGET, "--features", feature])
