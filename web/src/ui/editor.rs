@@ -127,6 +127,13 @@ impl Editor {
         self.focus_on(unit..unit + 1);
     }
 
+    /// Selects a picture that stands at `unit`, or wherever it is by now, and brings the focus there.
+    pub fn select_picture(&self, picture: usize, unit: usize) {
+        if let Some(unit) = self.draft().find(picture, unit) {
+            self.focus_on(unit..unit + 1);
+        }
+    }
+
     /// Brings the caret back to where it was last, for typing on.
     pub fn focus(&self) {
         let last = self.last.borrow().clone();

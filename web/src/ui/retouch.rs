@@ -209,7 +209,12 @@ impl RetouchDialog {
             }
         });
         let dialog = self.clone();
-        dom::on(&self.dialog, "close", move |_: Event| _ = dialog.work.take());
+        dom::on(&self.dialog, "close", move |_: Event| {
+            // A click in the dialog has taken the selection away.
+            if let Some((picture, unit)) = dialog.work.take().and_then(|work| work.replaced) {
+                dialog.editor.select_picture(picture, unit);
+            }
+        });
         let dialog = self.clone();
         dom::on(&dom::window(), "resize", move |_: Event| dialog.show());
     }
