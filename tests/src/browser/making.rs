@@ -54,11 +54,6 @@ impl Page {
         self.text_of(read, css, name).await
     }
 
-    /// The name of the element that has the focus.
-    pub async fn focused(&self) -> String {
-        self.script("return document.activeElement.id", vec![]).await.as_str().unwrap().to_owned()
-    }
-
     /// Presses a key where the focus is.
     pub async fn press_here(&self, key: Key) {
         self.driver.action_chain().send_keys(key.value().to_string()).perform().await.unwrap();
