@@ -188,6 +188,7 @@ impl Asked {
             negative: self.negative_prompt.clone().unwrap_or_default(),
             settings: GenerateSettings {
                 seed,
+                picture: 0,
                 sampler,
                 steps: self.steps,
                 guidance: self.cfg_scale,

@@ -219,9 +219,14 @@ impl Fleet {
             }
         }
         let unbegun: Vec<_> = jobs.iter().filter(|job| job.last_number() >> NUMBER_BITS == 0).collect();
+        if unbegun.is_empty() {
+            return Ok(());
+        }
         let ids: Vec<_> = unbegun.iter().map(|job| job.id()).collect();
+        let pace = self.ledger.pace().await?;
         for (job, position) in unbegun.into_iter().zip(self.ledger.positions(&ids).await?) {
-            job.moved_up(position.unwrap_or(0), None);
+            let position = position.unwrap_or(0);
+            job.moved_up(position, pace.map(|pace| pace.as_secs_f64() * (position + 1) as f64));
         }
         Ok(())
     }

@@ -167,7 +167,7 @@ impl RunError {
         }
         let message = match (self, self.engine()) {
             (_, Some(EngineError::OutOfMemory { .. })) => "the server has not enough memory for this picture",
-            (_, Some(EngineError::DeviceLost { .. })) => "the server lost its device; restart it",
+            (_, Some(EngineError::DeviceLost { .. })) => "the server lost its GPU; its log says how",
             (RunError::Bundle(_) | RunError::Lora { .. }, _) => "the server cannot load this model; its log says why",
             _ => "the server failed; its log says why",
         };

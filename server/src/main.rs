@@ -2,6 +2,8 @@
 
 use std::io::{IsTerminal, stderr};
 use std::path::Path;
+#[cfg(unix)]
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +21,7 @@ use kosmosg_server::jobs::{Jobs, Limits};
 use kosmosg_server::loras::Loras;
 use kosmosg_server::pairing;
 use kosmosg_server::tls::{Certificate, TlsListener};
-use kosmosg_server::worker::Worker;
+use kosmosg_server::worker::{Lost, Worker};
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 
@@ -181,18 +183,50 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         hosts,
         is_encrypted: certificate.is_some(),
     };
+    let loss = worker.as_ref().map(Worker::loss);
+    let end = async {
+        let loss = async { if let Some(loss) = loss { loss.await } else { std::future::pending().await } };
+        tokio::select! {
+            () = interrupted() => {}
+            () = loss => {}
+        }
+        tracing::info!("stopping");
+    };
     match certificate {
-        Some(certificate) => serve(TlsListener::new(listener, &certificate)?, app, interrupted()).await?,
-        None => serve(listener, app, interrupted()).await?,
+        Some(certificate) => serve(TlsListener::new(listener, &certificate)?, app, end).await?,
+        None => serve(listener, app, end).await?,
     }
     tidying.abort();
     if let Some(hand) = hand {
         hand.rest(GRACE).await;
     }
-    if worker.is_some_and(|worker| !worker.ends_within(GRACE)) {
+    if worker.as_ref().is_some_and(|worker| !worker.ends_within(GRACE)) {
         tracing::warn!("the step that is being computed takes long; leaving it");
     }
-    Ok(jobs.own().flush().await?)
+    jobs.own().flush().await?;
+    match worker.and_then(|worker| worker.lost()) {
+        Some(Lost::InWork) => start_again(),
+        Some(Lost::AtOnce) => {
+            bail!("the device cannot be used; does the driver's own program, such as nvidia-smi, see it?")
+        }
+        None => Ok(()),
+    }
+}
+
+/// Puts the same program in this one's place: only a process that begins anew gets a lost GPU back.
+#[cfg(unix)]
+fn start_again() -> anyhow::Result<()> {
+    use std::os::unix::process::CommandExt;
+    tracing::info!("starting again");
+    let mut program = Command::new(std::env::current_exe()?);
+    Err(program.args(std::env::args_os().skip(1)).exec())
+        .context("the device was lost, and the server cannot start again")
+}
+
+/// Leaves it to whoever started this program: only a process that begins anew gets a lost GPU back.
+#[cfg(not(unix))]
+fn start_again() -> anyhow::Result<()> {
+    bail!("the device was lost; start the server again")
 }
 
 /// The certificate to encrypt connections with, if they are to be.
@@ -242,5 +276,4 @@ async fn interrupted() {
         () = interrupt => {}
         () = terminate => {}
     }
-    tracing::info!("stopping");
 }

@@ -270,7 +270,7 @@ fn settings(asked: &Asked, bundle: &Bundle) -> Result<GenerateSettings, Error> {
     });
     let (width, height) = size.transpose()?.unzip();
     let seed = asked.seed.unwrap_or_else(any_seed);
-    Ok(GenerateSettings { seed, sampler, steps: Some(steps), guidance: asked.guidance, width, height })
+    Ok(GenerateSettings { seed, picture: 0, sampler, steps: Some(steps), guidance: asked.guidance, width, height })
 }
 
 /// The events of a stream: pictures on the way, and each when it is done. The order goes with it.

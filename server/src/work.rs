@@ -86,7 +86,8 @@ impl Work {
                 loras,
             },
             Goal::Prompt { prompt, pictures, negative } => {
-                let DenoiseSettings { sampler, steps, guidance, seed, height, width, .. } = *self.state.settings();
+                let DenoiseSettings { sampler, steps, guidance, seed, picture, height, width, .. } =
+                    *self.state.settings();
                 let pixels = |latents| (latents * bundle.manifest().networks.vae.downscale()) as u32;
                 JobRequest::Generate {
                     bundle: bundle.id().to_owned(),
@@ -95,6 +96,7 @@ impl Work {
                     negative: negative.clone(),
                     settings: GenerateSettings {
                         seed,
+                        picture,
                         sampler: Some(sampler),
                         steps: Some(steps),
                         guidance: Some(guidance),

@@ -2,6 +2,8 @@
 //!
 //! Jobs of one model and one size step together, each at its own step; they join and leave between two steps. When others
 //! wait, a job that has taken its turn's steps stands in line again, so that a long one does not keep short ones waiting.
+//!
+//! A GPU that is lost stays so for the rest of the process. Then the queue is closed, and the jobs wait for the next server.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,9 +13,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kosmosg::denoise::{DenoiseError, DenoiseSettings, DenoiseState};
+use kosmosg::engine::EngineError;
 use kosmosg::picture::{Picture, Recipe};
 use kosmosg::prompt::PromptDocument;
 use kosmosg::protocol::{ApiError, ErrorCode, JobEvent};
+use tokio::sync::watch;
 
 use crate::inference::RunError;
 use crate::jobs::{Job, JobId, Jobs, Outcome, Waiting};
@@ -67,6 +71,16 @@ pub trait Runner {
 pub struct Worker {
     /// Its other end is dropped when the thread ends.
     running: Receiver<()>,
+    lost: watch::Receiver<Option<Lost>>,
+}
+
+/// That the device was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    /// After it had worked: it may do so again.
+    InWork,
+    /// Before anything worked.
+    AtOnce,
 }
 
 impl Worker {
@@ -81,6 +95,7 @@ impl Worker {
         runner: impl FnOnce() -> R + Send + 'static,
     ) -> std::io::Result<Self> {
         let (alive, running) = channel();
+        let (losing, lost) = watch::channel(None);
         thread::Builder::new().name("inference".into()).spawn(move || {
             let _alive = alive;
             Bench {
@@ -91,10 +106,28 @@ impl Worker {
                 resting: HashMap::new(),
                 most: together,
                 trust: 0,
+                has_worked: false,
+                lost: losing,
             }
             .work();
         })?;
-        Ok(Self { running })
+        Ok(Self { running, lost })
+    }
+
+    /// Waits until the device is lost.
+    pub fn loss(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut lost = self.lost.clone();
+        async move {
+            if lost.wait_for(Option::is_some).await.is_err() {
+                // The thread ended without it.
+                std::future::pending().await
+            }
+        }
+    }
+
+    /// Whether the device was lost.
+    pub fn lost(&self) -> Option<Lost> {
+        *self.lost.borrow()
     }
 
     /// Waits for the thread to end after its queue was closed; whether it did.
@@ -117,6 +150,9 @@ struct Bench<R: Runner> {
     most: usize,
     /// Steps that have worked since.
     trust: usize,
+    /// Whether any step has worked.
+    has_worked: bool,
+    lost: watch::Sender<Option<Lost>>,
 }
 
 /// A job that runs.
@@ -240,6 +276,7 @@ impl<R: Runner> Bench<R> {
             let seat = self.seats.remove(index);
             self.fail(&seat.job, Failure::Run(RunError::Step(error.into())));
         }
+        self.has_worked = true;
         self.trust += 1;
         if self.most < self.together && self.trust >= TRUST_AFTER {
             (self.most, self.trust) = (self.most + 1, 0);
@@ -248,6 +285,9 @@ impl<R: Runner> Bench<R> {
 
     /// Tries with fewer at once, until it is clear whose fault it is.
     fn step_failed(&mut self, failure: Failure) {
+        if failure.is_loss() && self.has_worked {
+            return self.lose(&failure);
+        }
         if self.seats.len() == 1 {
             let seat = self.seats.remove(0);
             return self.fail(&seat.job, failure);
@@ -279,11 +319,25 @@ impl<R: Runner> Bench<R> {
     }
 
     fn fail(&mut self, job: &Arc<Job>, failure: Failure) {
+        if failure.is_loss() {
+            self.lose(&failure);
+            // What is written down of the job waits for the next server. But where nothing has worked, it may be the reason.
+            if self.has_worked {
+                return;
+            }
+        }
         tracing::error!(job = %job.id(), "failed: {failure}");
         if failure.is_spoilt() {
             self.release();
         }
         self.jobs.finish(job, Outcome::Failed(failure.shown()));
+    }
+
+    /// Leaves the jobs to the next server.
+    fn lose(&mut self, failure: &Failure) {
+        tracing::error!("the device is lost: {failure}");
+        self.lost.send_replace(Some(if self.has_worked { Lost::InWork } else { Lost::AtOnce }));
+        self.jobs.close();
     }
 
     /// What is left over could be what the next step fails from. If even giving back fails, there is nothing left to give
@@ -315,6 +369,11 @@ impl Failure {
                 ApiError { code: ErrorCode::Internal, message }
             }
         }
+    }
+
+    /// Whether the device is lost.
+    fn is_loss(&self) -> bool {
+        matches!(self, Self::Run(error) if matches!(error.engine(), Some(EngineError::DeviceLost { .. })))
     }
 
     /// Whether memory may be spoilt. A client's own mistake shall not cost the next one the time to load the model.

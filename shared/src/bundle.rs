@@ -281,7 +281,8 @@ impl Manifest {
             .map_err(|error| BundleError::Manifest { detail: format!("scheduler: {error}") })
     }
 
-    /// What is asked for, filled up with the defaults, for a request's picture number `picture`. Of width and height what
+    /// What is asked for, filled up with the defaults, for a request's picture number `picture`, counted from the
+    /// one that is asked for. Of width and height what
     /// makes no whole latent is left out; [`DenoiseSettings::validate`] refuses what is left of too little.
     pub fn denoise_settings(&self, asked: &GenerateSettings, picture: u64) -> DenoiseSettings {
         let [channels, height, width] = self.latent_shape();
@@ -293,7 +294,7 @@ impl Manifest {
             steps: asked.steps.unwrap_or(self.defaults.steps),
             guidance: asked.guidance.unwrap_or(self.defaults.guidance),
             seed: asked.seed,
-            picture,
+            picture: asked.picture.saturating_add(picture),
             channels,
             height,
             width,

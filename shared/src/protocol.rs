@@ -109,6 +109,9 @@ pub struct Lora {
 pub struct GenerateSettings {
     /// Seed of the noise.
     pub seed: u64,
+    /// Which picture of that seed, from 0: each has its own noise.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub picture: u64,
     /// Sampler.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampler: Option<SamplerKind>,
@@ -124,6 +127,10 @@ pub struct GenerateSettings {
     /// Number of rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub height: Option<u32>,
+}
+
+fn is_first(picture: &u64) -> bool {
+    *picture == 0
 }
 
 /// Answer to a new job.

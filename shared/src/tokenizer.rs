@@ -115,6 +115,20 @@ impl Tokenizer {
             .collect()
     }
 
+    /// The words of a text that are cut into pieces of which the model knows not all, each once. What only surrounds a word,
+    /// such as brackets, is not looked at.
+    pub fn unknown_words(&self, text: &str) -> Vec<String> {
+        let mut unknown: Vec<String> = Vec::new();
+        for word in text.split_whitespace() {
+            let word = word.trim_matches(|c: char| c.is_ascii_punctuation());
+            let is_known = !self.encode(word).contains(&self.special.unk);
+            if !is_known && !unknown.iter().any(|before| before == word) {
+                unknown.push(word.to_owned());
+            }
+        }
+        unknown
+    }
+
     /// The ids of the tokens that are not words.
     pub fn special(&self) -> &SpecialTokens {
         &self.special
@@ -260,6 +274,16 @@ mod tests {
         let tokenizer = tokenizer(&[("▁", -1.0), ("a", -1.0)]);
         assert_eq!(tokenizer.encode("äöüaßa"), [6, 3, 7, 3, 7]);
         assert_eq!(tokenizer.encode("猫 猫"), [6, 3, 6, 3]);
+    }
+
+    #[test]
+    fn unknown_words_are_named_once_and_without_what_surrounds_them() {
+        let tokenizer = tokenizer(&[("▁a", -1.0), ("▁red", -1.0), ("▁.", -1.0)]);
+        assert_eq!(
+            tokenizer.unknown_words("a (dragonfly), a red Dragonfly; dragonfly. 🦋 !"),
+            ["dragonfly", "Dragonfly", "🦋"]
+        );
+        assert_eq!(tokenizer.unknown_words("a red . (red)"), [""; 0]);
     }
 
     #[test]

@@ -3,12 +3,17 @@
 
 use std::path::{Path, PathBuf};
 
+pub use anywhere::{Screen, newer_page};
 pub use line::Line;
-pub use page::{Page, Where, creature, expected};
+pub use page::{Page, Where, creature, expected, expected_series};
 
+mod anywhere;
 mod line;
+mod making;
 mod models;
 mod page;
+mod small;
+mod pictures;
 
 /// Where `cargo xtask build` puts the programs and the page.
 pub fn dist() -> PathBuf {

@@ -81,9 +81,10 @@ impl Server {
     }
 
     async fn launch(mut command: Command, port: u16, models: &Path, arguments: &[&str]) -> Self {
-        let page = crate::browser::dist().join("page");
-        command.args(["--listen", &format!("127.0.0.1:{port}")]).args(arguments);
-        command.arg("--models").arg(models).arg("--page").arg(page);
+        command.args(["--listen", &format!("127.0.0.1:{port}")]).args(arguments).arg("--models").arg(models);
+        if !arguments.contains(&"--page") {
+            command.arg("--page").arg(crate::browser::dist().join("page"));
+        }
         let process = command.env("RUST_LOG", "warn").stdout(Stdio::null()).spawn().unwrap();
         let server = Self { process, port, _turn: None };
         for _ in 0..200 {

@@ -149,6 +149,17 @@ async fn many_jobs_of_one_owner_do_not_keep_another_waiting() {
     assert!(done(&other, &one).await);
     let status: JobStatus = busy.get(&format!("/api/jobs/{}", many[3])).await.json().await.unwrap();
     assert!(!status.last.is_last(), "{:?}", status.last);
+    // By now the line has moved, and it is known how fast.
+    let mut events = busy.follow(&many[7], 0).await;
+    loop {
+        match events.next().await {
+            Some((_, JobEvent::Queued { seconds: Some(seconds), .. })) => {
+                break assert!((0.1..60.0).contains(&seconds));
+            }
+            Some((_, event)) => assert!(!event.is_last(), "{event:?}"),
+            None => panic!("the stream ended before the job did"),
+        }
+    }
     for id in &many {
         assert!(done(&busy, id).await);
     }

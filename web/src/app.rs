@@ -3,31 +3,38 @@
 //! [`App::update`] takes an [`Event`] and returns [`Effect`]s for the browser to carry out; it touches nothing itself. A job
 //! is plain data that the page holds, so that a worker or the server that fails, or vanishes, takes at most a step with it.
 
+use std::collections::VecDeque;
 use std::mem;
 
 use kosmosg::bundle::Manifest;
-use kosmosg::denoise::DenoiseState;
 use kosmosg::placement::{Place, Stage};
 
 use crate::messages::{Envelope, Request, Source};
 use crate::pace::Pace;
 use crate::texts;
 
-use job::Line;
+use reading::Reader;
 
 pub use events::{Effect, Event, Phase, Processor, WorkerState};
 pub use job::{Doing, Job, Order};
 pub use models::{Deed, Models, Offer, Row, Task};
 pub use places::{Adapter, Choice, Places};
+pub use queue::Waiting;
 pub use remote::Refusal;
-pub use saved::{Made, Save, SavedJob, Saver};
+pub use results::{Look, Made, Outcome, Results, Sheet};
+pub use saved::{Save, SavedJob, Saver};
+pub use series::{Axis, AxisKind, Grid, Series};
 
 mod events;
 mod job;
 mod models;
 mod places;
+mod queue;
+mod reading;
 mod remote;
+mod results;
 mod saved;
+mod series;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -58,9 +65,19 @@ pub struct App {
     resumed: Option<Box<SavedJob>>,
     /// The step at which the job of the page before was taken up.
     resumed_at: Option<usize>,
+    /// Whether there was something left of the page before.
+    has_resumed: bool,
+    /// Orders that wait for the job to be over.
+    waiting: VecDeque<Waiting>,
+    /// An order that was left out so that those could be made.
+    left_out: Option<String>,
+    results: Results,
+    reader: Reader,
     requests: u64,
-    /// The picture that is being stamped.
-    stamping: Option<u64>,
+    /// The pictures that are being stamped: the requests, and their numbers.
+    stamping: Vec<(u64, u64)>,
+    /// Which stages the GPU's program has done: doing one for the first time makes it ready.
+    has_warmed_up: [bool; 2],
     fail_at_step: Option<usize>,
     /// Whether the server does not know this device.
     is_stranger: bool,
@@ -78,9 +95,7 @@ impl App {
             Event::Manifest { .. } | Event::NoManifest { .. } if self.models.current.is_some() => {}
             Event::Manifest { base, manifest } => {
                 self.work_with(Source::Server { base }, *manifest);
-                if let Some(order) = self.early.take() {
-                    self.make(order);
-                }
+                self.begin_early();
             }
             Event::NoManifest { why } => {
                 let message = match why {
@@ -113,9 +128,14 @@ impl App {
                 self.start_processor();
                 self.obey();
             }
+            Event::Insecure => self.places.is_insecure = true,
             Event::Make(order) => self.make(*order),
-            Event::Resume(job) => self.resume(*job),
+            Event::Resume { job, waiting } => self.resume(job, waiting),
             Event::Cancel => self.cancel(),
+            Event::CancelAll => self.cancel_all(),
+            Event::Withdraw(ticket) => self.waiting.retain(|waiting| waiting.ticket != ticket),
+            Event::Look(look) => self.results.look(look),
+            Event::Wrote { prompt, negative } => self.wrote(*prompt, negative),
             Event::GoOn(choice) => self.go_on(choice),
             Event::Worker { processor, message, data } => self.heard(processor, *message, data),
             Event::WorkerDied { processor, why } => self.worker_died(processor, why),
@@ -149,6 +169,7 @@ impl App {
     fn work_with(&mut self, source: Source, manifest: Manifest) {
         // What the person has set for the same model stays.
         if self.manifest.as_ref() != Some(&manifest) {
+            self.forget_reading();
             self.effects.push(Effect::ShowDefaults(Box::new(manifest.clone())));
         }
         (self.source, self.manifest) = (Some(source), Some(manifest));
@@ -174,46 +195,6 @@ impl App {
             self.stop(other);
         }
         self.start(started);
-    }
-
-    fn make(&mut self, order: Order) {
-        self.abandon();
-        self.job = None;
-        let Some(manifest) = &self.manifest else {
-            match self.no_manifest.clone() {
-                Some(message) => self.fail(message, vec![Choice::Auto]),
-                None => (self.early, self.phase) = (Some(order), Phase::Running),
-            }
-            return;
-        };
-        let settings = manifest.denoise_settings(&order.settings, 0);
-        let state = manifest
-            .schedule()
-            .map_err(|error| error.to_string())
-            .and_then(|schedule| DenoiseState::new(settings, &schedule).map_err(|error| error.to_string()));
-        let state = match state {
-            Ok(state) => state,
-            Err(message) => return self.fail(message, Vec::new()),
-        };
-        self.places.failures.clear();
-        (self.jobs, self.resumed_at) = (self.jobs + 1, None);
-        self.job = Some(Job {
-            order,
-            condition: None,
-            encoded_at: None,
-            start: state.clone(),
-            state,
-            doing: Doing::Waiting(Place::DeviceCpu),
-            pace: Pace::default(),
-            pace_from: None,
-            started_ms: self.now_ms,
-            failed_ms: None,
-            moved: None,
-            request: LOAD,
-            remote: None,
-            line: Line::Heard(self.now_ms),
-        });
-        self.proceed();
     }
 
     /// Does what comes next with the job, where it is to be done now.
@@ -266,8 +247,10 @@ impl App {
                 (Request::Encode { prompt, negative }, pictures)
             }
             Some(condition) => {
+                if job.doing.place() != place {
+                    job.pace = Pace::default();
+                }
                 job.doing = job.denoising(place);
-                job.pace = Pace::default();
                 let recipe = job.recipe(&manifest.name, manifest.picture_size as u32, processor.engine());
                 let (condition, state) = (condition.clone(), job.state.clone());
                 let fail_at_step = self.fail_at_step.take();
@@ -275,32 +258,6 @@ impl App {
             }
         };
         self.effects.push(Effect::Send { processor, message: Envelope { request, body }, data });
-    }
-
-    fn finish(&mut self, place: Place, png: Vec<u8>) {
-        let Some(job) = &self.job else { return };
-        self.places.failures.clear();
-        self.phase = Phase::Done { seconds: (self.now_ms - job.started_ms) / 1000.0, place };
-        // The server knows no prompt, so the recipe is written here.
-        let helper = [Processor::Cpu, Processor::Gpu]
-            .into_iter()
-            .find(|&processor| matches!(self.workers[processor as usize], WorkerState::Ready { .. }));
-        if let (Place::Server, Some(processor), Some(manifest)) = (place, helper, &self.manifest) {
-            let engine = self.places.server.as_ref().map_or(String::new(), |health| health.engine.clone());
-            let recipe = job.recipe(&manifest.name, manifest.picture_size as u32, &engine);
-            let request = self.number();
-            self.stamping = Some(request);
-            let message = Envelope { request, body: Request::Stamp { recipe } };
-            self.effects.push(Effect::Send { processor, message, data: vec![png.clone()] });
-        }
-        self.effects.push(Effect::Picture(png));
-    }
-
-    fn cancel(&mut self) {
-        if self.phase == Phase::Running {
-            self.abandon();
-            self.phase = Phase::Cancelled;
-        }
     }
 
     /// Tells whoever works on the job that nobody waits for it.
@@ -347,13 +304,15 @@ impl App {
         match &mut self.job {
             Some(job) => {
                 // How long the person took to decide is not how long the picture took.
-                job.started_ms += job.failed_ms.take().map_or(0.0, |failed| self.now_ms - failed);
+                let stood = job.failed_ms.take().map_or(0.0, |failed| self.now_ms - failed);
+                (job.started_ms, job.take_ms) = (job.started_ms + stood, job.take_ms + stood);
                 self.proceed();
             }
             None => {
                 self.phase = Phase::Idle;
                 self.effects.extend(self.no_manifest.take().map(|_| Effect::OpenBuiltIn));
                 self.start_processor();
+                self.begin_early();
             }
         }
     }

@@ -26,7 +26,7 @@ pub struct Composition {
 }
 
 /// The settings beside the sentence, as they stand.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Dials {
     /// The seed as it is typed.
@@ -41,6 +41,25 @@ pub struct Dials {
     pub sampler: Option<SamplerKind>,
     /// What to steer away from.
     pub negative: String,
+    /// How many pictures are wanted.
+    pub count: u64,
+    /// The number of the first one among those of its seed.
+    pub first: u64,
+}
+
+impl Default for Dials {
+    fn default() -> Self {
+        Self {
+            seed: String::new(),
+            lock: false,
+            steps: None,
+            guidance: None,
+            sampler: None,
+            negative: String::new(),
+            count: 1,
+            first: 0,
+        }
+    }
 }
 
 /// That something from elsewhere asks for more than this page does.
@@ -66,6 +85,8 @@ impl Composition {
             guidance: Some(recipe.guidance),
             sampler: Some(recipe.sampler),
             negative: recipe.negative.clone(),
+            count: 1,
+            first: recipe.picture,
         };
         Self { prompt: recipe.prompt.clone(), pictures, dials }.checked()
     }
@@ -101,7 +122,6 @@ pub fn differences(recipe: &Recipe, manifest: Option<&Manifest>) -> Vec<String> 
             lines.push(texts::other_size(recipe.width, recipe.height));
         }
     }
-    lines.extend((recipe.picture > 0).then(|| texts::other_number(recipe.picture + 1)));
     lines.extend((!recipe.adapters.is_empty()).then(|| texts::OTHER_ADAPTERS.to_owned()));
     lines
 }

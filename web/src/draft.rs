@@ -10,6 +10,9 @@ use kosmosg::prompt::{ImageRef, PromptDocument, PromptItem};
 /// Stands in a draft's text for a picture: Unicode's object replacement character.
 pub const PICTURE: char = '\u{FFFC}';
 
+/// Most pictures of a sentence.
+pub const MAX_PICTURES: usize = 10;
+
 /// A prompt with positions. See the [module documentation](self).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Draft {
@@ -83,6 +86,32 @@ impl Draft {
     /// Its pictures in order.
     pub fn images(&self) -> &[ImageRef] {
         &self.images
+    }
+
+    /// Whether it has more pictures than a sentence may have.
+    pub fn is_too_full(&self) -> bool {
+        self.images.len() > MAX_PICTURES
+    }
+
+    /// The only picture of a stretch that is nothing but a picture.
+    pub fn only_picture(&self, range: &Range<usize>) -> Option<&ImageRef> {
+        let (start, end) = self.clamp(range);
+        (end - start == 1 && self.is_picture(start)).then(|| &self.images[self.pictures_in(0, start).end])
+    }
+
+    /// Where a picture stands: at `unit`, if it still does, or where it stands first.
+    pub fn find(&self, picture: usize, unit: usize) -> Option<usize> {
+        let is_it = |unit: &usize| self.only_picture(&(*unit..unit + 1)).is_some_and(|image| image.picture == picture);
+        Some(unit).filter(is_it).or_else(|| (0..self.len()).find(is_it))
+    }
+
+    /// Its words, each picture by its name.
+    pub fn spoken(&self) -> String {
+        let words = |piece: Piece<'_>| match piece {
+            Piece::Words(words) => words,
+            Piece::Picture(image) => image.name.clone(),
+        };
+        self.pieces().into_iter().map(words).collect()
     }
 
     /// Its stretches in order.
@@ -259,6 +288,26 @@ mod tests {
         assert_eq!(numbers, [3, 1, 3]);
         assert_eq!(document.images().map(|image| image.picture).collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!(document.to_text(), "a <i> and <i> and <i>");
+    }
+
+    #[test]
+    fn a_picture_is_found_where_it_stands() {
+        let sentence = draft("a 3 and 1 and 3");
+        assert_eq!(sentence.only_picture(&(2..3)).map(|image| image.picture), Some(3));
+        assert_eq!(sentence.only_picture(&(8..9)).map(|image| image.picture), Some(1));
+        for range in [2..2, 2..4, 0..1, 99..100] {
+            assert_eq!(sentence.only_picture(&range), None);
+        }
+        assert_eq!(
+            [(3, 14), (3, 5), (1, 0), (7, 0)].map(|(n, at)| sentence.find(n, at)),
+            [Some(14), Some(2), Some(8), None]
+        );
+        assert_eq!(sentence.spoken(), "a picture 3 and picture 1 and picture 3");
+    }
+
+    #[test]
+    fn ten_pictures_are_enough() {
+        assert!(!draft(&"1".repeat(10)).is_too_full() && draft(&"1 ".repeat(11)).is_too_full());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Undo and redo of the sentence.
 
+use std::collections::BTreeSet;
+
 use crate::draft::Draft;
 
 /// Typing without a pause longer than this is undone at once.
@@ -44,6 +46,34 @@ impl History {
     /// Whether nothing has happened yet.
     pub fn is_fresh(&self) -> bool {
         self.past.is_empty() && self.future.is_empty()
+    }
+
+    /// Whether there is something to undo.
+    pub fn can_undo(&self) -> bool {
+        !self.past.is_empty()
+    }
+
+    /// Whether there is something to redo.
+    pub fn can_redo(&self) -> bool {
+        !self.future.is_empty()
+    }
+
+    /// The numbers of the pictures that undo and redo can bring back, and of those that are there now.
+    pub fn pictures(&self) -> BTreeSet<usize> {
+        let moments = self.past.iter().chain([&self.now]).chain(&self.future);
+        moments.flat_map(|moment| moment.draft.images()).map(|image| image.picture).collect()
+    }
+
+    /// Forgets the change that is longest ago. `false` if there is none.
+    pub fn forget_oldest(&mut self) -> bool {
+        let is_some = !self.past.is_empty();
+        self.past.drain(..usize::from(is_some));
+        is_some
+    }
+
+    /// What there is before anything has happened.
+    pub fn starting(now: Moment) -> Self {
+        Self { now, ..Self::default() }
     }
 
     /// Remembers a change, at `now_ms` of any clock.
@@ -115,6 +145,27 @@ mod tests {
         assert!(!history.redo());
         assert!(history.undo());
         assert_eq!(history.now(), &moment("a"));
+    }
+
+    #[test]
+    fn pictures_are_known_as_long_as_they_can_come_back() {
+        let picture = |picture: usize| {
+            let image = kosmosg::prompt::ImageRef { picture, name: String::new() };
+            Moment { draft: Draft::picture(image), caret: 1 }
+        };
+        let mut history = History::default();
+        for number in [3, 5, 7] {
+            history.record(picture(number), Change::Edit, 0.0);
+        }
+        let known = |history: &History| history.pictures().into_iter().collect::<Vec<_>>();
+        assert!(history.undo());
+        assert_eq!(known(&history), [3, 5, 7]);
+        history.record(picture(9), Change::Edit, 0.0);
+        assert_eq!(known(&history), [3, 5, 9]);
+        assert!(history.forget_oldest() && history.forget_oldest() && history.forget_oldest());
+        assert_eq!(known(&history), [9]);
+        assert!(!history.can_undo() && !history.can_redo() && !history.forget_oldest());
+        assert!(History::starting(picture(1)).is_fresh());
     }
 
     #[test]

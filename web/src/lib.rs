@@ -5,12 +5,16 @@
 //! loaded when it is used.
 //!
 //! What can be decided without a browser is plain Rust and tested natively: [`app`] is the whole behaviour of the page as
-//! a function from an event to effects, [`draft`] the sentence that is being written, [`history`] its undo, [`install`] how a
-//! model comes to this device, [`gallery`] what is kept of finished pictures, [`carried`], [`recipe_link`] and [`zip`] how they travel, [`messages`] what page and worker say to each other. The `ui` and `worker` modules only carry it out.
+//! a function from an event to effects, [`draft`] the sentence that is being written, [`history`] its undo, [`clipboard`]
+//! what is copied of it, [`picture_file`] and [`retouch`] its pictures as files and as pixels, [`install`] how a
+//! model comes to this device, [`messages`] what page and worker say to each other, [`report`] what the page tells of
+//! device and browser, [`gallery`] what is kept of finished pictures, [`carried`], [`recipe_link`] and [`zip`] how they
+//! travel. The `ui` and `worker` modules only carry it out.
 
 pub mod app;
 pub mod carried;
 mod checksum;
+pub mod clipboard;
 pub mod composition;
 pub mod draft;
 pub mod gallery;
@@ -18,7 +22,10 @@ pub mod history;
 pub mod install;
 pub mod messages;
 pub mod pace;
+pub mod picture_file;
 pub mod recipe_link;
+pub mod report;
+pub mod retouch;
 pub mod texts;
 pub mod zip;
 

@@ -59,6 +59,13 @@ pub enum Request {
         /// The recipe.
         recipe: Recipe,
     },
+    /// Cut a prompt into tokens. Answered by [`Reply::Tokenized`] at once, also between two steps of a picture.
+    Tokenize {
+        /// Words and picture places.
+        prompt: PromptDocument,
+        /// What to steer away from; empty for nothing.
+        negative: String,
+    },
     /// Stop the request of the same number before its next step. Answered by [`Reply::Cancelled`], if it still runs.
     Cancel,
     /// The fingerprint of some noise. Answered by [`Reply::NoiseHash`].
@@ -103,6 +110,8 @@ pub enum Request {
         /// Which.
         key: String,
     },
+    /// Compare what this worker's kernels compute with what the processor computes. Answered by [`Reply::Verified`].
+    TestKernels,
     /// Compare this worker's engine with a fixture of the public implementations' numbers (see [`kosmosg::verify`]).
     /// Binary data: the fixture's files. Answered by [`Reply::Verified`].
     Verify {
@@ -139,6 +148,11 @@ pub enum Reply {
     Encoded {
         /// The result.
         condition: Condition,
+    },
+    /// What the model reads of a prompt.
+    Tokenized {
+        /// That.
+        reading: Reading,
     },
     /// A step is done.
     Step {
@@ -203,7 +217,7 @@ pub enum Reply {
     },
     /// The comparisons.
     Verified {
-        /// One for each expected tensor.
+        /// One for each expected tensor, or each kernel.
         rows: Vec<Row>,
     },
 }
@@ -212,6 +226,26 @@ impl Reply {
     /// Whether the request is over.
     pub fn is_last(&self) -> bool {
         !matches!(self, Reply::Loading { .. } | Reply::Installing { .. } | Reply::Step { .. } | Reply::Preview { .. })
+    }
+}
+
+/// What a model reads of a prompt.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reading {
+    /// Tokens of the prompt, those of its pictures included.
+    pub tokens: usize,
+    /// Tokens of the negative prompt.
+    pub negative_tokens: usize,
+    /// Most tokens that the model takes of either.
+    pub longest: usize,
+    /// Words of both that the model does not know.
+    pub unknown: Vec<String>,
+}
+
+impl Reading {
+    /// Whether the model cannot take it.
+    pub fn is_too_long(&self) -> bool {
+        self.tokens.max(self.negative_tokens) > self.longest
     }
 }
 

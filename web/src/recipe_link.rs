@@ -108,7 +108,7 @@ mod tests {
         let json = recipe().to_json();
         assert_eq!(Recipe::from_json(&json), Ok(recipe()));
         // Deflating is the browser's.
-        let fragment = super::fragment(&json).unwrap();
+        let fragment = fragment(&json).unwrap();
         assert!(fragment.strip_prefix(PREFIX).unwrap().chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)));
         assert_eq!(deflated(&fragment), Some(Ok(json.clone())));
         assert_eq!(deflated(&(fragment + ".")), Some(Ok(json)));

@@ -16,6 +16,28 @@ texts! {
     TAGLINE = "Pictures are words here.";
     NO_SCRIPT = "This page computes its pictures itself, in WebAssembly. Please allow scripts for it.";
 
+    OFFLINE_READY = "Works offline now";
+    INSTALL = "Install";
+    SHORTCUT_NEW = "A new picture";
+    SHORTCUT_SERVER = "Pictures by the server";
+    NEWER = "A newer version of this page is ready.";
+    RELOAD = "Reload";
+    LATER = "Later";
+    CRASHED = "This page has stopped";
+    CRASHED_BROKEN = "A fault in its program ended it. Reload the page to go on; a report helps those who mend it.";
+    CRASHED_UNLOADED = "A part of its program could not be loaded. Check the connection, then reload the page.";
+    CRASHED_OLD = "This browser is too old for its program. A current Chrome, Edge, Firefox or Safari runs it.";
+
+    DEVICE = "This device and browser";
+    TEST_GPU = "Test the GPU";
+    TESTING_GPU = "The GPU computes something that the processor has computed too …";
+    TEST_UNANSWERED = "The GPU has not answered for two minutes. Closing other tabs, or starting the browser again, may help.";
+    COPY_REPORT = "Copy report";
+    COPIED = "The report is copied. Paste it where you tell about the problem.";
+    COPY_BY_HAND = "The browser does not let this page copy. Copy the marked text with Ctrl + C, or by touching it for a while.";
+    REPORT = "Report";
+    REPORT_HINT = "The report holds what stands here and the last errors; no sentence and no picture.";
+
     PROMPT_LABEL = "Your sentence. Type words and put pictures between them.";
     PROMPT_HINT = "Words and pictures …";
     CREATURES = "Creatures";
@@ -23,6 +45,56 @@ texts! {
     ADD_PICTURE = "Your own picture";
     ADD_PICTURE_HINT = "or drop one anywhere, or paste it";
     EXAMPLES = "Try";
+
+    UNDO = "Undo";
+    UNDO_KEYS = "Undo (Ctrl + Z)";
+    REDO = "Redo";
+    REDO_KEYS = "Redo (Ctrl + Shift + Z)";
+    UNDONE = "Undone.";
+    REDONE = "Redone.";
+    PICTURE_ELSEWHERE = "That picture lies on another page, from which this one may fetch nothing. Copy the picture itself and paste it here, or save it and drop the file.";
+    CHIP_CHANGE = "Change";
+    CHIP_REMOVE = "Take out";
+    DRAW_ONE = "Draw one";
+    DRAWING = "my drawing";
+
+    RETOUCH = "Change the picture";
+    RETOUCH_NAME = "Name";
+    RETOUCH_TABS = "What to change";
+    RETOUCH_FRAME = "Frame";
+    RETOUCH_CUT = "Cut out";
+    RETOUCH_DRAW = "Draw";
+    RETOUCH_ZOOM = "Zoom";
+    RETOUCH_FRAME_HINT = "The model sees this square. Drag the picture, or move it with the arrow keys; + and - zoom.";
+    RETOUCH_CUT_HINT = "What is left when the background goes is what the model looks at.";
+    RETOUCH_DRAW_HINT = "Draw with finger, pen or mouse. On a keyboard the arrows move the brush; the space bar puts it down and lifts it.";
+    RETOUCH_VIEW = "The picture, as the model sees it";
+    RETOUCH_MIRROR = "Mirror";
+    RETOUCH_WHOLE = "Whole picture";
+    RETOUCH_MIDDLE = "Middle";
+    RETOUCH_FILE = "Another file …";
+    RETOUCH_CUT_NOW = "Take the background away";
+    RETOUCH_TOLERANCE = "How much goes";
+    RETOUCH_EDGE = "Soft edge";
+    RETOUCH_HOLES = "Also in the holes";
+    RETOUCH_TOOL = "Tool";
+    RETOUCH_BRUSH = "Brush";
+    RETOUCH_ERASER = "Eraser";
+    RETOUCH_FILL = "Fill";
+    RETOUCH_SIZE = "Size of the brush";
+    RETOUCH_FINE = "Fine";
+    RETOUCH_MEDIUM = "Medium";
+    RETOUCH_BROAD = "Broad";
+    RETOUCH_HUGE = "Very broad";
+    RETOUCH_COLOUR = "Colour";
+    RETOUCH_CLEAR = "Clear all";
+    RETOUCH_DONE = "Done";
+    RETOUCH_CANCEL = "Cancel";
+    RETOUCH_DISCARD = "Close without keeping what you have changed?";
+    RETOUCH_NOTHING_LEFT = "Nothing would be left of the picture. Let less go.";
+    RETOUCH_NOTHING_GOES = "The border of this picture is the thing itself, so nothing goes. Let more go, or frame the picture wider.";
+    RETOUCH_UNREADABLE = "The picture cannot be opened here.";
+    RETOUCH_NO_MEMORY = "This browser has no memory left for the picture. Close other tabs, then try again.";
 
     GENERATE = "Make the picture";
     GENERATE_KEYS = "Ctrl + Enter";
@@ -69,6 +141,40 @@ texts! {
     SAVE = "Save";
     SAVE_HINT = "A PNG file with the recipe inside";
     USE_AGAIN = "Use as a word";
+
+    COUNT = "Pictures";
+    GENERATE_NEXT = "Put it in line";
+    QUEUE = "In line";
+    CANCEL_ALL = "Cancel all";
+    WITHDRAW = "Remove";
+    LEAVE_OUT = "Leave it out";
+    QUEUE_IS_FULL = "20 wait already. Let some of them be made first.";
+    RESULTS = "Pictures of this visit";
+    LIVE = "The one that is being made";
+    SAME_SEED = "Same seed";
+    SAME_SEED_HINT = "The present sentence with the seed of this picture";
+    COMPARE = "Compare";
+    COMPARE_END = "One picture again";
+    COMPARE_SLIDER = "How much of each picture is seen";
+    COMPARE_HINT = "Choose another picture below to compare with.";
+    GRID = "Grid";
+    GRID_ACROSS = "Across";
+    GRID_DOWN = "Down";
+    GRID_NOTHING = "nothing";
+    GRID_VALUES_ACROSS = "Values across";
+    GRID_VALUES_DOWN = "Values down";
+    GRID_MAKE = "Make the grid";
+    GRID_SAVE = "Save the grid";
+    GRID_SAVE_HINT = "A PNG file of all its pictures with their labels";
+    GRID_OF_ONE = "Across and down are the same. Choose two different ones.";
+    WHERE_CHANGE = "Change";
+    WHERE_WHY = "Why are some greyed out?";
+    PREPARING_GPU = "Preparing the GPU's programs …";
+    STARTING_PROGRAM = "Fetching the program that computes …";
+    ENCODING_FIRST = "Reading your sentence. The first time, the GPU's programs are prepared, which takes longer …";
+    STEPPING_FIRST = "The first step, for which the GPU's programs are prepared. The next ones are faster …";
+    ADDRESS_IS_INSECURE = "at an address that begins with http://, browsers keep WebGPU from a page";
+    NO_GPU_HERE = "Not at this address: browsers keep WebGPU from pages that come over plain http. Open it as https://… or on the very machine that serves it.";
 
     STARTING = "Getting ready …";
     READY = "Ready.";
@@ -124,7 +230,6 @@ texts! {
     IMPORT_HINT = "A zip file that was exported here, or single PNG files";
     MORE_PICTURES = "Show more";
     DELETE = "Delete";
-    UNDO = "Undo";
     CLOSE = "Close";
     DISMISS = "Not now";
     PREVIOUS = "Previous picture";
@@ -162,6 +267,26 @@ pub const EXAMPLE_SENTENCES: &[&str] = &[
     "a * with a crown in the city",
     "a red * in the snow",
     "a pencil sketch of a * on the moon",
+];
+
+/// The colours to draw with, and their names.
+pub const COLOURS: &[(&str, [u8; 3])] = &[
+    ("black", [34, 30, 32]),
+    ("grey", [139, 134, 130]),
+    ("white", [255, 255, 255]),
+    ("brown", [122, 74, 44]),
+    ("red", [212, 48, 42]),
+    ("orange", [242, 132, 38]),
+    ("yellow", [250, 208, 56]),
+    ("light green", [140, 198, 62]),
+    ("green", [38, 134, 78]),
+    ("turquoise", [42, 176, 172]),
+    ("light blue", [112, 186, 236]),
+    ("blue", [44, 92, 190]),
+    ("purple", [126, 72, 168]),
+    ("pink", [240, 138, 176]),
+    ("skin", [248, 212, 178]),
+    ("dark brown", [78, 50, 36]),
 ];
 
 /// A message of the program's depths as a sentence.
@@ -265,6 +390,107 @@ pub fn step(step: usize, of: usize, seconds_left: Option<f64>) -> String {
     format!("Step {step} of {of}{left}")
 }
 
+/// What it says of a picture that is one of several.
+pub fn of_series(number: usize, of: usize, doing: &str) -> String {
+    format!("Picture {number} of {of} · {doing}")
+}
+
+/// Several finished pictures.
+pub fn all_done(pictures: usize, seconds: f64, place: &str) -> String {
+    format!("{pictures} pictures made in {} {place}.", duration(seconds))
+}
+
+/// The button that makes pictures.
+pub fn generate(pictures: u64) -> String {
+    if pictures == 1 { GENERATE.into() } else { format!("Make {pictures} pictures") }
+}
+
+/// Orders in line, for those who do not see them.
+pub fn in_line(orders: usize) -> String {
+    match orders {
+        0 => String::new(),
+        1 => "One waits in line.".into(),
+        n => format!("{n} wait in line."),
+    }
+}
+
+/// An order in line: its sentence, and how many pictures it makes.
+pub fn waiting(sentence: &str, pictures: usize) -> String {
+    if pictures == 1 { sentence.to_owned() } else { format!("{sentence} · {pictures} pictures") }
+}
+
+/// The button that takes an order out of the line.
+pub fn withdraw_label(sentence: &str) -> String {
+    format!("{WITHDRAW}: {sentence}")
+}
+
+/// An order that could not be made, while others waited.
+pub fn left_out(sentence: &str, why: &str) -> String {
+    format!("“{sentence}” was left out. {}", self::sentence(why))
+}
+
+/// What two pictures are that are compared.
+pub fn compared(left: &str, right: &str) -> String {
+    format!("Left: {left}. Right: {right}.")
+}
+
+/// One of them: where it stands in a grid, and its sentence.
+pub fn compared_picture(number: u64, place: Option<&str>, sentence: Option<&str>) -> String {
+    let place = place.map_or(String::new(), |place| format!(" ({place})"));
+    let sentence = sentence.map_or(String::new(), |sentence| format!(", {sentence}"));
+    format!("picture {number}{place}{sentence}")
+}
+
+/// How much of the model's room for text a sentence takes.
+pub fn reading(tokens: usize, longest: usize) -> String {
+    format!("{tokens} of the {longest} tokens that the model can read")
+}
+
+/// A sentence that the model cannot read.
+pub fn too_long(tokens: usize, longest: usize) -> String {
+    match tokens {
+        ..100_000 => {
+            format!("Too long: {tokens} tokens, and the model can read {longest}. Take out words or pictures.")
+        }
+        _ => format!("Far too long: the model can read {longest} tokens. Take out words or pictures."),
+    }
+}
+
+/// Words that the model leaves out.
+pub fn unknown_words(words: &[String]) -> String {
+    let quoted: Vec<_> = words.iter().take(MOST_UNKNOWN).map(|word| format!("“{word}”")).collect();
+    let more = if words.len() > MOST_UNKNOWN { " and others" } else { "" };
+    format!("The model does not know {}{more}.", quoted.join(", "))
+}
+
+/// So many unknown words are named.
+const MOST_UNKNOWN: usize = 6;
+
+/// A value that a setting cannot have.
+pub fn no_value(setting: &str, value: &str) -> String {
+    format!("{setting} cannot be {value}.")
+}
+
+/// A setting without values.
+pub fn no_values(setting: &str) -> String {
+    format!("{setting} needs values, with commas between them.")
+}
+
+/// A grid that is too large.
+pub fn grid_too_large(pictures: usize, most: usize) -> String {
+    format!("That makes {pictures} pictures; {most} are the most. Take out values.")
+}
+
+/// A result among the others, for those who do not see it.
+pub fn result_number(number: u64, description: &str) -> String {
+    format!("{number}. {description}")
+}
+
+/// Why a place cannot be chosen.
+pub fn place_refused(place: &str, why: &str) -> String {
+    format!("{place}: {why}")
+}
+
 /// Place in the server's queue.
 pub fn queued(position: usize, seconds: Option<f64>) -> String {
     let time = seconds.map_or(String::new(), |seconds| format!(", about {}", duration(seconds)));
@@ -321,6 +547,31 @@ pub fn inserted(name: &str, pictures: usize) -> String {
 /// Files that are no pictures.
 pub fn not_a_picture(name: &str) -> String {
     format!("{name} is not a picture that can be read here. PNG, JPEG and WebP can.")
+}
+
+/// A picture file that is damaged.
+pub fn damaged_picture(name: &str) -> String {
+    format!("{name} is damaged: this browser can read no picture from it.")
+}
+
+/// A picture file that is larger than anything that is needed here.
+pub fn too_large_a_picture(name: &str) -> String {
+    format!("{name} is too large to be opened here. Make it smaller first.")
+}
+
+/// More pictures than a sentence takes.
+pub fn too_many_pictures(most: usize) -> String {
+    format!("A sentence takes {most} pictures at most. What is more was left out; take a picture out to make room.")
+}
+
+/// A picture in the sentence that is selected now, for those who do not see it.
+pub fn selected(name: &str) -> String {
+    format!("{} is selected. Enter changes it, Delete takes it out.", sentence_start(name))
+}
+
+/// What the sentence is after undo or redo, for those who do not see it.
+pub fn travelled(what: &str, sentence: &str) -> String {
+    format!("{what} The sentence is now: {sentence}")
 }
 
 /// Something that could not be fetched.
@@ -416,11 +667,6 @@ pub fn other_size(width: u32, height: u32) -> String {
     format!("It was {width} × {height} pixels large: with this page's size it will look different.")
 }
 
-/// A recipe of one picture of several.
-pub fn other_number(number: u64) -> String {
-    format!("It was number {number} of several of one seed.")
-}
-
 /// Pictures that a restored recipe does not bring.
 pub fn missing(pictures: usize) -> String {
     match pictures {
@@ -477,6 +723,11 @@ pub fn file_name(seed: u64) -> String {
     format!("kosmos-{seed}.png")
 }
 
+/// The same of a picture that is not the first of its seed.
+pub fn picture_file_name(seed: u64, picture: u64) -> String {
+    if picture == 0 { file_name(seed) } else { format!("kosmos-{seed}-{picture}.png") }
+}
+
 /// The end of "Made in 3 s …" and "continued …".
 pub mod place {
     /// On this device's GPU.
@@ -485,6 +736,86 @@ pub mod place {
     pub const CPU: &str = "on this device's processor";
     /// On the server.
     pub const SERVER: &str = "on the server";
+}
+
+/// What this device and browser can do.
+#[allow(missing_docs, reason = "the constants are what they say")]
+pub mod about {
+    pub const GPU: &str = "GPU";
+    pub const TEST: &str = "Test of the GPU";
+    pub const PROCESSOR: &str = "Processor";
+    pub const STORAGE: &str = "Storage";
+    pub const OFFLINE: &str = "Without a network";
+    pub const SERVER: &str = "Server";
+    pub const MODEL: &str = "Model";
+    pub const VERSION: &str = "Version of the page";
+    pub const WINDOW: &str = "Window";
+    pub const BROWSER: &str = "Browser";
+
+    pub const GPU_SHORT: &str = "GPU";
+    pub const EMULATED_SHORT: &str = "emulated GPU";
+    pub const NO_GPU_SHORT: &str = "no GPU";
+    pub const OFFLINE_SHORT: &str = "works offline";
+    pub const SERVER_SHORT: &str = "server";
+
+    pub const ASKING: &str = "The browser is being asked …";
+    pub const FOUND: &str = "WebGPU on";
+    pub const EMULATED: &str = "WebGPU, but emulated on the processor, by";
+    pub const NOT_SECURE: &str = "Browsers give WebGPU, storage and work without a network only to pages whose address begins with https://, or that come from the device itself (http://localhost). This page's does not. kosmosg-server encrypts where others can reach it, unless it is told --tls off.";
+    pub const NOT_IN_CHROMIUM: &str = "This browser offers no WebGPU. Update it; on Linux it may have to be allowed under chrome://flags/#enable-unsafe-webgpu, and on Android it needs version 12 or later.";
+    pub const NOT_IN_FIREFOX: &str =
+        "This Firefox offers no WebGPU. Update it; where even the newest has none, Chrome or Edge do.";
+    pub const NOT_IN_SAFARI: &str = "This browser offers no WebGPU. Safari has WebGPU from version 26, which comes with iOS 26, iPadOS 26 and macOS 26.";
+    pub const NO_ADAPTER: &str = "The browser knows WebGPU, but finds no GPU for it. Update browser and graphics driver, and allow graphics acceleration in the browser's settings.";
+    pub const SEE_CHROME: &str = "chrome://gpu says more.";
+    pub const SEE_FIREFOX: &str = "about:support says more.";
+
+    pub const OFFLINE_READY: &str = "This page works.";
+    pub const OFFLINE_COMING: &str = "This page is being kept for it.";
+    pub const OFFLINE_FAILED: &str = "This page could not be kept for it: there is too little room, or the connection broke. It is tried again at the next visit.";
+    pub const OFFLINE_NEVER: &str = "This browser keeps no page, as in a private window.";
+    pub const OFFLINE_NOT_SECURE: &str =
+        "Browsers keep only pages whose address begins with https://, or that come from the device itself.";
+    pub const UNKNOWN_THREADS: &str = "threads unknown";
+    pub const UNKNOWN_MEMORY: &str = "memory unknown";
+    pub const PERSISTED: &str = "It has promised not to remove that by itself.";
+    pub const NOT_PERSISTED: &str = "It may remove that when room is short.";
+    pub const NO_SERVER: &str = "None: this page came without one, or it cannot be reached.";
+    pub const ON_CPU: &str = "on the processor";
+    pub const ON_GPU: &str = "on the GPU";
+    pub const LOADING: &str = "being loaded";
+    pub const READY: &str = "ready";
+
+    /// An adapter and its limits: the largest buffer, and the largest that a computation can read.
+    pub fn gpu(kind: &str, name: &str, [buffer, binding]: &[String; 2], has_f16: bool) -> String {
+        let f16 = if has_f16 { "computes with 16 bits" } else { "computes with 32 bits only" };
+        format!("{kind} {name}; buffers of up to {buffer}, of which {binding} at once; {f16}.")
+    }
+
+    /// Asking for an adapter failed.
+    pub fn gpu_failed(why: &str) -> String {
+        format!("The browser knows WebGPU, but could not start it ({why}). Starting the browser again may help.")
+    }
+
+    /// All kernels compute the same as the processor.
+    pub fn right(kernels: usize) -> String {
+        format!("All {kernels} kernels compute what the processor computes.")
+    }
+
+    /// The processor's threads.
+    pub fn threads(count: f64) -> String {
+        format!("{count} threads")
+    }
+
+    /// The device's memory, which browsers round.
+    pub fn memory(bytes: f64) -> String {
+        format!("about {:.0} GB of memory", bytes / 1e9)
+    }
+
+    /// A server.
+    pub fn server(version: &str, engine: &str, device: &str, queued: usize, capacity: usize) -> String {
+        format!("kosmosg-server {version}, {engine} on {device}; {queued} of {capacity} places in its queue are taken.")
+    }
 }
 
 fn duration(seconds: f64) -> String {

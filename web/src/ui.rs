@@ -10,18 +10,23 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::spawn_local;
 use web_sys::{HtmlElement, HtmlInputElement, UiEvent, UrlSearchParams};
 
-use crate::app::{App, BUNDLE, Choice, Effect, Event, Offer, Order, Phase, Processor, Refusal};
+use crate::app::{App, BUNDLE, Choice, Effect, Event, Look, Offer, Order, Phase, Processor, Refusal, Series};
 use crate::messages::{Request, Supply};
 use crate::{js, texts};
 
+use about::About;
 use controls::Controls;
 use editor::Editor;
 use keeping::Keeping;
 use link::Link;
 use models::ModelsPanel;
 use palette::Palette;
+use retouch::RetouchDialog;
+use sheet::GridForm;
 use stage::Stage;
 
+mod about;
+mod bitmap;
 mod codec;
 mod controls;
 mod device;
@@ -34,8 +39,13 @@ mod link;
 mod models;
 mod palette;
 mod pictures;
+mod queue;
+mod reading;
 mod region;
+mod results;
+mod retouch;
 mod server;
+mod sheet;
 mod stage;
 mod store;
 mod tab;
@@ -46,29 +56,34 @@ const KEEPER: &str = "keeper";
 /// Time before the server is asked what has become of a job, so that it is not asked without pause.
 const PAUSE_MS: i32 = 1000;
 
-/// Starts the page; `assets` is the address of the folder of its programs.
+/// Starts the page; `assets` is the address of the folder of its programs, `note` takes down what went wrong.
 #[wasm_bindgen]
-pub fn start(assets: String) {
-    std::panic::set_hook(Box::new(|panic| js::log_error(&panic.to_string())));
+pub fn start(assets: String, note: js_sys::Function) {
+    std::panic::set_hook(about::panic_hook(&note));
     let page = Rc::new_cyclic(|page: &std::rc::Weak<Page>| {
         let of = |page: &std::rc::Weak<Page>| page.clone();
         let (submit, refused, inserted, creature, chosen) = (of(page), of(page), of(page), of(page), of(page));
-        let (wished, no_address) = (of(page), of(page));
-        let brought = of(page);
+        let (wished, no_address, looks, set) = (of(page), of(page), of(page), of(page));
+        let (changed, brought) = (of(page), of(page));
         let events = editor::Events {
             submit: Box::new(move || with(&submit, Page::make)),
             refused: Box::new(move |message| with(&refused, |page| page.notify(message))),
             brought: Box::new(move |file| with(&brought, |page| page.brought(file))),
             inserted: Box::new(move |message| with(&inserted, |page| page.tell(message))),
             creature: Box::new(move |number| with(&creature, |page| page.insert_creature(number))),
+            change: Box::new(move |unit| with(&changed, |page| page.retouch.open(unit))),
         };
+        let editor = Editor::new(dom::by_id("prompt"), events);
         Page {
             app: RefCell::default(),
+            about: About::new(&assets, note),
             assets,
-            editor: Editor::new(dom::by_id("prompt"), events),
+            retouch: RetouchDialog::new(editor.clone()),
+            editor,
             palette: Rc::default(),
             controls: Controls::new(move |choice| with(&chosen, |page| page.happened(Event::Choose(choice)))),
-            stage: Stage::new(),
+            stage: Stage::new(move |look| with(&looks, |page| page.happened(Event::Look(look)))),
+            grid: GridForm::new(move || set.upgrade().map(|page| page.controls.settings()).unwrap_or_default()),
             models: ModelsPanel::new(
                 move |deed| with(&wished, |page| page.happened(Event::Model(deed))),
                 move |message| with(&no_address, |page| page.notify(message)),
@@ -88,11 +103,14 @@ pub fn start(assets: String) {
 /// The page.
 pub struct Page {
     app: RefCell<App>,
+    about: Rc<About>,
     assets: String,
     editor: Rc<Editor>,
+    retouch: Rc<RetouchDialog>,
     palette: Rc<Palette>,
     controls: Controls,
     stage: Stage,
+    grid: GridForm,
     models: Rc<ModelsPanel>,
     links: RefCell<[Option<Link>; 2]>,
     /// The worker that keeps the models.
@@ -118,9 +136,16 @@ impl Page {
 
     fn show(self: &Rc<Self>) {
         let app = self.app.borrow();
-        self.stage.show(&app);
+        let page = self.clone();
+        let looks = move |look| page.happened(Event::Look(look));
+        self.stage.show(&app, looks.clone());
+        sheet::show(&app, &self.stage.strip, looks);
+        let page = self.clone();
+        queue::show(&app, move |ticket| page.happened(Event::Withdraw(ticket)));
+        reading::show(&app);
         self.controls.show(&app);
         self.models.show(&app);
+        self.about.show(&app);
         dom::set_flag(&dom::by_id::<HtmlElement>("pairing"), "hidden", !app.is_stranger());
         let remedies = match app.phase() {
             Phase::Failed { remedies, .. } => remedies.as_slice(),
@@ -152,7 +177,10 @@ impl Page {
                 }
             }
             Effect::OpenBuiltIn => spawn_local(async move { page.open_built_in().await }),
-            Effect::ShowDefaults(manifest) => self.controls.set_defaults(&manifest),
+            Effect::ShowDefaults(manifest) => {
+                self.controls.set_defaults(&manifest);
+                self.grid.suggest(&self.controls.settings());
+            }
             Effect::RememberModel(key) => models::remember(key.as_deref()),
             Effect::ListModels => self.list_models(),
             Effect::Post { request, job } => spawn_local(async move {
@@ -184,12 +212,13 @@ impl Page {
             }),
             Effect::Delete { id } => spawn_local(async move { server::delete(&id).await }),
             Effect::Preview(png) => self.stage.show_preview(&png),
-            Effect::Picture(png) => {
-                let png = self.keep_picture(png);
-                let app = self.app.borrow();
-                self.stage.show_picture(png, &texts::result_label(&app.description()), app.seed().unwrap_or_default());
+            Effect::Picture(made) => {
+                let (number, png) = (made.number, self.keep_picture(*made));
+                self.stage.add(number, &png);
             }
-            Effect::Saveable(png) => self.stage.set_file(self.with_pictures(&png)),
+            // The file was complete at once: the interface writes recipes itself.
+            Effect::Saveable { .. } => {}
+            Effect::Forget(number) => self.stage.strip.forget(number),
             Effect::Remember(choice) => controls::remember_choice(choice),
         }
     }
@@ -253,12 +282,17 @@ impl Page {
         if let Some(choice) = choice {
             self.happened(Event::Choose(choice));
         }
+        if !dom::window().is_secure_context() {
+            self.happened(Event::Insecure);
+        }
         self.happened(Event::Device { adapter: None, cpu_memory_bytes: device::cpu_memory_bytes() });
 
         self.happened(Event::Open { model: models::remembered() });
         let page = self.clone();
         spawn_local(async move {
-            let adapter = device::adapter().await;
+            let gpu = device::gpu().await;
+            let adapter = gpu.as_ref().ok().map(device::adapter);
+            page.about.found(gpu);
             page.happened(Event::Device { adapter, cpu_memory_bytes: device::cpu_memory_bytes() });
         });
         let page = self.clone();
@@ -291,18 +325,35 @@ impl Page {
     }
 
     fn listen(self: &Rc<Self>) {
-        self.on_click("generate", Page::make);
+        // The second click of a double click means nothing new.
+        for (id, handler) in
+            [("generate", Page::make as fn(&Rc<Page>)), ("cancel", |page| page.happened(Event::Cancel))]
+        {
+            let page = self.clone();
+            dom::on(&dom::by_id::<HtmlElement>(id), "click", move |click: UiEvent| {
+                if click.detail() < 2 {
+                    handler(&page);
+                }
+            });
+        }
+        self.on_click("cancel-all", |page| page.happened(Event::CancelAll));
+        self.on_click("leave-out", |page| page.happened(Event::Cancel));
+        self.on_click("same-seed", Page::make_variation);
+        self.on_click("make-grid", Page::make_grid);
+        self.on_click("save-sheet", Page::save_sheet);
+        for count in 1..=4 {
+            let page = self.clone();
+            dom::on(&dom::by_id::<HtmlElement>(&format!("count-{count}")), "change", move |_: web_sys::Event| {
+                page.show()
+            });
+        }
         let page = self.clone();
-        dom::on(&dom::by_id::<HtmlElement>("cancel"), "click", move |click: UiEvent| {
-            // The second click of a double click was meant for the button that stood in its place.
-            if click.detail() < 2 {
-                page.happened(Event::Cancel);
-            }
-        });
+        reading::watch(move || page.wrote());
         self.on_click("use-again", Page::use_again);
         let files: HtmlInputElement = dom::by_id("files");
         let dialog = files.clone();
         self.on_click("pick", move |_| dialog.click());
+        self.on_click("draw", |page| page.retouch.draw());
         let page = self.clone();
         let chosen = files.clone();
         dom::on(&files, "change", move |_: web_sys::Event| {
@@ -312,9 +363,11 @@ impl Page {
         });
         let page = self.clone();
         dom::on(&dom::window(), "keydown", move |event: web_sys::KeyboardEvent| match event.key().as_str() {
+            // A key that is held is pressed once, whatever comes into its way.
+            "Enter" if event.repeat() => event.prevent_default(),
             "Enter" if (event.ctrl_key() || event.meta_key()) && !event.default_prevented() => page.make(),
             // With an input method, it takes back what is being composed.
-            "Escape" if !event.is_composing() && event.key_code() != editor::COMPOSING => page.happened(Event::Cancel),
+            "Escape" if !event.is_composing() && event.key_code() != editor::COMPOSING => page.escape(),
             _ => {}
         });
         // Whoever goes on writing has read the notice.
@@ -340,31 +393,95 @@ impl Page {
     }
 
     fn make(self: &Rc<Self>) {
-        if *self.app.borrow().phase() == Phase::Running {
-            return;
+        self.order(Series::Count(self.controls.count()), None);
+    }
+
+    /// Makes what the sentence says now with the noise of the picture that is shown.
+    fn make_variation(self: &Rc<Self>) {
+        let shown = self.app.borrow().results().shown().map(|outcome| (outcome.seed, outcome.picture));
+        if let Some((seed, picture)) = shown {
+            self.controls.lock_seed(seed);
+            self.order(Series::Count(1), Some(picture));
         }
+    }
+
+    fn make_grid(self: &Rc<Self>) {
+        let grid = self.grid.grid();
+        sheet::notify(grid.as_ref().err().map_or("", String::as_str));
+        if let Ok(grid) = grid {
+            self.order(Series::Grid(grid), None);
+            // The settings may lie far below.
+            dom::by_id::<HtmlElement>("prompt").scroll_into_view();
+        }
+    }
+
+    /// Orders pictures of the sentence; `first` is the first one's number among those of its seed, if not as restored.
+    fn order(self: &Rc<Self>, series: Series, first: Option<u64>) {
         let draft = self.editor.draft();
         if draft.is_blank() {
             return self.notify(texts::NOTHING_TO_MAKE);
         }
+        if !self.app.borrow().takes_orders() {
+            return self.notify(texts::QUEUE_IS_FULL);
+        }
+        self.wrote();
         let (prompt, numbers) = draft.numbered();
         let pictures = self.editor.pictures.files(&numbers);
         if Self::has_missing(&pictures) {
             return self.notify(texts::MISSING_PICTURES);
         }
+        let negative = self.controls.negative();
+        if self.app.borrow().is_too_long(&prompt, &negative) {
+            let app = self.app.borrow();
+            let reading = app.reading().cloned().unwrap_or_default();
+            return self.notify(&texts::too_long(reading.tokens.max(reading.negative_tokens), reading.longest));
+        }
         self.notify("");
-        let is_done = matches!(self.app.borrow().phase(), Phase::Done { .. });
-        self.controls.renew_seed(self.app.borrow().seed().filter(|_| is_done));
-        let order = Order { prompt, pictures, negative: self.controls.negative(), settings: self.controls.settings() };
+        self.controls.renew_seed(|seed| self.app.borrow().has_used(seed));
+        let mut settings = self.controls.settings();
+        settings.picture = first.unwrap_or_else(|| self.controls.first());
+        let order = Order { prompt, pictures, negative, settings, series };
         self.happened(Event::Make(Box::new(order)));
     }
 
-    /// Puts the picture that was made into the sentence.
-    fn use_again(self: &Rc<Self>) {
-        if let Some(png) = self.stage.file() {
-            let image = self.editor.pictures.add(texts::RESULT, "image/png", png);
-            self.editor.insert(image);
+    /// Has the model read the sentence.
+    fn wrote(self: &Rc<Self>) {
+        let (prompt, _) = self.editor.draft().numbered();
+        self.happened(Event::Wrote { prompt: Box::new(prompt), negative: self.controls.negative() });
+    }
+
+    /// Ends what is nearest to an end: comparing two pictures, otherwise making one.
+    fn escape(self: &Rc<Self>) {
+        let compares = self.app.borrow().results().other().is_some();
+        self.happened(if compares { Event::Look(Look::Compare) } else { Event::Cancel });
+    }
+
+    fn save_sheet(self: &Rc<Self>) {
+        let saved = self.app.borrow().results().sheet().map_or(Ok(()), sheet::save);
+        if let Err(error) = saved {
+            self.notify(&texts::sentence(&js::text_of(&error)));
         }
+    }
+
+    /// Where the file of the picture that is shown is.
+    fn shown_address(&self) -> Option<String> {
+        let number = self.app.borrow().results().shown()?.number;
+        self.stage.strip.address(number)
+    }
+
+    /// Puts the picture that is shown into the sentence.
+    fn use_again(self: &Rc<Self>) {
+        let Some(address) = self.shown_address() else { return };
+        let page = self.clone();
+        spawn_local(async move {
+            match js::fetch(&address).await {
+                Ok(png) => {
+                    let image = page.editor.pictures.add(texts::RESULT, "image/png", png);
+                    page.editor.insert(image);
+                }
+                Err(why) => page.notify(&texts::cannot_fetch(texts::RESULT, &why)),
+            }
+        });
     }
 
     fn insert_creature(self: &Rc<Self>, number: usize) {

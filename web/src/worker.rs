@@ -68,6 +68,11 @@ impl Worker {
             self.cancelled.borrow_mut().insert(request);
             return;
         }
+        // Whoever writes the next sentence while a picture is made is not to wait for it.
+        if let Request::Tokenize { prompt, negative } = &body {
+            let reading = self.model.borrow().as_ref().and_then(|model| model.read(prompt, negative));
+            return post(request, Reply::Tokenized { reading: reading.unwrap_or_default() }, Vec::new());
+        }
         self.queue.borrow_mut().push_back(Task { request, body, data, files: files_of(message) });
         if !self.is_busy.replace(true) {
             let worker = self.clone();
@@ -128,6 +133,10 @@ impl Worker {
                 let hash = noise::fingerprint(&noise::gaussian(seed, stream, count));
                 post(request, Reply::NoiseHash { hash }, Vec::new());
             }
+            Request::TestKernels => {
+                let rows = verify::kernels().await?;
+                post(request, Reply::Verified { rows }, Vec::new());
+            }
             Request::Verify { files } => {
                 let rows = verify::rows(files.into_iter().zip(data).collect()).await?;
                 post(request, Reply::Verified { rows }, Vec::new());
@@ -144,7 +153,8 @@ impl Worker {
             Request::Kept | Request::Install { .. } | Request::Check { .. } | Request::Remove { .. } => {
                 return self.keep(request, body, files).await;
             }
-            Request::Cancel => {}
+            // They are carried out when they come.
+            Request::Cancel | Request::Tokenize { .. } => {}
         }
         Ok(())
     }

@@ -5,8 +5,12 @@ const FILES = __FILES__;
 const MODEL = "models/tiny/";
 /** What the page loads of a model. */
 const PARTS = ["vision", "mllm", "aligner", "unet", "vae"];
+/** The GPU's program is large, and kept once it was used. */
+const LARGE = "worker-gpu";
 /** A network that takes longer than this is none. */
 const PATIENCE_MS = 4000;
+/** Answers vary by the request's origin and encodings, which differ between a script and what was asked for in advance. */
+const ANY = { ignoreVary: true };
 
 addEventListener("install", (event) => {
   const keep = async () => {
@@ -17,22 +21,30 @@ addEventListener("install", (event) => {
     await cache.put(`${MODEL}bundle.json`, manifest.clone());
     const { tokenizer, parts } = await manifest.json();
     const model = [tokenizer, ...PARTS.flatMap((part) => parts[part].files)];
-    // The GPU's program is large, and kept once it was used.
-    const files = [...FILES.filter((file) => !file.includes("worker-gpu")), ...model.map(({ name, sha256 }) => `${MODEL}${name}?v=${sha256.slice(0, 16)}`)];
-    await cache.addAll(files.map((file) => new Request(file, isImmutable(file) ? {} : { cache: "no-cache" })));
+    const isWanted = (await usedLarge()) ? () => true : (file) => !file.includes(LARGE);
+    const files = [...FILES.filter(isWanted), ...model.map(({ name, sha256 }) => `${MODEL}${name}?v=${sha256.slice(0, 16)}`)];
+    await Promise.all(files.map((file) => add(cache, file)));
   };
   event.waitUntil(keep());
 });
 
-// An older page may still be open; it keeps its own version until it is closed.
-addEventListener("activate", (event) => {
-  const tidy = async () => {
-    const names = (await caches.keys()).filter((name) => name.startsWith("kosmos-") && name !== CACHE);
-    await Promise.all(names.map((name) => caches.delete(name)));
-    await clients.claim();
-  };
-  event.waitUntil(tidy());
+// It waits until no tab runs an older page, or until the person wants the newer one: then the page says so.
+addEventListener("message", ({ data, ports }) => {
+  switch (data) {
+    case "take over":
+      skipWaiting();
+      break;
+    case "which":
+      // The folder of the programs that belong to this version.
+      ports[0]?.postMessage(new URL(FILES.find((file) => file.startsWith("app/")), registration.scope).href.replace(/[^/]*$/, ""));
+      break;
+    case "tidy":
+      tidy();
+      break;
+  }
 });
+
+addEventListener("activate", (event) => event.waitUntil(tidy().then(() => clients.claim())));
 
 addEventListener("fetch", (event) => {
   const { request } = event;
@@ -48,14 +60,42 @@ function isImmutable(path) {
   return path.startsWith("app/") || path.includes("?v=");
 }
 
+/** Keeps a file: what an older version has of it already is not fetched again. */
+async function add(cache, file) {
+  const there = isImmutable(file) && (await keptByAny(file));
+  if (there) return cache.put(file, there);
+  return cache.add(new Request(file, isImmutable(file) ? {} : { cache: "no-cache" }));
+}
+
+/** Whether the person has used the GPU: then it is there without a network in the next version too. */
+async function usedLarge() {
+  for (const name of await names()) {
+    const files = await (await caches.open(name)).keys();
+    if (files.some(({ url }) => url.includes(LARGE))) return true;
+  }
+  return false;
+}
+
+/** Removes other versions, unless there may be a tab that still runs one of them. */
+async function tidy() {
+  const windows = await clients.matchAll({ type: "window", includeUncontrolled: true });
+  if (windows.length > 1) return;
+  await Promise.all((await names()).filter((name) => name !== CACHE).map((name) => caches.delete(name)));
+}
+
+async function names() {
+  return (await caches.keys()).filter((name) => name.startsWith("kosmos-"));
+}
+
 async function cacheFirst(event) {
   const { request } = event;
-  const there = await kept(request, {});
+  const there = await keptByAny(request);
   if (there) return there;
   const response = await fetch(request);
   if (response.ok) {
     const copy = response.clone();
-    event.waitUntil(caches.open(CACHE).then((cache) => cache.put(request, copy)));
+    // Without room for it, it is fetched again another time.
+    event.waitUntil(caches.open(CACHE).then((cache) => cache.put(request, copy)).catch(() => {}));
   }
   return response;
 }
@@ -75,11 +115,14 @@ async function networkFirst(request) {
     // An answer that has begun may take its time.
     clearTimeout(timer);
   }
-  return (await kept(request, { ignoreSearch: true })) ?? response;
+  const cache = await caches.open(CACHE);
+  return (await cache.match(request, { ...ANY, ignoreSearch: true })) ?? response;
 }
 
-async function kept(request, options) {
-  const cache = await caches.open(CACHE);
-  // Answers vary by the request's origin and encodings, which differ between a script and what was asked for in advance.
-  return cache.match(request, { ignoreVary: true, ...options });
+/** What any version keeps under an address that carries a hash: whichever it is, it is the same. */
+async function keptByAny(request) {
+  for (const name of await names()) {
+    const there = await (await caches.open(name)).match(request, ANY);
+    if (there) return there;
+  }
 }

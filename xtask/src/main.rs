@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 
 mod cuda;
+mod icon;
 mod page;
 
 /// Builds, serves and tests KOSMOS-G.
@@ -49,6 +50,9 @@ enum Task {
         /// Two hundred clients on one server for five minutes instead.
         #[arg(long, conflicts_with = "full")]
         load: bool,
+        /// How quick and light the page is for who uses it instead; npm fetches Lighthouse.
+        #[arg(long, conflicts_with_all = ["full", "load"])]
+        page: bool,
     },
     /// Runs all checks and tests, the fastest first; a real browser included.
     Test,
@@ -65,12 +69,13 @@ fn main() -> anyhow::Result<()> {
         }
         Task::Build => build(),
         Task::Cuda { toolkit, capability } => cuda::build(toolkit, capability),
-        Task::Bench { runs, full, load } => {
+        Task::Bench { runs, full, load, page } => {
             build()?;
-            let bench = match (full, load) {
-                (true, _) => "full",
-                (_, true) => "load",
-                _ => "table",
+            let bench = match () {
+                () if full => "full",
+                () if load => "load",
+                () if page => "page",
+                () => "table",
             };
             let runs = runs.to_string();
             cargo(["bench", "--workspace", "--exclude", "xtask", "--bench", bench, "--", "--runs", &runs])
@@ -128,7 +133,7 @@ fn test() -> anyhow::Result<()> {
     cargo(["test", "--release", "--package", "xtask"])?;
     page::install_target()?;
     for module in page::MODULES {
-        let wasm = ["clippy", "--package", "kosmosg-web", "--profile", "wasm", "--target", page::TARGET];
+        let wasm = ["clippy", "--package", "kosmosg-web", "--profile", page::profile(module), "--target", page::TARGET];
         cargo([&wasm[..], &["--no-default-features", "--features", module, "--", "--deny", "warnings"]].concat())?;
     }
     build()?;

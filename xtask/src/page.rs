@@ -1,10 +1,11 @@
 //! Builds the page: three WebAssembly modules and everything around them, as a folder that any server can serve.
 //!
 //! ```text
-//! index.html  sw.js  manifest.webmanifest  icon.svg
+//! index.html  sw.js  manifest.webmanifest  icon.svg  icon-SIZE.png  maskable-SIZE.png  apple-touch-icon.png
 //! app/HASH/   programs and styles; the hash is of their contents, so caches may keep them for ever
 //! models/     bundles
 //! creatures/  the palette
+//! screenshots/  what a system shows of the page before it is installed
 //! ```
 //! What compresses has a `.br` and a `.gz` beside it.
 
@@ -16,6 +17,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 use wasm_bindgen_cli_support::Bindgen;
+
+use crate::icon;
 
 /// The interface's texts, which the shell names.
 #[path = "../../web/src/texts.rs"]
@@ -56,6 +59,8 @@ pub fn build(out: &Path) -> Result<()> {
     write_shell(&root.join("index.html"), &out.join("index.html"), &assets)?;
     write_shell(&from.join("manifest.webmanifest"), &out.join("manifest.webmanifest"), &[])?;
     fs::copy(from.join("icon.svg"), out.join("icon.svg"))?;
+    icon::write(&fs::read_to_string(from.join("icon.svg"))?, out)?;
+    copy_screenshots(&root.join("docs"), &out.join("screenshots"))?;
     copy_bundle(&root.join("models/tiny"), &out.join("models/tiny"))?;
     write_service_worker(&from.join("sw.js"), out)?;
     compress(out)
@@ -74,12 +79,17 @@ pub fn install_target() -> Result<()> {
     Ok(())
 }
 
+/// The profile of cargo that a module is built with.
+pub fn profile(module: &str) -> &'static str {
+    if module == "ui" { "wasm-ui" } else { "wasm" }
+}
+
 /// Compiles the page's crate with one feature, and returns the module's path.
 fn compile(root: &Path, feature: &str) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
     let output = Command::new(cargo)
         .current_dir(root)
-        .args(["build", "--package", "kosmosg-web", "--lib", "--profile", "wasm"])
+        .args(["build", "--package", "kosmosg-web", "--lib", "--profile", profile(feature)])
         .args(["--target", TARGET, "--features", feature])
         .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit())
@@ -140,6 +150,15 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
+/// Pictures of the page for its manifest, where they stand under shorter names.
+fn copy_screenshots(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for (name, file) in [("desktop.png", "page.png"), ("phone.png", "page-phone-result-dark.png")] {
+        fs::copy(from.join(file), to.join(name)).with_context(|| format!("docs/{file}"))?;
+    }
+    Ok(())
+}
+
 fn copy_bundle(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
     ensure!(from.join("bundle.json").exists(), "{} holds no bundle", from.display());
@@ -166,7 +185,8 @@ fn write_service_worker(from: &Path, out: &Path) -> Result<()> {
         match name.as_str() {
             // It is asked for as the folder.
             "index.html" => {}
-            name if name.starts_with("models/") => {}
+            // A store asks for them, never the page.
+            name if name.starts_with("models/") || name.starts_with("screenshots/") => {}
             name => addresses.push(name.to_owned()),
         }
     }

@@ -61,7 +61,7 @@ pub struct Arguments {
     adapters: Adapters,
     #[command(flatten)]
     computing: Computing,
-    /// Print what was made as JSON.
+    /// Print what was made, and in which times, as JSON.
     #[arg(long)]
     json: bool,
 }
@@ -91,8 +91,14 @@ impl Arguments {
         for number in 0..self.count {
             let index = self.picture + number;
             let bar = self.progress(number, pipeline.start(settings, index)?.evaluations());
-            let on_step = |state: &DenoiseState, _: &[f32]| bar.set_position(state.step() as u64);
+            let (mut last, mut step_secs) = (Instant::now(), Vec::new());
+            let on_step = |state: &DenoiseState, _: &[f32]| {
+                bar.set_position(state.step() as u64);
+                step_secs.push(last.elapsed().as_secs_f64());
+                last = Instant::now();
+            };
             let picture = pollster::block_on(pipeline.generate_from(&condition, settings, index, on_step))?;
+            let decode_secs = last.elapsed().as_secs_f64();
             bar.finish_and_clear();
             let path = self.path(number);
             let recipe = Recipe { adapters: self.adapters.names(), ..pipeline.recipe(&request, index, &picture) };
@@ -101,7 +107,13 @@ impl Arguments {
             if !self.json {
                 println!("{} ({secs:.1} s on {})", path.display(), E::NAME);
             }
-            made.push(serde_json::json!({ "file": path, "seconds": secs, "recipe": recipe }));
+            made.push(serde_json::json!({
+                "file": path,
+                "seconds": secs,
+                "step_seconds": step_secs,
+                "decode_seconds": decode_secs,
+                "recipe": recipe,
+            }));
             begin = Instant::now();
         }
         if self.json {
@@ -118,6 +130,7 @@ impl Arguments {
             negative: self.prompt.negative.clone(),
             settings: GenerateSettings {
                 seed: self.seed,
+                picture: 0,
                 sampler: self.sampler,
                 steps: self.steps,
                 guidance: self.guidance,

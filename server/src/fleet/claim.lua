@@ -14,6 +14,13 @@ if waited > tonumber(deadline) then
   return {}
 end
 redis.call('ZREM', prefix .. 'waiting', id)
+-- How fast the line moves, while there is one.
+if redis.call('ZCARD', prefix .. 'waiting') > 0 then
+  redis.call('RPUSH', prefix .. 'begun', milliseconds())
+  redis.call('LTRIM', prefix .. 'begun', -16, -1)
+else
+  redis.call('DEL', prefix .. 'begun')
+end
 local claim = redis.call('HINCRBY', job, 'claim', 1)
 local held = redis.call('HMGET', job, 'owner', 'request', 'unet', 'state')
 return {claim, waited, held[1], held[2], held[3], held[4] or ''}

@@ -357,14 +357,25 @@ impl Ledger {
     /// # Errors
     /// [`StoreError`].
     pub async fn positions(&self, ids: &[JobId]) -> Result<Vec<Option<usize>>, StoreError> {
-        if ids.is_empty() {
-            return Ok(vec![]);
-        }
         let mut ranks = pipe();
         for id in ids {
             ranks.zrank(at("waiting"), id.to_string());
         }
         Ok(ranks.query_async(&mut self.connection.clone()).await?)
+    }
+
+    /// Time from one job's turn to the next one's, of late; none where no line has moved.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn pace(&self) -> Result<Option<Duration>, StoreError> {
+        let begun = at("begun");
+        let mut turns = pipe();
+        turns.lindex(&begun, 0).lindex(&begun, -1).llen(&begun);
+        let (first, last, turns): (Option<u64>, Option<u64>, u32) =
+            turns.query_async(&mut self.connection.clone()).await?;
+        let (Some(first), Some(last), 2..) = (first, last, turns) else { return Ok(None) };
+        Ok(Some(Duration::from_millis(last.saturating_sub(first)) / (turns - 1)))
     }
 
     /// The picture of a job, PNG, once there is one.

@@ -8,9 +8,10 @@ use kosmosg::picture::Picture;
 use kosmosg::protocol::{ErrorCode, JobCreated, JobEvent, JobStatus};
 use kosmosg_server::jobs::store::{Store, StoreError};
 use kosmosg_server::jobs::{Jobs, Limits};
+use kosmosg_server::worker::Lost;
 use tempfile::TempDir;
 
-use crate::support::{STEPS, Server, Setup, assert_error, bytes_of, denoise, generate, json_of, with_loras};
+use crate::support::{Command, STEPS, Server, Setup, assert_error, bytes_of, denoise, generate, json_of, with_loras};
 
 struct Lasting {
     folder: TempDir,
@@ -63,6 +64,37 @@ async fn the_next_server_goes_on_where_one_stopped() {
         let png = bytes_of(server.get(&format!("/api/jobs/{id}/result")).await).await;
         assert_eq!(Picture::decode(&png).unwrap().rgb(), [1, 2, 3]);
     }
+}
+
+#[tokio::test]
+async fn a_lost_device_costs_a_step() {
+    let lasting = Lasting::new();
+    let server = lasting.start().await;
+    let [running, waiting] = [server.submit(&denoise(0)).await.id, server.submit(&generate()).await.id];
+    server.steps(1);
+    server.command(Command::Lost);
+    server.worker.loss().await;
+    assert_eq!(server.worker.lost(), Some(Lost::InWork));
+    let server = lasting.next(server).await;
+    server.steps(STEPS - 1 + STEPS);
+    for id in [&running, &waiting] {
+        assert!(matches!(server.events(id).await.pop(), Some((_, JobEvent::Done { .. }))));
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_loses_every_device_ends() {
+    let lasting = Lasting::new();
+    let server = lasting.start().await;
+    let [running, waiting] = [server.submit(&denoise(0)).await.id, server.submit(&generate()).await.id];
+    server.command(Command::Lost);
+    server.worker.loss().await;
+    assert_eq!(server.worker.lost(), Some(Lost::AtOnce));
+    let server = lasting.next(server).await;
+    let status: JobStatus = json_of(server.get(&format!("/api/jobs/{running}")).await).await;
+    assert!(matches!(&status.last, JobEvent::Failed { error } if error.message.contains("lost its GPU")), "{status:?}");
+    server.steps(STEPS);
+    assert!(matches!(server.events(&waiting).await.pop(), Some((_, JobEvent::Done { .. }))));
 }
 
 #[tokio::test]

@@ -19,8 +19,6 @@ use crate::server::free_port;
 
 const CREATURE: u64 = 5;
 const GUIDANCE: f64 = 4.0;
-/// Width and height of a photograph of the page.
-const PHOTOGRAPH: (u32, u32) = (1200, 800);
 
 /// Drops data behind the sentence's last letter; `from` is what of the page is dragged, if it is.
 const DROP: &str = "function drop(data, from) {
@@ -406,16 +404,6 @@ impl Page {
         self.driver.find(By::Css(css)).await.unwrap().text().await.unwrap()
     }
 
-    /// Writes what a person sees now into a PNG file.
-    pub async fn photograph(&self, file: &Path) {
-        let frame = "document.documentElement.style.scrollbarWidth = 'none';
-            return [outerWidth - innerWidth, outerHeight - innerHeight]";
-        let frame = self.script(frame, vec![]).await;
-        let outer = |axis: usize, inner: u32| inner + frame[axis].as_u64().unwrap() as u32;
-        self.driver.set_window_rect(0, 0, outer(0, PHOTOGRAPH.0), outer(1, PHOTOGRAPH.1)).await.unwrap();
-        self.driver.screenshot(file).await.unwrap();
-    }
-
     /// Ends the browser.
     pub async fn close(self) {
         self.driver.clone().quit().await.unwrap();
@@ -462,17 +450,26 @@ impl Drop for Page {
 
 /// What the command line makes of the same sentence.
 pub fn expected(seed: u64, steps: usize) -> Picture {
+    expected_series(seed, steps, 1).remove(0)
+}
+
+/// The same, so many pictures of one seed.
+pub fn expected_series(seed: u64, steps: usize, count: usize) -> Vec<Picture> {
     let folder = tempfile::tempdir().unwrap();
     let (image, output) = (folder.path().join("creature.png"), folder.path().join("out.png"));
     std::fs::write(&image, creature().to_png(None)).unwrap();
     let status = Command::new(dist().join(format!("kosmosg{}", std::env::consts::EXE_SUFFIX)))
         .args(["generate", "--json", "--prompt", "a <i> on the beach", "--seed", &seed.to_string()])
-        .args(["--steps", &steps.to_string(), "--guidance", &GUIDANCE.to_string()])
+        .args(["--steps", &steps.to_string(), "--guidance", &GUIDANCE.to_string(), "--count", &count.to_string()])
         .args([Path::new("--image"), &image, Path::new("--output"), &output])
         .stdout(Stdio::null())
         .status();
     assert!(status.unwrap().success());
-    Picture::decode(&std::fs::read(&output).unwrap()).unwrap()
+    let file = |number: usize| match count {
+        1 => output.clone(),
+        _ => folder.path().join(format!("out-{}.png", number + 1)),
+    };
+    (0..count).map(|number| Picture::decode(&std::fs::read(file(number)).unwrap()).unwrap()).collect()
 }
 
 /// A creature that no model was trained on.

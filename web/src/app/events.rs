@@ -3,12 +3,14 @@
 use kosmosg::bundle::Manifest;
 use kosmosg::denoise::DenoiseState;
 use kosmosg::placement::Place;
+use kosmosg::prompt::PromptDocument;
 use kosmosg::protocol::{Health, JobCreated, JobEvent, JobRequest, JobStatus};
 
 use super::job::Order;
 use super::models::{Deed, Offer};
 use super::places::{Adapter, Choice};
 use super::remote::Refusal;
+use super::results::{Look, Made};
 use super::saved::SavedJob;
 use crate::messages::{Envelope, Reply, Request};
 
@@ -101,10 +103,20 @@ pub enum Event {
     Choose(Choice),
     /// The person wants a picture.
     Make(Box<Order>),
-    /// There is a job of the page before, from before it was reloaded.
-    Resume(Box<SavedJob>),
-    /// The person wants no picture any more.
+    /// The page before it was reloaded has left a job, and orders that waited.
+    Resume { job: Option<Box<SavedJob>>, waiting: Vec<Order> },
+    /// The person does not want the picture any more that is being made; the next one follows.
     Cancel,
+    /// The person wants no picture any more.
+    CancelAll,
+    /// The person does not want an order any more that waits: its ticket.
+    Withdraw(u64),
+    /// The person looks at a picture.
+    Look(Look),
+    /// The sentence is another one now.
+    Wrote { prompt: Box<PromptDocument>, negative: String },
+    /// The page's address is not secure, so that the browser keeps WebGPU from it.
+    Insecure,
     /// The person wants a failed job to go on.
     GoOn(Choice),
     /// A worker said something.
@@ -170,10 +182,12 @@ pub enum Effect {
     Delete { id: String },
     /// Show how it looks by now.
     Preview(Vec<u8>),
-    /// Show the picture.
-    Picture(Vec<u8>),
-    /// Take the picture's file with the recipe for saving.
-    Saveable(Vec<u8>),
+    /// Keep a picture, to be shown when the person looks at it.
+    Picture(Box<Made>),
+    /// Take a picture's file with the recipe for saving.
+    Saveable { number: u64, png: Vec<u8> },
+    /// Let go of a picture.
+    Forget(u64),
     /// Remember the person's choice.
     Remember(Choice),
 }

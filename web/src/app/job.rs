@@ -1,13 +1,16 @@
 //! A job as plain data: whoever holds it can go on with it anywhere.
 
+use std::rc::Rc;
+
 use kosmosg::condition::Condition;
 use kosmosg::denoise::DenoiseState;
 use kosmosg::picture::Recipe;
 use kosmosg::placement::{FailureKind, Place, Stage};
-use kosmosg::prompt::PromptDocument;
+use kosmosg::prompt::{PromptDocument, PromptItem};
 use kosmosg::protocol::{GenerateSettings, JobRequest, PictureFile};
 use serde::{Deserialize, Serialize};
 
+use super::series::Series;
 use crate::pace::Pace;
 
 /// What the person wants.
@@ -21,13 +24,43 @@ pub struct Order {
     pub negative: String,
     /// How.
     pub settings: GenerateSettings,
+    /// Which pictures.
+    pub series: Series,
+}
+
+impl Order {
+    /// The prompt in words, each picture by its name.
+    pub fn sentence(&self) -> String {
+        let mut sentence = String::new();
+        for item in self.prompt.items() {
+            sentence += match item {
+                PromptItem::Text(words) => words,
+                PromptItem::Image(image) => without_second_article(&sentence, &image.name),
+            };
+        }
+        sentence
+    }
+}
+
+/// The name of a picture, where one such as "a red cat" would follow an article.
+fn without_second_article<'a>(before: &str, name: &'a str) -> &'a str {
+    let is_article = |word: &str| ["a", "an", "the"].contains(&word.to_ascii_lowercase().as_str());
+    let follows = before.split_whitespace().next_back().is_some_and(is_article);
+    match name.split_once(' ') {
+        Some((first, rest)) if follows && is_article(first) => rest,
+        _ => name,
+    }
 }
 
 /// An order on its way.
 #[derive(Debug, Clone)]
 pub struct Job {
     /// What is wanted.
-    pub order: Order,
+    pub order: Rc<Order>,
+    /// How each of its pictures is made.
+    pub takes: Vec<GenerateSettings>,
+    /// Which of them is being made, from 0.
+    pub at: usize,
     /// The encoded prompt, once it is there.
     pub condition: Option<Condition>,
     /// Where it was encoded.
@@ -45,6 +78,8 @@ pub struct Job {
     pub pace_from: Option<(usize, f64)>,
     /// When it began, in milliseconds of the page's clock; later by the time that failures stood on the screen.
     pub started_ms: f64,
+    /// The same for the picture that is being made.
+    pub take_ms: f64,
     /// Since when a failure stands on the screen.
     pub failed_ms: Option<f64>,
     /// The last change of place.
@@ -167,7 +202,7 @@ impl Job {
                 prompt: self.order.prompt.clone(),
                 pictures: self.order.pictures.clone(),
                 negative: self.order.negative.clone(),
-                settings: self.order.settings.clone(),
+                settings: self.takes[self.at].clone(),
                 loras: Vec::new(),
             },
         }

@@ -333,9 +333,8 @@ impl App {
             Some(model) => {
                 let source = Source::Kept { key: model.key };
                 self.work_with(source, model.manifest);
-                if let Some(order) = early {
-                    self.make(order);
-                }
+                self.early = early;
+                self.begin_early();
             }
             None => {
                 (self.manifest, self.source, self.early) = (None, None, early);

@@ -59,6 +59,8 @@ pub struct Places {
     pub choice: Choice,
     /// The GPU, if there is one.
     pub adapter: Option<Adapter>,
+    /// Whether the page's address is not secure, so that the browser keeps WebGPU from it.
+    pub is_insecure: bool,
     /// Whether the GPU's worker could not be started.
     pub gpu_is_broken: bool,
     /// Whether the processor's worker could not be started.
@@ -125,10 +127,16 @@ impl Places {
         }
     }
 
+    /// Why there is no GPU.
+    pub fn no_gpu(&self) -> &'static str {
+        if self.is_insecure { texts::NO_GPU_HERE } else { texts::NO_GPU }
+    }
+
     /// The GPU to count on, or why none, where there would be one.
     fn gpu(&self) -> (Option<Gpu>, Option<&'static str>) {
         let Some(adapter) = &self.adapter else {
-            return (None, (self.choice == Choice::Cpu).then_some(texts::YOU_CHOSE_IT));
+            let why = if self.choice == Choice::Cpu { Some(texts::YOU_CHOSE_IT) } else { None };
+            return (None, why.or(self.is_insecure.then_some(texts::ADDRESS_IS_INSECURE)));
         };
         let withheld = match self.choice {
             Choice::Cpu => Some(texts::YOU_CHOSE_IT),

@@ -209,7 +209,10 @@ impl App {
                 job.remote = None;
                 self.server_failed(error.message);
             }
-            JobEvent::Cancelled => self.phase = Phase::Cancelled,
+            JobEvent::Cancelled => {
+                self.phase = Phase::Cancelled;
+                self.next();
+            }
         }
     }
 

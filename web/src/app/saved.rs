@@ -1,15 +1,17 @@
-//! A job that outlives the page: what is kept of it, when, and how it goes on after a reload. And what is kept of its picture.
+//! A job that outlives the page: what is kept of it, when, and how it goes on after a reload.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
 
 use kosmosg::bundle::Part;
 use kosmosg::condition::Condition;
 use kosmosg::denoise::DenoiseState;
-use kosmosg::picture::Recipe;
 use kosmosg::placement::Place;
-use kosmosg::protocol::PictureFile;
 use serde::{Deserialize, Serialize};
 
 use super::job::Line;
-use super::{App, Doing, Effect, Job, LOAD, Order, Phase, Processor, view};
+use super::queue::MOST_WAITING;
+use super::{App, Doing, Effect, Job, LOAD, Order, Phase, Series, Waiting};
 use crate::pace::Pace;
 use crate::texts;
 
@@ -41,12 +43,16 @@ pub struct SavedOrder {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SavedProgress {
     number: u64,
+    /// Which of its pictures is being made.
+    at: usize,
     state: DenoiseState,
     /// Where the prompt was encoded, if the condition that is kept is good.
     encoded_at: Option<Place>,
     /// The server's name for it, if the server has it.
     remote: Option<String>,
     elapsed_ms: f64,
+    /// The same for the picture that is being made.
+    take_ms: f64,
     /// Whether it had failed.
     has_failed: bool,
     /// The step at which an earlier page took it up.
@@ -62,6 +68,8 @@ pub enum Save {
     Condition(String),
     /// A [`SavedProgress`].
     Progress(String),
+    /// The [`Order`]s that wait.
+    Waiting(String),
     /// There is no job any more.
     Over,
 }
@@ -71,24 +79,14 @@ pub enum Save {
 pub struct Saver {
     /// The job whose order is kept.
     number: Option<u64>,
+    /// The orders that are kept as waiting: their tickets, and whether one waits for the model.
+    waiting: (Vec<u64>, bool),
+    at: usize,
     has_condition: bool,
     step: usize,
     remote: Option<String>,
     has_failed: bool,
     saved_ms: f64,
-}
-
-/// A finished picture's story.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Made {
-    /// How it is made again.
-    pub recipe: Recipe,
-    /// The prompt's pictures.
-    pub pictures: Vec<Option<PictureFile>>,
-    /// How long it took.
-    pub seconds: f64,
-    /// Where it was made, in words that follow "Made".
-    pub place: &'static str,
 }
 
 impl SavedJob {
@@ -103,6 +101,18 @@ impl SavedJob {
         (order.number == progress.number && is_whole).then_some(Self { order, condition, progress })
     }
 
+    /// What is still to be made, from its beginning.
+    fn rest(&self) -> Order {
+        let mut order = self.order.order.clone();
+        // A grid is made once more as a whole.
+        if let Series::Count(count) = &mut order.series {
+            let made = (self.progress.at as u64).min(count.saturating_sub(1));
+            *count -= made;
+            order.settings.picture = order.settings.picture.saturating_add(made);
+        }
+        order
+    }
+
     /// Whether it got no further since a page took it up: then that may be what ended the page.
     fn is_stuck(&self) -> bool {
         self.progress.has_failed
@@ -113,35 +123,54 @@ impl SavedJob {
 impl Saver {
     /// What is to be written down now, after something has happened.
     pub fn look(&mut self, app: &App, now_ms: f64) -> Vec<Save> {
+        let mut saves = Vec::new();
+        let waiting = (app.waiting.iter().map(|waiting| waiting.ticket).collect(), app.early.is_some());
+        if self.waiting != waiting {
+            self.waiting = waiting;
+            let waiting = app.waiting.iter().map(|waiting| &waiting.order);
+            saves.push(Save::Waiting(json(&app.early.iter().chain(waiting).collect::<Vec<_>>())));
+        }
+        if app.has_resumed {
+            // What the page before has left is kept until something else is.
+            self.number.get_or_insert(0);
+        }
         let has_failed = matches!(app.phase, Phase::Failed { .. });
         let Some(job) = app.job.as_ref().filter(|_| has_failed || app.phase == Phase::Running) else {
             // What is being taken up is still kept from the page before.
             let is_over = self.number.is_some() && app.resumed.is_none();
-            return if is_over && std::mem::take(self).number.is_some() { vec![Save::Over] } else { Vec::new() };
+            if is_over {
+                *self = Self { waiting: std::mem::take(&mut self.waiting), ..Self::default() };
+                saves.push(Save::Over);
+            }
+            return saves;
         };
-        let mut saves = Vec::new();
         let is_new = self.number != Some(app.jobs);
         if is_new {
-            *self = Self { number: Some(app.jobs), ..Self::default() };
+            let waiting = std::mem::take(&mut self.waiting);
+            *self = Self { number: Some(app.jobs), waiting, ..Self::default() };
             let unet = app.unet();
-            saves.push(Save::Order(json(&SavedOrder { number: app.jobs, order: job.order.clone(), unet })));
+            saves.push(Save::Order(json(&SavedOrder { number: app.jobs, order: (*job.order).clone(), unet })));
         }
         if let (Some(condition), false) = (&job.condition, self.has_condition) {
             saves.push(Save::Condition(json(condition)));
         }
         let is_due = job.state.step() != self.step && now_ms - self.saved_ms >= BETWEEN_STATES_MS;
-        let has_turned =
-            job.condition.is_some() != self.has_condition || job.remote != self.remote || has_failed != self.has_failed;
+        let has_turned = job.at != self.at
+            || job.condition.is_some() != self.has_condition
+            || job.remote != self.remote
+            || has_failed != self.has_failed;
         if is_new || is_due || has_turned {
-            self.has_condition = job.condition.is_some();
+            (self.at, self.has_condition) = (job.at, job.condition.is_some());
             (self.step, self.remote, self.has_failed) = (job.state.step(), job.remote.clone(), has_failed);
             self.saved_ms = now_ms;
             saves.push(Save::Progress(json(&SavedProgress {
                 number: app.jobs,
+                at: job.at,
                 state: job.state.clone(),
                 encoded_at: job.condition.as_ref().and(job.encoded_at),
                 remote: job.remote.clone(),
                 elapsed_ms: now_ms - job.started_ms,
+                take_ms: now_ms - job.take_ms,
                 has_failed,
                 resumed_at: app.resumed_at,
             })));
@@ -152,12 +181,32 @@ impl Saver {
 
 impl App {
     /// Takes up the job of the page before, once there is a model; unless the person was faster.
-    pub(super) fn resume(&mut self, saved: SavedJob) {
-        if self.job.is_some() || self.early.is_some() || self.phase != Phase::Idle {
-            self.effects.extend(saved.progress.remote.map(|id| Effect::Delete { id }));
-            return;
+    pub(super) fn resume(&mut self, saved: Option<Box<SavedJob>>, waiting: Vec<Order>) {
+        self.has_resumed = true;
+        let is_late = self.job.is_some() || self.early.is_some() || self.phase != Phase::Idle;
+        let mut waiting: VecDeque<_> = waiting.into();
+        let saved = match saved {
+            Some(saved) if is_late => {
+                waiting.push_front(saved.rest());
+                self.effects.extend(saved.progress.remote.map(|id| Effect::Delete { id }));
+                None
+            }
+            saved => saved,
+        };
+        for order in waiting {
+            if self.waiting.len() < MOST_WAITING {
+                let ticket = self.number();
+                self.waiting.push_back(Waiting { ticket, order });
+            }
         }
-        self.resumed = Some(Box::new(saved));
+        let Some(saved) = saved else {
+            // What failed asks first.
+            if !is_late {
+                self.next();
+            }
+            return;
+        };
+        self.resumed = Some(saved);
         self.phase = Phase::Running;
         self.take_up();
     }
@@ -169,14 +218,21 @@ impl App {
         let is_stuck = saved.is_stuck();
         let SavedJob { order, condition, progress } = *saved;
         let start = DenoiseState::new(progress.state.settings().clone(), &schedule);
-        let (Ok(start), true) = (start, order.unet == self.unet()) else {
+        let SavedOrder { order, unet, .. } = order;
+        let takes = order.series.takes(&order.settings);
+        let (Ok(start), true) = (start, unet == self.unet() && progress.at < takes.len()) else {
             self.effects.extend(progress.remote.map(|id| Effect::Delete { id }));
-            return self.fail(texts::JOB_OF_OTHER_MODEL.into(), Vec::new());
+            self.phase = Phase::Idle;
+            let sentence = order.sentence();
+            return self.give_up(&sentence, texts::JOB_OF_OTHER_MODEL.into());
         };
+        self.results.begin(&order);
         self.jobs += 1;
         self.resumed_at = Some(progress.state.step());
         self.job = Some(Job {
-            order: order.order,
+            order: Rc::new(order),
+            takes,
+            at: progress.at,
             condition,
             encoded_at: progress.encoded_at,
             start,
@@ -185,6 +241,7 @@ impl App {
             pace: Pace::default(),
             pace_from: None,
             started_ms: self.now_ms - progress.elapsed_ms.max(0.0),
+            take_ms: self.now_ms - progress.take_ms.max(0.0),
             failed_ms: None,
             moved: None,
             request: LOAD,
@@ -208,22 +265,6 @@ impl App {
     pub(super) fn give_up_resumed(&mut self) {
         let remote = self.resumed.take().and_then(|saved| saved.progress.remote);
         self.effects.extend(remote.map(|id| Effect::Delete { id }));
-    }
-
-    /// The story of the picture that is just done.
-    pub fn made(&self) -> Option<Made> {
-        let (&Phase::Done { seconds, place }, Some(job), Some(manifest)) = (&self.phase, &self.job, &self.manifest)
-        else {
-            return None;
-        };
-        let engine = match place {
-            Place::Server => self.places.server.as_ref().map_or("", |health| &health.engine),
-            Place::DeviceGpu => Processor::Gpu.engine(),
-            Place::DeviceCpu => Processor::Cpu.engine(),
-        };
-        let recipe = job.recipe(&manifest.name, manifest.picture_size as u32, engine);
-        let pictures = job.order.pictures.iter().cloned().map(Some).collect();
-        Some(Made { recipe, pictures, seconds, place: view::name(place) })
     }
 
     fn unet(&self) -> String {

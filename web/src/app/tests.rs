@@ -7,6 +7,7 @@ use crate::messages::{Fault, Reply};
 
 use scene::{NOW, Scene, adapter, condition, health, manifest, order, ready};
 
+mod making;
 mod models;
 mod remote;
 mod saved;
@@ -27,7 +28,7 @@ fn a_picture_is_made_on_this_device() {
     scene.answers(Reply::Picture);
     assert_eq!((scene.app.state(), scene.app.seed()), ("done", Some(7)));
     assert_eq!(scene.app.description(), "a  on the beach");
-    assert!(matches!(&scene.effects[..], [Effect::Picture(png)] if *png == [9]));
+    assert!(matches!(&scene.effects[..], [Effect::Picture(made)] if made.png == [9]));
 }
 
 #[test]
@@ -56,7 +57,7 @@ fn a_chosen_server_gets_condition_and_first_state() {
     // The server knows no prompt: the recipe is put in here.
     assert!(matches!(scene.request(), Request::Stamp { recipe } if recipe.seed == 7));
     scene.says(scene.app.requests, Reply::Stamped);
-    assert!(matches!(&scene.effects[..], [Effect::Saveable(png)] if *png == [9]));
+    assert!(matches!(&scene.effects[..], [Effect::Saveable { number: 1, png }] if *png == [9]));
 }
 
 #[test]

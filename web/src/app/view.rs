@@ -1,10 +1,10 @@
 //! What the page shows of itself, in words and numbers.
 
 use kosmosg::placement::Place;
-use kosmosg::prompt::PromptItem;
 
 use super::job::Moved;
-use super::{App, Choice, Doing, Models, Phase, Places, Processor, WorkerState, places};
+use super::queue::steps_of;
+use super::{App, Choice, Doing, Models, Phase, Places, Processor, Results, WorkerState, places};
 use crate::texts;
 
 impl App {
@@ -36,6 +36,11 @@ impl App {
         &self.models
     }
 
+    /// The processor's worker and the GPU's.
+    pub fn workers(&self) -> &[WorkerState; 2] {
+        &self.workers
+    }
+
     /// The bundle.
     pub fn manifest(&self) -> Option<&kosmosg::bundle::Manifest> {
         self.manifest.as_ref()
@@ -48,11 +53,17 @@ impl App {
 
     /// The last job's prompt in words, each picture by its name.
     pub fn description(&self) -> String {
-        let words = |item: &PromptItem| match item {
-            PromptItem::Text(words) => words.clone(),
-            PromptItem::Image(image) => image.name.clone(),
-        };
-        self.job.as_ref().map_or(String::new(), |job| job.order.prompt.items().iter().map(words).collect())
+        self.job.as_ref().map_or(String::new(), |job| job.order.sentence())
+    }
+
+    /// The pictures of this visit.
+    pub fn results(&self) -> &Results {
+        &self.results
+    }
+
+    /// Whether a picture that is being made is looked at, rather than one that is finished.
+    pub fn is_live(&self) -> bool {
+        self.phase == Phase::Running && self.results.is_live()
     }
 
     /// What is going on, in a sentence.
@@ -65,19 +76,28 @@ impl App {
             },
             Phase::Cancelled => texts::CANCELLED.into(),
             Phase::Failed { message, .. } => texts::sentence(message),
-            Phase::Done { seconds, place } => texts::done(*seconds, name(*place)),
-            Phase::Running => self.doing(),
+            Phase::Done { seconds, place } => match &self.job {
+                Some(job) if job.takes.len() > 1 => texts::all_done(job.takes.len(), *seconds, name(*place)),
+                _ => texts::done(*seconds, name(*place)),
+            },
+            Phase::Running => match &self.job {
+                Some(job) if job.takes.len() > 1 => texts::of_series(job.at + 1, job.takes.len(), &self.doing()),
+                _ => self.doing(),
+            },
         }
     }
 
     /// Evaluations done and in all, while steps are being done.
     pub fn progress(&self) -> Option<(usize, usize)> {
-        match self.job.as_ref()?.doing {
-            _ if self.phase != Phase::Running => None,
-            Doing::Denoising { step, of, .. } => Some((step, of)),
-            Doing::Fetching => Some((1, 1)),
-            _ => None,
-        }
+        let job = self.job.as_ref().filter(|_| self.phase == Phase::Running)?;
+        let (step, of) = match job.doing {
+            Doing::Denoising { step, of, .. } => (step, of),
+            Doing::Fetching => (1, 1),
+            // What is done of the others stays done.
+            _ if job.at > 0 => (0, 1),
+            _ => return None,
+        };
+        Some((job.at * of + step, job.takes.len() * of))
     }
 
     /// That a running job changed its place.
@@ -121,7 +141,7 @@ impl App {
         };
         Some(match choice {
             Choice::Auto => String::new(),
-            Choice::Gpu => broken(Processor::Gpu).unwrap_or(texts::NO_GPU.into()),
+            Choice::Gpu => broken(Processor::Gpu).unwrap_or_else(|| self.places.no_gpu().into()),
             Choice::Cpu => broken(Processor::Cpu).unwrap_or_default(),
             Choice::Server => texts::NO_SERVER.into(),
         })
@@ -137,15 +157,28 @@ impl App {
                 let processor = if place == Place::DeviceGpu { Processor::Gpu } else { Processor::Cpu };
                 match self.workers[processor as usize] {
                     WorkerState::Loading { bytes, of } if bytes < of => texts::loading(bytes, of),
+                    // Its kernels are built and checked before the first byte of the model is fetched.
+                    WorkerState::Loading { of: 0, .. } if processor == Processor::Gpu => texts::PREPARING_GPU.into(),
+                    WorkerState::Starting => texts::STARTING_PROGRAM.into(),
                     _ => texts::WAITING_FOR_MODEL.into(),
                 }
             }
             Doing::Loading { bytes, of, .. } => texts::loading(bytes, of),
+            Doing::Encoding(Place::DeviceGpu) if !self.has_warmed_up[0] => texts::ENCODING_FIRST.into(),
             Doing::Encoding(_) => texts::ENCODING.into(),
             Doing::Sending => texts::SENDING.into(),
             Doing::Queued { position, seconds } => texts::queued(position, seconds),
             Doing::Denoising { step, of, .. } if step == of => texts::DECODING.into(),
-            Doing::Denoising { step, of, .. } => texts::step(step, of, job.pace.seconds_for(of - step)),
+            Doing::Denoising { place: Place::DeviceGpu, step: 0, .. } if !self.has_warmed_up[1] => {
+                texts::STEPPING_FIRST.into()
+            }
+            Doing::Denoising { place, step, of } => {
+                // A GPU's first step says nothing of the others.
+                let is_told = place != Place::DeviceGpu || job.pace.at_best(1).is_some();
+                let usual = self.manifest.as_ref().map_or(of, |manifest| manifest.defaults.steps);
+                let to_come = steps_of(job.takes.get(job.at + 1..).unwrap_or_default(), usual);
+                texts::step(step, of, job.pace.seconds_for(of - step + to_come).filter(|_| is_told))
+            }
             Doing::Fetching => texts::FETCHING.into(),
         }
     }

@@ -48,19 +48,31 @@ impl App {
             }
             Reply::Ready { device, wrong_kernels, .. } => {
                 self.workers[processor as usize] = WorkerState::Ready { device, wrong_kernels };
+                if processor == Processor::Gpu {
+                    self.has_warmed_up = [false; 2];
+                }
+                self.ask_reader();
                 if self.waits_for(processor) {
                     self.proceed();
                 }
             }
             Reply::Died { message } => self.worker_died(processor, message),
             Reply::Failed { message, .. } if request == LOAD => self.break_worker(processor, message),
-            Reply::Stamped if self.stamping == Some(request) => {
-                self.effects.extend(data.into_iter().next().map(Effect::Saveable));
+            Reply::Tokenized { reading } => self.read(request, reading),
+            Reply::Stamped => {
+                let stamped = self.stamping.iter().position(|&(stamping, _)| stamping == request);
+                if let (Some(at), Some(png)) = (stamped, data.into_iter().next()) {
+                    let (_, number) = self.stamping.swap_remove(at);
+                    self.effects.push(Effect::Saveable { number, png });
+                }
             }
             // The rest belongs to a job. It may be one that was cancelled in the meantime.
             _ if self.phase != Phase::Running => {}
             _ if self.job.as_ref().is_none_or(|job| job.request != request) => {}
-            Reply::Failed { fault: Fault::Prompt, message } => self.fail(message, Vec::new()),
+            Reply::Failed { fault: Fault::Prompt, message } => {
+                let sentence = self.job.as_ref().map_or(String::new(), |job| job.order.sentence());
+                self.give_up(&sentence, message);
+            }
             Reply::Failed { fault, message } => self.device_failed(processor.place(), fault, &message),
             Reply::Picture => self.finish(processor.place(), data.into_iter().next().unwrap_or_default()),
             body => self.progressed(processor, body, data),
@@ -71,6 +83,7 @@ impl App {
         let Some(job) = &mut self.job else { return };
         match reply {
             Reply::Encoded { condition } => {
+                self.has_warmed_up[0] |= processor == Processor::Gpu;
                 (job.condition, job.encoded_at) = (Some(condition), Some(processor.place()));
                 self.proceed();
             }
@@ -83,6 +96,7 @@ impl App {
                 };
             }
             Reply::Step { state, seconds } => {
+                self.has_warmed_up[1] |= processor == Processor::Gpu;
                 job.state = state;
                 job.pace.step(seconds);
                 job.doing = job.denoising(processor.place());

@@ -1,15 +1,18 @@
 //! Seed, steps, guidance, sampler, negative prompt and place.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 use kosmosg::bundle::Manifest;
 use kosmosg::protocol::GenerateSettings;
 use kosmosg::sampler::SamplerKind;
+use wasm_bindgen::JsCast;
 use web_sys::{Element, Event, HtmlElement, HtmlInputElement, HtmlSelectElement};
 
 use super::dom;
-use crate::app::{App, Choice};
+use crate::app::{App, Choice, Phase};
 use crate::composition::Dials;
+use crate::texts;
 
 /// What the browser remembers the choice under.
 const WHERE: &str = "where";
@@ -26,6 +29,8 @@ pub struct Controls {
     have_defaults: Cell<bool>,
     /// What is to be restored once they do.
     restored: RefCell<Option<Dials>>,
+    /// The number of the first picture among those of the seed; a restored one need not be the first.
+    first: Rc<Cell<u64>>,
 }
 
 impl Controls {
@@ -40,6 +45,7 @@ impl Controls {
             negative: dom::by_id("negative"),
             have_defaults: Cell::new(false),
             restored: RefCell::default(),
+            first: Rc::default(),
         };
         controls.listen(chosen);
         controls.roll();
@@ -66,11 +72,29 @@ impl Controls {
         }
     }
 
-    /// Takes another seed if this one made the `last` picture, unless the person wants to keep it: it would make the same.
-    pub fn renew_seed(&self, last: Option<u64>) {
-        if !self.lock.checked() && last == Some(self.seed()) {
+    /// How many pictures are wanted.
+    pub fn count(&self) -> u64 {
+        let chosen = dom::document().query_selector("input[name=count]:checked").ok().flatten();
+        let chosen = chosen.and_then(|chosen| chosen.dyn_into::<HtmlInputElement>().ok());
+        chosen.and_then(|chosen| chosen.value().parse().ok()).unwrap_or(1)
+    }
+
+    /// The number of the first picture among those of the seed.
+    pub fn first(&self) -> u64 {
+        self.first.get()
+    }
+
+    /// Takes another seed if this one is used already, unless the person wants to keep it: it would make the same.
+    pub fn renew_seed(&self, is_used: impl Fn(u64) -> bool) {
+        if !self.lock.checked() && is_used(self.seed()) {
             self.roll();
         }
+    }
+
+    /// Keeps a seed.
+    pub fn lock_seed(&self, seed: u64) {
+        self.seed.set_value(&seed.to_string());
+        self.lock.set_checked(true);
     }
 
     /// Takes over what the bundle does when nobody says otherwise.
@@ -91,13 +115,19 @@ impl Controls {
     pub fn dials(&self) -> Dials {
         let GenerateSettings { steps, guidance, sampler, .. } = self.settings();
         let negative = self.negative();
-        Dials { seed: self.seed.value(), lock: self.lock.checked(), steps, guidance, sampler, negative }
+        let (seed, lock, count, first) = (self.seed.value(), self.lock.checked(), self.count(), self.first());
+        Dials { seed, lock, steps, guidance, sampler, negative, count, first }
     }
 
     /// Sets them all, exactly, even where a slider would not go there by itself.
     pub fn restore(&self, dials: &Dials) {
         self.seed.set_value(&dials.seed);
         self.lock.set_checked(dials.lock);
+        self.first.set(dials.first);
+        let count = dom::document().get_element_by_id(&format!("count-{}", dials.count));
+        if let Some(count) = count.and_then(|count| count.dyn_into::<HtmlInputElement>().ok()) {
+            count.set_checked(true);
+        }
         self.negative.set_value(&dials.negative);
         if !self.have_defaults.get() {
             *self.restored.borrow_mut() = Some(dials.clone());
@@ -126,6 +156,32 @@ impl Controls {
         }
         let line: HtmlElement = dom::by_id("where-line");
         dom::set_text(&line, &app.explanation().join(" "));
+        self.show_refusals(app);
+        let text = match app.phase() {
+            Phase::Running => texts::GENERATE_NEXT.to_owned(),
+            _ => texts::generate(self.count()),
+        };
+        dom::set_text(&dom::by_id::<HtmlElement>("generate"), &text);
+    }
+
+    /// Says why places are greyed out.
+    fn show_refusals(&self, app: &App) {
+        let names =
+            [(Choice::Gpu, texts::WHERE_GPU), (Choice::Cpu, texts::WHERE_CPU), (Choice::Server, texts::WHERE_SERVER)];
+        let refusal = |(choice, name)| Some(texts::place_refused(name, &texts::sentence(&app.refusal(choice)?)));
+        let refusals: Vec<_> = names.into_iter().filter_map(refusal).collect();
+        dom::set_flag(&dom::by_id::<HtmlElement>("refusals"), "hidden", refusals.is_empty());
+        let list: HtmlElement = dom::by_id("refusal-list");
+        let text = refusals.join("\n");
+        if list.get_attribute("data-text").unwrap_or_default() != text {
+            dom::set_attribute(&list, "data-text", &text);
+            list.set_text_content(None);
+            for refusal in refusals {
+                let entry: HtmlElement = dom::create("li", "");
+                entry.set_text_content(Some(&refusal));
+                list.append_child(&entry).expect("an element of the page takes children");
+            }
+        }
     }
 
     /// A number is the seed itself; other words are turned into one, the same each time.
@@ -139,6 +195,7 @@ impl Controls {
     }
 
     fn roll(&self) {
+        self.first.set(0);
         self.seed.set_value(&((js_sys::Math::random() * 1e9) as u64).to_string());
     }
 
@@ -155,10 +212,14 @@ impl Controls {
             show_value(range);
         }
         // A seed that was typed is meant.
-        let lock = self.lock.clone();
-        dom::on(&self.seed, "input", move |_: Event| lock.set_checked(true));
-        let (seed, lock) = (self.seed.clone(), self.lock.clone());
+        let (lock, first) = (self.lock.clone(), self.first.clone());
+        dom::on(&self.seed, "input", move |_: Event| {
+            lock.set_checked(true);
+            first.set(0);
+        });
+        let (seed, lock, first) = (self.seed.clone(), self.lock.clone(), self.first.clone());
         dom::on(&dom::by_id::<HtmlElement>("dice"), "click", move |_: Event| {
+            first.set(0);
             lock.set_checked(false);
             seed.set_value(&((js_sys::Math::random() * 1e9) as u64).to_string());
         });
@@ -166,7 +227,22 @@ impl Controls {
             let radio: HtmlInputElement = dom::by_id(&format!("where-{}", choice.name()));
             let chosen = chosen.clone();
             dom::on(&radio, "change", move |_: Event| chosen(choice));
+            // Whoever touches a place that is greyed out wants to know why.
+            if let Some(label) = radio.parent_element() {
+                dom::on(&label, "click", move |_: Event| {
+                    if radio.disabled() {
+                        dom::set_flag(&dom::by_id::<HtmlElement>("refusals"), "open", true);
+                    }
+                });
+            }
         }
+        dom::on(&dom::by_id::<HtmlElement>("where-change"), "click", move |_: Event| {
+            let chosen = dom::document().query_selector("input[name=where]:checked").ok().flatten();
+            if let Some(chosen) = chosen.and_then(|chosen| chosen.dyn_into::<HtmlInputElement>().ok()) {
+                // Focusing cannot fail on an element of the page.
+                let _ = chosen.focus();
+            }
+        });
     }
 }
 

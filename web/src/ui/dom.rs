@@ -68,6 +68,12 @@ pub fn set_text(node: &Node, text: &str) {
     }
 }
 
+/// Whether lines are read from right to left there.
+pub fn is_right_to_left(element: &Element) -> bool {
+    let style = window().get_computed_style(element).ok().flatten();
+    style.and_then(|style| style.get_property_value("direction").ok()).is_some_and(|direction| direction == "rtl")
+}
+
 /// An address for bytes; it holds them until [`revoke`].
 pub fn address_of(bytes: &[u8], mime: &str) -> String {
     let options = BlobPropertyBag::new();

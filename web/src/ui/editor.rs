@@ -14,16 +14,19 @@ use web_sys::{Element, Event, HtmlElement, InputEvent, KeyboardEvent, Node};
 use super::dom;
 use super::pictures::Pictures;
 use super::region;
-use crate::draft::Draft;
+use crate::draft::{Draft, MAX_PICTURES};
 use crate::history::{Change, History, Moment};
 use crate::{js, texts};
 
+mod tools;
 mod transfer;
 
 /// The code of keys that belong to an input method. Safari says by nothing else that Enter only ends a composition.
 pub const COMPOSING: u32 = 229;
+/// Bytes of pictures that undo may hold.
+const MOST_BYTES: usize = 64 << 20;
 
-pub use transfer::{Dragged, files_of, insert_files};
+pub use transfer::{Dragged, files_of, insert_files, picture_name};
 
 /// The editor. See the [module documentation](self).
 pub struct Editor {
@@ -52,6 +55,8 @@ pub struct Events {
     pub inserted: Box<dyn Fn(&str)>,
     /// A creature was dropped: its number in the palette. The page inserts it.
     pub creature: Box<dyn Fn(usize)>,
+    /// The person wants to change the picture at that unit.
+    pub change: Box<dyn Fn(usize)>,
 }
 
 impl Editor {
@@ -73,6 +78,7 @@ impl Editor {
         });
         editor.listen();
         transfer::listen(&editor);
+        tools::listen(&editor);
         editor
     }
 
@@ -86,6 +92,14 @@ impl Editor {
         self.history.borrow().is_fresh()
     }
 
+    /// Puts in a sentence to begin with, which is no change of the person's.
+    pub fn begin_with(&self, draft: Draft) {
+        let caret = draft.len();
+        self.history.replace(History::starting(Moment { draft, caret }));
+        self.show();
+        self.tidy();
+    }
+
     /// Puts another sentence in its place.
     pub fn set(&self, draft: Draft) {
         let caret = draft.len();
@@ -97,16 +111,42 @@ impl Editor {
         let mut draft = self.draft();
         let name = image.name.clone();
         let caret = draft.insert_spaced(self.last.borrow().clone(), Draft::picture(image));
-        (self.events.inserted)(&texts::inserted(&name, draft.images().len()));
-        self.change(draft, caret);
+        let pictures = draft.images().len();
+        if self.change(draft, caret) {
+            (self.events.inserted)(&texts::inserted(&name, pictures));
+        }
+    }
+
+    /// Puts a picture in the place of another, which stood at `unit` when the person began to change it, and selects it.
+    pub fn put_in_place(&self, picture: usize, unit: usize, image: ImageRef) {
+        let mut draft = self.draft();
+        // The sentence may have changed in the meantime.
+        let Some(unit) = draft.find(picture, unit) else { return self.insert(image) };
+        let (name, pictures) = (image.name.clone(), draft.images().len());
+        draft.replace(unit..unit + 1, Draft::picture(image));
+        self.change(draft, unit + 1);
+        (self.events.inserted)(&texts::inserted(&name, pictures));
+        self.focus_on(unit..unit + 1);
+    }
+
+    /// Selects a picture that stands at `unit`, or wherever it is by now, and brings the focus there.
+    pub fn select_picture(&self, picture: usize, unit: usize) {
+        if let Some(unit) = self.draft().find(picture, unit) {
+            self.focus_on(unit..unit + 1);
+        }
     }
 
     /// Brings the caret back to where it was last, for typing on.
     pub fn focus(&self) {
+        let last = self.last.borrow().clone();
+        self.focus_on(last);
+    }
+
+    /// Brings the focus back with these units selected.
+    pub fn focus_on(&self, units: Range<usize>) {
         // Focusing cannot fail on an element of the page.
         let _ = self.region.focus();
-        let last = self.last.borrow().clone();
-        self.select(last);
+        self.select(units);
     }
 
     /// Says why something cannot be put in.
@@ -183,12 +223,15 @@ impl Editor {
         match event.key().as_str() {
             "Enter" => {
                 event.prevent_default();
-                (self.events.submit)();
+                match self.selected_picture().filter(|_| !command) {
+                    Some(unit) => (self.events.change)(unit),
+                    // A key that is held is pressed once.
+                    None if event.repeat() => {}
+                    None => (self.events.submit)(),
+                }
             }
-            "z" | "Z" if command && event.shift_key() => self.travel(event, History::redo),
-            "z" | "Z" if command => self.travel(event, History::undo),
-            "y" | "Y" if command => self.travel(event, History::redo),
             "ArrowLeft" | "ArrowRight" if !command && !event.alt_key() => self.step_over(event),
+            _ if command && !event.alt_key() => self.history_key(event),
             _ => {}
         }
     }
@@ -196,14 +239,8 @@ impl Editor {
     /// Moves the caret over a picture: browsers would stop at the invisible character beside it.
     fn step_over(&self, event: &KeyboardEvent) {
         let Some(selection) = self.selection() else { return };
-        let is_right_to_left = dom::window()
-            .get_computed_style(&self.region)
-            .ok()
-            .flatten()
-            .and_then(|style| style.get_property_value("direction").ok())
-            .is_some_and(|direction| direction == "rtl");
-        let forward = (event.key() == "ArrowRight") != is_right_to_left;
         let focus = self.focus_unit().unwrap_or(selection.end);
+        let forward = self.goes_forward(focus, event.key() == "ArrowRight");
         let over = if forward { Some(focus) } else { focus.checked_sub(1) };
         let Some(over) = over.filter(|&unit| self.draft().is_picture(unit)) else { return };
         if !selection.is_empty() && !event.shift_key() {
@@ -222,6 +259,34 @@ impl Editor {
         }
     }
 
+    /// Whether an arrow key goes forward in the sentence at that unit. Where words of both directions meet a picture, only
+    /// its place on the screen tells.
+    fn goes_forward(&self, unit: usize, is_right: bool) -> bool {
+        let is_right_to_left = dom::window()
+            .get_computed_style(&self.region)
+            .ok()
+            .flatten()
+            .and_then(|style| style.get_property_value("direction").ok())
+            .is_some_and(|direction| direction == "rtl");
+        let caret = region::caret_x(&self.region, unit, &self.pictures);
+        let on_the_right = |unit: usize| {
+            let (left, right) = region::chip_of(&self.region, unit, &self.pictures).map(|chip| {
+                let place = chip.get_bounding_client_rect();
+                (place.left(), place.right())
+            })?;
+            Some((left + right) / 2.0 > caret?)
+        };
+        let next = on_the_right(unit);
+        let before = unit.checked_sub(1).and_then(on_the_right);
+        match (next, before) {
+            // The next picture lies that way, or the one before the other way.
+            (Some(is_there), None) => is_there == is_right,
+            (None, Some(is_there)) => is_there != is_right,
+            (Some(next), Some(before)) if next != before => next == is_right,
+            _ => is_right != is_right_to_left,
+        }
+    }
+
     fn travel(&self, event: &Event, go: impl Fn(&mut History) -> bool) {
         event.prevent_default();
         if go(&mut self.history.borrow_mut()) {
@@ -237,20 +302,39 @@ impl Editor {
         let draft = region::read(&self.region, &self.pictures);
         let caret = self.focus_unit().unwrap_or(draft.len());
         self.history.borrow_mut().record(Moment { draft: draft.clone(), caret }, Change::Typing, js::now_ms());
+        self.tidy();
         if region::write(&self.region, &draft, &self.pictures) {
             self.select(caret..caret);
         }
     }
 
-    fn replace(&self, range: Range<usize>, with: Draft) {
+    fn replace(&self, range: Range<usize>, with: Draft) -> bool {
         let mut draft = self.draft();
         let caret = draft.replace(range, with);
-        self.change(draft, caret);
+        self.change(draft, caret)
     }
 
-    fn change(&self, draft: Draft, caret: usize) {
+    /// Takes a change over, unless there would be too many pictures: `false` then, and the person is told.
+    fn change(&self, draft: Draft, caret: usize) -> bool {
+        if draft.is_too_full() && draft.images().len() > self.draft().images().len() {
+            self.refuse(&texts::too_many_pictures(MAX_PICTURES));
+            return false;
+        }
         self.history.borrow_mut().record(Moment { draft, caret }, Change::Edit, js::now_ms());
         self.show();
+        self.tidy();
+        true
+    }
+
+    /// Lets go of pictures that nothing can bring back, and of the oldest changes when theirs take too much memory.
+    fn tidy(&self) {
+        let mut history = self.history.borrow_mut();
+        self.pictures.keep_only(&history.pictures());
+        while self.pictures.bytes() > MOST_BYTES && history.forget_oldest() {
+            self.pictures.keep_only(&history.pictures());
+        }
+        drop(history);
+        self.show_history();
     }
 
     /// Shows the present moment.
@@ -259,6 +343,8 @@ impl Editor {
         *self.last.borrow_mut() = caret..caret;
         region::write(&self.region, &draft, &self.pictures);
         self.select(caret..caret);
+        self.show_history();
+        self.show_tools();
     }
 
     fn selection_changed(&self) {
@@ -267,6 +353,13 @@ impl Editor {
             *self.last.borrow_mut() = selection.clone();
         }
         region::mark_selected(&self.region, selection.unwrap_or_default(), &self.pictures);
+        self.show_tools();
+    }
+
+    /// The unit of the picture that is selected, if nothing else is.
+    fn selected_picture(&self) -> Option<usize> {
+        let selection = self.selection()?;
+        self.draft().only_picture(&selection).map(|_| selection.start)
     }
 
     /// The selected units, if the selection lies in the region.

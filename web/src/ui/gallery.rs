@@ -57,12 +57,12 @@ pub(super) struct Shown {
 
 impl Page {
     /// Keeps a picture that is just done, and returns its file with all that makes it again.
-    pub(super) fn keep_picture(self: &Rc<Self>, png: Vec<u8>) -> Vec<u8> {
-        let Some(made) = self.app.borrow().made() else { return png };
-        let file = carried::write(&png, &made.recipe, &made.pictures);
+    pub(super) fn keep_picture(self: &Rc<Self>, made: Made) -> Vec<u8> {
+        let Made { png, recipe, order, seconds, place, .. } = made;
+        let pictures: Vec<_> = order.pictures.iter().cloned().map(Some).collect();
+        let file = carried::write(&png, &recipe, &pictures);
         let page = self.clone();
         spawn_local(async move {
-            let Made { recipe, pictures, seconds, place } = made;
             let entry = Entry { seconds, place: place.into(), ..Entry::of(&recipe, Date::now(), chance()) };
             let bare = carried::write(&png, &recipe, &[]);
             let is_first = page.keeping.gallery.borrow().total().0 == 0;
@@ -73,12 +73,6 @@ impl Page {
             }
         });
         file
-    }
-
-    /// The file that a picture is saved as, once a worker has put the recipe into it.
-    pub(super) fn with_pictures(&self, png: &[u8]) -> Vec<u8> {
-        let made = self.app.borrow().made();
-        made.map_or_else(|| png.to_vec(), |made| carried::write(png, &made.recipe, &made.pictures))
     }
 
     /// Puts a picture on the shelf; `false` if the browser does not keep it.
@@ -305,7 +299,7 @@ impl Page {
 
     fn tile(self: &Rc<Self>, entry: &Entry) -> HtmlElement {
         let item: HtmlElement = dom::create("li", "");
-        let tile = dom::button("tile", "");
+        let tile = dom::button("kept", "");
         dom::set_attribute(&tile, KEY, &entry.id.to_string());
         let image: HtmlImageElement = dom::create("img", "");
         image.set_alt("");
@@ -654,7 +648,7 @@ fn forget_image(item: &HtmlElement) {
 
 fn key_at(event: &web_sys::Event) -> Option<u64> {
     let target: Element = event.target()?.dyn_into().ok()?;
-    target.closest(".tile").ok()??.get_attribute(KEY)?.parse().ok()
+    target.closest(".kept").ok()??.get_attribute(KEY)?.parse().ok()
 }
 
 fn json(entry: &Entry) -> String {

@@ -14,7 +14,7 @@ use web_sys::{HtmlElement, HtmlInputElement, MutationObserver, MutationObserverI
 
 use super::store::{Change, Shelf, Store};
 use super::{Page, codec, device, dom, server, tab};
-use crate::app::{Event, Save, SavedJob, Saver};
+use crate::app::{Event, Order, Save, SavedJob, Saver};
 use crate::carried::{self, Carried};
 use crate::checksum::fnv1a;
 use crate::composition::{Composition, Dials, differences};
@@ -112,30 +112,33 @@ impl Page {
             if let (Ok(composition), true) =
                 (Composition { prompt, pictures: files, dials }.checked(), self.editor.is_fresh())
             {
-                self.compose(&composition);
+                self.compose(&composition, true);
             }
         }
         self.watch_draft();
         if let Some(store) = store {
-            if let Some(job) = saved_job(&store, &name).await {
-                self.resume(job).await;
-            } else {
+            let job = saved_job(&store, &name).await.map(Box::new);
+            let waiting = store.get(Shelf::Tabs, waiting_key(&name)).await.and_then(|json| json.as_string());
+            let waiting = waiting.and_then(|json| serde_json::from_str::<Vec<Order>>(&json).ok()).unwrap_or_default();
+            if job.is_none() && waiting.is_empty() {
                 self.look_after_job();
+            } else {
+                self.resume(job, waiting).await;
             }
             self.tidy_tabs(&store, &name).await;
         }
     }
 
-    async fn resume(self: &Rc<Self>, job: SavedJob) {
+    async fn resume(self: &Rc<Self>, job: Option<Box<SavedJob>>, waiting: Vec<Order>) {
         // Where it can go on shows when it is known what there is.
-        let adapter = device::adapter().await;
+        let adapter = device::gpu().await.ok().as_ref().map(device::adapter);
         self.happened(Event::Device { adapter, cpu_memory_bytes: device::cpu_memory_bytes() });
         let (health, patience) = (server::health(), js::sleep(SERVER_MS));
         futures::pin_mut!(health, patience);
         if let futures::future::Either::Left((Some(health), _)) = futures::future::select(health, patience).await {
             self.happened(Event::Server(Some(health)));
         }
-        self.happened(Event::Resume(Box::new(job)));
+        self.happened(Event::Resume { job, waiting });
     }
 
     /// Writes down what is new of the job.
@@ -152,6 +155,7 @@ impl Page {
                 }
                 Save::Condition(json) => changes.push(Shelf::Tabs.put(condition, json)),
                 Save::Progress(json) => changes.push(Shelf::Tabs.put(progress, json)),
+                Save::Waiting(json) => changes.push(Shelf::Tabs.put(waiting_key(&tab), json)),
                 Save::Over => changes.extend([order, condition, progress].map(|key| Shelf::Tabs.remove(key))),
             }
         }
@@ -245,8 +249,9 @@ impl Page {
         self.write_quietly(changes);
     }
 
-    /// Puts a composition in the place of the sentence and the settings, and returns how many of its pictures are missing.
-    pub(super) fn compose(&self, composition: &Composition) -> usize {
+    /// Puts a composition in the place of the sentence and the settings; `is_start` says that the page begins with it, which is
+    /// no change of the person's. Returns how many of its pictures are missing.
+    pub(super) fn compose(&self, composition: &Composition, is_start: bool) -> usize {
         let mut missing = 0;
         let mut draft = Draft::default();
         for item in composition.prompt.items() {
@@ -268,14 +273,18 @@ impl Page {
                 }
             });
         }
-        self.editor.set(draft);
+        if is_start {
+            self.editor.begin_with(draft);
+        } else {
+            self.editor.set(draft);
+        }
         self.controls.restore(&composition.dials);
         missing
     }
 
     /// Restores what the person asked for, and says what will be different.
     pub(super) fn restore(&self, composition: &Composition, differences: &[String]) {
-        let missing = self.compose(composition);
+        let missing = self.compose(composition, false);
         let told: Vec<String> =
             (missing > 0).then(|| texts::missing(missing)).into_iter().chain(differences.to_vec()).collect();
         self.notify(&told.join(" "));
@@ -344,8 +353,13 @@ impl Page {
             page.editor.focus();
         });
         self.on_click("copy-link", |page| {
-            if let Some(png) = page.stage.file() {
-                page.copy_link(&png);
+            if let Some(address) = page.shown_address() {
+                let page = page.clone();
+                spawn_local(async move {
+                    if let Ok(png) = js::fetch(&address).await {
+                        page.copy_link(&png);
+                    }
+                });
             }
         });
         let page = self.clone();
@@ -482,6 +496,10 @@ async fn copy(text: &str) -> bool {
 /// Keys of the parts of a tab's job.
 fn job_keys(tab: &str) -> [String; 3] {
     ["order", "condition", "progress"].map(|part| format!("{tab} {part}"))
+}
+
+fn waiting_key(tab: &str) -> String {
+    format!("{tab} waiting")
 }
 
 async fn saved_job(store: &Store, tab: &str) -> Option<SavedJob> {

@@ -174,7 +174,7 @@ pub fn show_examples(palette: &Rc<Palette>, editor: &Rc<Editor>) {
                 let draft = example.draft(&palette, &editor).await;
                 // The person may have been faster.
                 if editor.is_fresh() {
-                    editor.set(draft);
+                    editor.begin_with(draft);
                 }
             });
         }

@@ -84,6 +84,30 @@ pub fn chip_at(node: &Node) -> Option<Element> {
     element.closest(".chip").ok()?
 }
 
+/// The chip at a unit, if there is a picture.
+pub fn chip_of(region: &HtmlElement, unit: usize, pictures: &Pictures) -> Option<Element> {
+    let mut at = 0;
+    for leaf in leaves(region) {
+        if let Leaf::Chip(chip) = &leaf
+            && at == unit
+        {
+            return Some(chip.clone());
+        }
+        at += leaf.draft(pictures).len();
+    }
+    None
+}
+
+/// Where a caret at that unit stands between left and right, if the browser tells.
+pub fn caret_x(region: &HtmlElement, unit: usize, pictures: &Pictures) -> Option<f64> {
+    let (node, offset) = place_of(region, unit, pictures);
+    let range = dom::document().create_range().ok()?;
+    range.set_start(&node, offset).ok()?;
+    range.collapse_with_to_start(true);
+    let place = range.get_bounding_client_rect();
+    (place.height() > 0.0).then(|| place.left())
+}
+
 /// Marks the chips of some units as selected.
 pub fn mark_selected(region: &HtmlElement, units: std::ops::Range<usize>, pictures: &Pictures) {
     let mut unit = 0;

@@ -1,17 +1,21 @@
-//! The stage: progress, preview, the picture, and what to do when there is none.
+//! The stage: progress, preview, the pictures, and what to do when there is none.
 
 use std::cell::{Cell, RefCell};
 
-use web_sys::{HtmlAnchorElement, HtmlElement, HtmlImageElement, HtmlProgressElement};
+use web_sys::{HtmlAnchorElement, HtmlElement, HtmlImageElement, HtmlInputElement, HtmlProgressElement};
 
 use super::dom;
-use crate::app::{App, Choice, Phase};
+use super::queue::can_leave_out;
+use super::results::Strip;
+use crate::app::{App, Choice, Look, Outcome, Phase};
 use crate::texts;
 
 /// The stage.
 pub struct Stage {
     main: HtmlElement,
+    frame: HtmlElement,
     picture: HtmlImageElement,
+    other: HtmlImageElement,
     empty: HtmlElement,
     progress: HtmlProgressElement,
     status: HtmlElement,
@@ -21,20 +25,23 @@ pub struct Stage {
     save: HtmlAnchorElement,
     generate: HtmlElement,
     cancel: HtmlElement,
-    /// The picture's file as it can be saved, and its address.
-    file: RefCell<Option<(Vec<u8>, String)>>,
-    /// Address of what is shown.
-    shown: RefCell<Option<String>>,
-    /// Whether that is the preview of a picture to come.
-    is_preview: Cell<bool>,
+    cut: HtmlInputElement,
+    /// The pictures of this visit.
+    pub strip: Strip,
+    /// Address of the preview of a picture to come.
+    preview: RefCell<Option<String>>,
+    /// Whether what is being made is looked at.
+    is_live: Cell<bool>,
 }
 
 impl Stage {
-    /// Takes the stage over.
-    pub fn new() -> Self {
-        Self {
+    /// Takes the stage over; `looks` hears at what the person wants to look.
+    pub fn new(looks: impl Fn(Look) + Clone + 'static) -> Self {
+        let stage = Self {
             main: dom::by_id("app"),
+            frame: dom::by_id("frame"),
             picture: dom::by_id("picture"),
+            other: dom::by_id("other"),
             empty: dom::by_id("empty"),
             progress: dom::by_id("progress"),
             status: dom::by_id("status"),
@@ -44,14 +51,22 @@ impl Stage {
             save: dom::by_id("save"),
             generate: dom::by_id("generate"),
             cancel: dom::by_id("cancel"),
-            file: RefCell::new(None),
-            shown: RefCell::new(None),
-            is_preview: Cell::new(false),
-        }
+            cut: dom::by_id("cut"),
+            strip: Strip::new(looks.clone()),
+            preview: RefCell::new(None),
+            is_live: Cell::new(true),
+        };
+        let (frame, cut) = (stage.frame.clone(), stage.cut.clone());
+        dom::on(&stage.cut, "input", move |_: web_sys::Event| {
+            // A property of this name can always be set.
+            let _ = frame.style().set_property("--cut", &format!("{}%", cut.value()));
+        });
+        dom::on(&dom::by_id::<HtmlElement>("compare"), "click", move |_: web_sys::Event| looks(Look::Compare));
+        stage
     }
 
     /// Shows how things are.
-    pub fn show(&self, app: &App) {
+    pub fn show(&self, app: &App, looks: impl Fn(Look) + Clone + 'static) {
         dom::set_attribute(&self.main, "data-state", app.state());
         if let Some(seed) = app.seed() {
             dom::set_attribute(&self.main, "data-seed", &seed.to_string());
@@ -63,19 +78,72 @@ impl Stage {
         let moved = app.moved();
         dom::set_flag(&self.moved, "hidden", moved.is_none());
         dom::set_text(&self.moved, &moved.unwrap_or_default());
+        let left_out: HtmlElement = dom::by_id("left-out");
+        dom::set_flag(&left_out, "hidden", app.left_out().is_none());
+        dom::set_text(&left_out, app.left_out().unwrap_or_default());
+        dom::set_flag(&dom::by_id::<HtmlElement>("leave-out"), "hidden", !can_leave_out(app));
 
         let is_running = *app.phase() == Phase::Running;
-        self.swap_buttons(is_running);
+        self.offer_cancel(is_running);
         dom::set_flag(&self.progress, "hidden", !is_running);
         match app.progress() {
             Some((step, of)) => self.progress.set_value(step as f64 / of as f64),
             None => dom::set_flag(&self.progress, "value", false),
         }
-        if !is_running && self.is_preview.get() {
-            self.restore();
+        if !is_running {
+            self.clear_preview();
         }
-        dom::set_flag(&self.keep, "hidden", is_running || self.file.borrow().is_none());
-        dom::set_flag(&self.picture, "data-preview", is_running);
+        self.is_live.set(app.is_live());
+        self.strip.show(app, looks);
+        self.show_picture(app);
+        self.compare(app);
+    }
+
+    fn show_picture(&self, app: &App) {
+        let is_live = app.is_live();
+        let shown = app.results().shown();
+        let finished = || Some((self.strip.address(shown?.number)?, shown?.description()));
+        let preview =
+            self.preview.borrow().clone().filter(|_| is_live).map(|address| (address, texts::LIVE.to_owned()));
+        let what = preview.or_else(finished);
+        dom::set_flag(&self.picture, "hidden", what.is_none());
+        dom::set_flag(&self.empty, "hidden", what.is_some());
+        if let Some((address, description)) = what {
+            dom::set_attribute(&self.picture, "src", &address);
+            dom::set_attribute(&self.picture, "alt", &description);
+        }
+        dom::set_flag(&self.picture, "data-preview", is_live);
+        dom::set_flag(&self.keep, "hidden", is_live || shown.is_none());
+        if let Some(shown) = shown {
+            dom::set_attribute(&self.save, "href", &self.strip.address(shown.number).unwrap_or_default());
+            dom::set_attribute(&self.save, "download", &shown.file_name());
+        }
+    }
+
+    fn compare(&self, app: &App) {
+        let results = app.results();
+        let pair = results.shown().zip(results.other()).filter(|_| !app.is_live());
+        let button: HtmlElement = dom::by_id("compare");
+        dom::set_flag(&button, "hidden", results.list().len() < 2);
+        dom::set_text(&button, if pair.is_some() { texts::COMPARE_END } else { texts::COMPARE });
+        dom::set_attribute(&button, "aria-pressed", if pair.is_some() { "true" } else { "false" });
+        let was_compared = self.frame.has_attribute("data-compare");
+        dom::set_flag(&self.frame, "data-compare", pair.is_some());
+        dom::set_flag(&self.other, "hidden", pair.is_none());
+        dom::set_flag(&self.cut, "hidden", pair.is_none());
+        let line: HtmlElement = dom::by_id("compare-line");
+        dom::set_flag(&line, "hidden", pair.is_none());
+        let Some((shown, other)) = pair else { return };
+        let (left, right) = (caption(shown, other), caption(other, shown));
+        dom::set_text(&line, &format!("{} {}", texts::compared(&left, &right), texts::COMPARE_HINT));
+        if let Some(address) = self.strip.address(other.number) {
+            dom::set_attribute(&self.other, "src", &address);
+        }
+        dom::set_attribute(&self.other, "alt", &other.description());
+        if !was_compared {
+            // Focusing cannot fail on an element of the page.
+            let _ = self.cut.focus();
+        }
     }
 
     /// Offers the places where a failed job can go on.
@@ -104,66 +172,46 @@ impl Stage {
 
     /// Shows a preview.
     pub fn show_preview(&self, png: &[u8]) {
-        self.show_png(png);
-        self.is_preview.set(true);
-    }
-
-    /// Shows the picture; `description` is for those who do not see it.
-    pub fn show_picture(&self, png: Vec<u8>, description: &str, seed: u64) {
-        self.show_png(&png);
-        self.picture.set_alt(description);
-        self.save.set_download(&texts::file_name(seed));
-        self.set_file(png);
-    }
-
-    /// Takes another file of the same picture for saving.
-    pub fn set_file(&self, png: Vec<u8>) {
-        let address = dom::address_of(&png, "image/png");
-        self.save.set_href(&address);
-        if let Some((_, before)) = self.file.replace(Some((png, address))) {
-            dom::revoke(&before);
-        }
-    }
-
-    /// The picture's file.
-    pub fn file(&self) -> Option<Vec<u8>> {
-        self.file.borrow().as_ref().map(|(png, _)| png.clone())
-    }
-
-    /// Puts the last finished picture, if there is one, in the place of a preview that nothing came of.
-    fn restore(&self) {
-        match self.file() {
-            Some(png) => self.show_png(&png),
-            None => {
-                self.is_preview.set(false);
-                dom::set_flag(&self.picture, "hidden", true);
-                dom::set_flag(&self.empty, "hidden", false);
-            }
-        }
-    }
-
-    fn show_png(&self, png: &[u8]) {
         let address = dom::address_of(png, "image/png");
-        self.picture.set_src(&address);
-        self.is_preview.set(false);
-        dom::set_flag(&self.picture, "hidden", false);
-        dom::set_flag(&self.empty, "hidden", true);
-        if let Some(before) = self.shown.replace(Some(address)) {
+        self.strip.show_preview(Some(&address));
+        if self.is_live.get() {
+            self.picture.set_src(&address);
+        }
+        if let Some(before) = self.preview.replace(Some(address)) {
             dom::revoke(&before);
         }
     }
 
-    /// The one button takes the other's place, and its focus.
-    fn swap_buttons(&self, is_running: bool) {
-        let (shown, hidden) = if is_running { (&self.cancel, &self.generate) } else { (&self.generate, &self.cancel) };
-        let had_focus = hidden.matches(":focus").unwrap_or(false);
-        dom::set_flag(shown, "hidden", false);
-        dom::set_flag(hidden, "hidden", true);
+    /// Takes a finished picture's file.
+    pub fn add(&self, number: u64, png: &[u8]) {
+        self.strip.set_file(number, png);
+        // The next preview is that of another picture.
+        self.clear_preview();
+    }
+
+    fn clear_preview(&self) {
+        if let Some(before) = self.preview.take() {
+            self.strip.show_preview(None);
+            dom::revoke(&before);
+        }
+    }
+
+    /// Offers to cancel while there is something to cancel; afterwards the focus goes to where another picture comes from.
+    fn offer_cancel(&self, is_running: bool) {
+        let had_focus = !is_running && self.cancel.matches(":focus").unwrap_or(false);
+        dom::set_flag(&self.cancel, "hidden", !is_running);
         if had_focus {
             // Focusing cannot fail on an element of the page.
-            let _ = shown.focus();
+            let _ = self.generate.focus();
         }
     }
+}
+
+/// A picture as one of two that are compared; what both have in common says nothing.
+fn caption(outcome: &Outcome, other: &Outcome) -> String {
+    let sentence = Some(&outcome.sentence).filter(|sentence| **sentence != other.sentence);
+    let place = Some(&outcome.place).filter(|place| !place.is_empty());
+    texts::compared_picture(outcome.number, place.map(String::as_str), sentence.map(String::as_str))
 }
 
 fn remedy(choice: Choice) -> &'static str {

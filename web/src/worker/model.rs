@@ -13,13 +13,14 @@ use kosmosg::engine::burn::{Burn, BurnDevice};
 use kosmosg::picture::Picture;
 use kosmosg::pipeline::{Decoder, Denoiser, PreparedCondition, StepError};
 use kosmosg::placement::Stage;
-use kosmosg::prompt::PromptDocument;
+use kosmosg::prompt::{PromptDocument, PromptError, PromptItem};
+use kosmosg::tokenizer::Tokenizer;
 use kosmosg::weights::Store;
 
 use super::device;
 use super::files::KeptFiles;
 use crate::js;
-use crate::messages::{Fault, Reply, Source};
+use crate::messages::{Fault, Reading, Reply, Source};
 use crate::pace::Pace;
 
 /// Time between two reports of progress, in milliseconds.
@@ -38,6 +39,8 @@ pub struct Model {
     device_name: &'static str,
     files: Files,
     has_room: bool,
+    /// For reading what is being written; the encoder, which comes and goes, has its own.
+    tokenizer: Option<Tokenizer>,
     encoder: Loaded<Encoder<Burn>>,
     denoiser: Loaded<Denoiser<Burn>>,
     decoder: Loaded<Decoder<Burn>>,
@@ -76,7 +79,10 @@ impl Model {
         let needed: u64 = parts.filter_map(|part| Some(manifest.part(part).ok()?.memory_bytes)).sum();
         let has_room = needed + needed / 4 <= memory_bytes;
         let (encoder, denoiser, decoder) = Default::default();
-        let model = Self { manifest, device, device_name, files, has_room, encoder, denoiser, decoder };
+        let tokenizer = None;
+        let mut model = Self { manifest, device, device_name, files, has_room, tokenizer, encoder, denoiser, decoder };
+        // Without it nothing is told of what is being written; whoever encodes is told what is wrong with it.
+        model.tokenizer = model.load_tokenizer().await.ok();
         if has_room {
             let has = |stage| here.contains(&stage);
             let progress = model.progress(&here, report);
@@ -135,6 +141,15 @@ impl Model {
         }
     }
 
+    async fn load_tokenizer(&self) -> Result<Tokenizer, Failure> {
+        let unheard = self.progress(&[], Rc::new(|_, _| {}));
+        let config = &self.manifest.networks.kosmosg;
+        let json = self.files.file(&self.manifest.tokenizer, &unheard).await;
+        self.files.tell(None);
+        let tokenizer = Tokenizer::from_json(&json?, config.mllm.vocab_size, &config.special);
+        Ok(tokenizer.map_err(BundleError::Tokenizer)?)
+    }
+
     async fn load_encoder(&self, progress: &Progress) -> Result<Encoder<Burn>, Failure> {
         let tokenizer = &self.manifest.tokenizer;
         let (tokenizer, vision, mllm, aligner) = futures::try_join!(
@@ -174,6 +189,28 @@ impl Model {
     /// What it runs on, for people.
     pub fn device_name(&self) -> &'static str {
         self.device_name
+    }
+
+    /// What the model reads of a prompt and a negative prompt; none where it has no tokenizer.
+    pub fn read(&self, prompt: &PromptDocument, negative: &str) -> Option<Reading> {
+        let tokenizer = self.tokenizer.as_ref()?;
+        let config = &self.manifest.networks.kosmosg;
+        let tokens =
+            |document: &PromptDocument| match tokenizer.sequence(document, config.connector.latent_queries, usize::MAX)
+            {
+                Ok(sequence) => sequence.tokens.len(),
+                Err(PromptError::TooLong { tokens, .. }) => tokens,
+                // So much text that nobody counts.
+                Err(_) => usize::MAX,
+            };
+        let words = prompt.items().iter().filter_map(|item| match item {
+            PromptItem::Text(words) => Some(words.as_str()),
+            PromptItem::Image(_) => None,
+        });
+        let negative_tokens = tokens(&PromptDocument::from_words(negative));
+        let text = words.chain([negative]).collect::<Vec<_>>().join(" ");
+        let unknown = if prompt.check_length().is_ok() { tokenizer.unknown_words(&text) } else { Vec::new() };
+        Some(Reading { tokens: tokens(prompt), negative_tokens, longest: config.max_tokens(), unknown })
     }
 
     /// The condition of a prompt; `files` are its pictures.
@@ -269,12 +306,15 @@ impl Run {
         }
         let started = js::now_ms();
         let manifest = &self.model.manifest;
+        if !self.pace.affords_preview() {
+            return Ok(None);
+        }
         let guess =
             manifest.preview_factors().and_then(|factors| factors.picture(&self.foreseen, manifest.latent_shape()));
         let picture = match guess {
             Some(picture) => picture,
             // Where it has no room beside the U-Net, it would take the U-Net's.
-            None if self.model.has_room && self.pace.affords_preview() => self.model.decode(&self.foreseen).await?,
+            None if self.model.has_room => self.model.decode(&self.foreseen).await?,
             None => return Ok(None),
         };
         let png = picture.to_png(None);

@@ -1,4 +1,4 @@
-//! This worker's engine against the public implementations' numbers.
+//! This worker's engine against the public implementations' numbers, and its kernels against the processor's.
 
 use kosmosg::engine::burn::Burn;
 use kosmosg::verify::{Cases, Files, Form, RUN, Row, VerifyError, kosmosg, stable_diffusion};
@@ -18,9 +18,20 @@ pub async fn rows(files: Files) -> Result<Vec<Row>, Failure> {
     let mut rows = compared.map(Cases::into_rows).map_err(|error: VerifyError| failure(&error.to_string()))?;
     let kernels = device.compare_kernels(device::KERNEL_TOLERANCE).await?;
     rows.extend(kernels.into_iter().map(|(kernel, deviation)| Row::new(kernel, deviation.into(), 1e-5)));
-    // JSON has no infinity.
-    let finite = |row: Row| Row { error: row.error.min(f64::MAX), ..row };
     Ok(rows.into_iter().map(finite).collect())
+}
+
+/// Compares the kernels of this worker's device with the processor, each as exactly as it must be to be used.
+pub async fn kernels() -> Result<Vec<Row>, Failure> {
+    let (device, _) = device::open().await?;
+    let kernels = device.compare_kernels(device::KERNEL_TOLERANCE).await?;
+    let row = |(kernel, deviation): (&str, f32)| Row::new(kernel, deviation.into(), device::KERNEL_TOLERANCE.into());
+    Ok(kernels.into_iter().map(row).map(finite).collect())
+}
+
+/// JSON has no infinity.
+fn finite(row: Row) -> Row {
+    Row { error: row.error.min(f64::MAX), ..row }
 }
 
 fn failure(message: &str) -> Failure {

@@ -25,6 +25,8 @@ pub enum Command {
     Nan,
     /// Fail as a GPU does without memory.
     OutOfMemory,
+    /// Fail as a GPU does that is gone.
+    Lost,
 }
 
 /// The runner.
@@ -74,6 +76,9 @@ impl Runner for Puppet {
             Ok(Command::Fail) => Err(model.bundle.folder().part("unet").unwrap_err())?,
             Ok(Command::Nan) => Ok(runs.iter_mut().map(advance(f32::NAN)).collect()),
             Ok(Command::OutOfMemory) => Err(StepError::Engine(oom()).into()),
+            Ok(Command::Lost) => {
+                Err(StepError::Engine(EngineError::DeviceLost { engine: "none", detail: "as told".into() }).into())
+            }
             // The test is over.
             Err(_) => Err(StepError::Engine(oom()).into()),
         }

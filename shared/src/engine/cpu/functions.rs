@@ -5,11 +5,16 @@ use std::f32::consts::{FRAC_1_SQRT_2, LOG2_E};
 /// `e^x` to 2 units in the last place; x below −87 counts as −87, above 88 as 88.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
+    exp_within(x.clamp(-87.0, 88.0))
+}
+
+/// [`exp`] of an x from −87 to 88.
+#[inline(always)]
+pub fn exp_within(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³: adding it leaves the nearest whole number in the low bits
     // ln 2 in two parts, the first exact in a few bits; Cephes' polynomial for the rest.
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
-    let x = x.clamp(-87.0, 88.0);
     let shifted = x * LOG2_E + ROUND;
     let power = shifted - ROUND;
     let x = x - power * LN_2_HIGH - power * LN_2_LOW;

@@ -1,5 +1,8 @@
 //! Matrix products on slices, by the `gemm` crate.
 
+/// Numbers of a row that are copied before the next row's.
+const AT_ONCE: usize = 32;
+
 /// A matrix in a slice: `(row, column)` stands at `row · strides[0] + column · strides[1]`.
 #[derive(Debug, Clone, Copy)]
 pub struct Matrix<'a> {
@@ -33,6 +36,20 @@ impl<'a> Matrix<'a> {
     /// `count` rows from `start` on.
     pub fn rows(self, start: usize, count: usize) -> Self {
         Self::strided(&self.numbers[start * self.strides[0]..], [count, self.size[1]], self.strides)
+    }
+
+    /// Writes it to the rows of `out`, `row_stride` numbers apart.
+    pub fn copy_to(self, out: &mut [f32], row_stride: usize) {
+        let ([rows, columns], [down, right]) = (self.size, self.strides);
+        // Of a transpose, a few lines of the cache are read again for each row.
+        for start in (0..columns).step_by(AT_ONCE) {
+            let count = AT_ONCE.min(columns - start);
+            for row in 0..rows {
+                let numbers = self.numbers[row * down + start * right..].iter().step_by(right);
+                let out = &mut out[row * row_stride + start..][..count];
+                out.iter_mut().zip(numbers).for_each(|(out, number)| *out = *number);
+            }
+        }
     }
 
     /// Rows and columns.

@@ -1,9 +1,9 @@
-//! Group and layer normalisation, with what follows fused in, and softmax.
+//! Group and layer normalisation, with what follows fused in.
 
-use super::functions::{exp, silu, silu_slope};
+use super::functions::{silu, silu_slope};
 use super::linear::sum_rows;
 use super::parallel;
-use super::vector::{max, sum, sum_2, wide};
+use super::vector::{sum, sum_2, wide};
 use crate::engine::Activation;
 
 /// Group normalisation of pictures `[B, C, H, W]`, then an activation.
@@ -236,50 +236,4 @@ fn statistics(x: &[f32], eps: f32) -> Statistics {
     let mean = (sum(x, |x| x) / n) as f32;
     let variance = sum(x, |x| (x - mean) * (x - mean)) / n;
     [mean, (1.0 / (variance + f64::from(eps)).sqrt()) as f32]
-}
-
-/// Softmax of a row, in place; returns the logarithm of what the exponentials were divided by.
-pub fn softmax(row: &mut [f32]) -> f32 {
-    wide(
-        #[inline(always)]
-        || {
-            let max = max(row);
-            for x in row.iter_mut() {
-                *x = weight(*x - max);
-            }
-            let total = sum(row, |x| x) as f32;
-            let scale = total.recip();
-            for x in row.iter_mut() {
-                *x *= scale;
-            }
-            max + total.ln()
-        },
-    )
-}
-
-/// `e^x`, at least `e^−70`: scaled by a row's sum it stays a normal number. Processors are slow with subnormal ones, and a
-/// product with hidden keys would be full of them.
-#[inline(always)]
-pub fn weight(x: f32) -> f32 {
-    exp(if x < -70.0 { -70.0 } else { x })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_hidden_key_weighs_nothing_and_slows_nothing_down() {
-        let mut row = [-3e4; 2000];
-        row[7] = 1.5;
-        assert_eq!(softmax(&mut row), 1.5);
-        assert!(row.iter().enumerate().all(|(i, &x)| if i == 7 { x == 1.0 } else { x.is_normal() && x < 1e-30 }));
-    }
-
-    #[test]
-    fn softmax_of_what_is_no_number_is_none() {
-        let mut row = [0.0, f32::NAN, 1.0];
-        softmax(&mut row);
-        assert!(row.iter().all(|x| x.is_nan()));
-    }
 }

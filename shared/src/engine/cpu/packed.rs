@@ -5,8 +5,10 @@ use super::matrix::{Before, Matrix, Product};
 use super::parallel;
 use crate::weights::HostTensor;
 
-/// Numbers of a strip.
-const STRIP: usize = 1 << 17;
+/// Numbers of a strip, at least.
+const STRIP: usize = 1 << 16;
+/// What the rows of a strip are a multiple of: the widest block that a product computes.
+const BLOCK: usize = 64;
 
 /// `x · weightᵀ + bias`: rows x `[N, in]`, weight `[out, in]`, bias `[out]` to the rows of y `[N, out]`.
 ///
@@ -15,7 +17,7 @@ const STRIP: usize = 1 << 17;
 pub fn linear(x: Matrix, weight: &HostTensor, bias: Option<&[f32]>) -> Vec<f32> {
     let &[outputs, inputs] = weight.shape() else { panic!("a linear map of shape {:?}", weight.shape()) };
     let [rows, _] = x.size();
-    let height = (STRIP / inputs.max(1)).clamp(1, outputs.max(1));
+    let height = (STRIP / inputs.max(1)).next_multiple_of(BLOCK).max(BLOCK);
     let starts = (0..outputs).step_by(height).collect();
     let strips = parallel::map_init(outputs * inputs, starts, Vec::new, |unpacked, start| {
         let here = start..outputs.min(start + height);
@@ -34,12 +36,11 @@ pub fn linear(x: Matrix, weight: &HostTensor, bias: Option<&[f32]>) -> Vec<f32> 
         (here, y)
     });
     let mut y = vec![0.0; rows * outputs];
-    for (here, strip) in strips {
-        let width = here.len();
-        y.chunks_exact_mut(outputs)
-            .zip(strip.chunks_exact(width))
-            .for_each(|(y, strip)| y[here.clone()].copy_from_slice(strip));
-    }
+    parallel::chunks(&mut y, outputs, |row, y| {
+        for (here, strip) in &strips {
+            y[here.clone()].copy_from_slice(&strip[row * here.len()..][..here.len()]);
+        }
+    });
     y
 }
 
@@ -52,7 +53,7 @@ mod tests {
     #[test]
     fn packed_weights_compute_what_their_numbers_do() {
         // More than a strip, and not a whole number of them.
-        let [rows, inputs, outputs] = [5, 96, 2 * (STRIP / 96) + 7];
+        let [rows, inputs, outputs] = [5, 96, 4 * (STRIP / 96) + 7];
         let wave = |n: usize, by: f32| (0..n).map(|i| (i as f32 * by).sin()).collect::<Vec<_>>();
         let (x, bias) = (wave(rows * inputs, 0.7), wave(outputs, 0.3));
         let numbers = HostTensor::from_f32(vec![outputs, inputs], &wave(outputs * inputs, 0.37));

@@ -14,6 +14,7 @@ struct Kept {
     order: Option<String>,
     condition: Option<String>,
     progress: Option<String>,
+    waiting: Option<String>,
     writes: usize,
 }
 
@@ -27,6 +28,7 @@ impl Kept {
                 }
                 Save::Condition(json) => self.condition = Some(json),
                 Save::Progress(json) => self.progress = Some(json),
+                Save::Waiting(json) => self.waiting = Some(json),
                 Save::Over => (self.order, self.condition, self.progress) = (None, None, None),
             }
         }
@@ -36,9 +38,13 @@ impl Kept {
         SavedJob::from_json(self.order.as_ref()?, self.condition.as_deref(), self.progress.as_ref()?)
     }
 
+    fn waiting(&self) -> Vec<Order> {
+        self.waiting.as_ref().map_or(Vec::new(), |json| serde_json::from_str(json).unwrap())
+    }
+
     /// The page is opened again.
     fn reload(&self, scene: &mut Scene) {
-        scene.happens(Event::Resume(Box::new(self.job().unwrap())));
+        scene.happens(Event::Resume { job: self.job().map(Box::new), waiting: self.waiting() });
     }
 }
 
@@ -72,8 +78,13 @@ fn a_job_goes_on_after_a_reload() {
     scene.waits(6.0);
     scene.answers(Reply::Picture);
     assert_eq!(scene.app.status(), "Made in 10 s on this device's processor.", "4 s before and 6 s after");
-    let made = scene.app.made().unwrap();
-    assert_eq!((made.recipe.seed, made.pictures.len(), made.place), (7, 1, "on this device's processor"));
+    let made = scene.effects.iter().find_map(|effect| match effect {
+        Effect::Picture(made) => Some(made),
+        _ => None,
+    });
+    let made = made.unwrap();
+    assert_eq!((made.recipe.seed, made.order.pictures.len(), made.place), (7, 1, "on this device's processor"));
+    assert_eq!(made.seconds, 10.0);
 }
 
 #[test]
@@ -188,7 +199,7 @@ fn a_job_of_another_model_is_not_gone_on_with() {
     order["unet"] = "other".into();
     saved.order = serde_json::from_value(order).unwrap();
     let mut scene = Scene::ready(None);
-    scene.happens(Event::Resume(Box::new(saved)));
+    scene.happens(Event::Resume { job: Some(Box::new(saved)), waiting: Vec::new() });
     assert_eq!((scene.app.state(), scene.app.status().as_str()), ("failed", texts::JOB_OF_OTHER_MODEL));
     scene.encode();
     assert_eq!(scene.app.state(), "running");
@@ -202,4 +213,37 @@ fn parts_that_do_not_belong_together_are_no_job() {
     assert!(SavedJob::from_json("{}", kept.condition.as_deref(), progress).is_none());
     let other = progress.replacen("\"number\":1", "\"number\":2", 1);
     assert!(SavedJob::from_json(order, kept.condition.as_deref(), &other).is_none());
+}
+
+#[test]
+fn what_waits_and_which_picture_is_made_outlive_a_reload() {
+    let (mut scene, mut kept) = (Scene::ready(None), Kept::default());
+    scene.happens(Event::Make(Box::new(Order { series: Series::Count(3), ..order() })));
+    scene.happens(Event::Make(Box::new(order())));
+    kept.look(&scene);
+    scene.answers(Reply::Encoded { condition: condition() });
+    scene.answers(Reply::Picture);
+    kept.look(&scene);
+    let mut scene = Scene::ready(None);
+    kept.reload(&mut scene);
+    let job = scene.job();
+    assert_eq!((job.at, job.takes.len(), job.state.settings().picture, scene.app.waiting().len()), (1, 3, 1, 1));
+    for _ in 0..3 {
+        assert_eq!(scene.app.state(), "running");
+        scene.answers(Reply::Picture);
+        if matches!(scene.request(), Request::Encode { .. }) {
+            break;
+        }
+    }
+    assert_eq!(scene.app.waiting().len(), 0, "the next order has begun");
+    kept.look(&scene);
+    assert!(kept.waiting().is_empty());
+
+    // Whoever was faster loses nothing of it.
+    let mut scene = Scene::ready(None);
+    scene.happens(Event::Make(Box::new(order())));
+    let (mut kept_again, saved) = (Kept::default(), kept.job());
+    kept_again.look(&scene);
+    scene.happens(Event::Resume { job: saved.map(Box::new), waiting: vec![order()] });
+    assert_eq!(scene.app.waiting().len(), 2);
 }

@@ -57,6 +57,7 @@ pub fn order() -> Order {
         pictures: vec![PictureFile(vec![1, 2, 3])],
         negative: String::new(),
         settings: GenerateSettings { seed: 7, ..GenerateSettings::default() },
+        series: Series::default(),
     }
 }
 

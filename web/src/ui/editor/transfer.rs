@@ -1,17 +1,20 @@
 //! What comes into the sentence and goes out of it: dropping, pasting, copying, cutting.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use js_sys::{Function, Reflect};
-use serde::{Deserialize, Serialize};
+use kosmosg::prompt::ImageRef;
 use wasm_bindgen::{JsCast, JsValue};
-use wasm_bindgen_futures::JsFuture;
 use web_sys::{ClipboardEvent, DataTransfer, DragEvent, File, Node};
 
-use super::super::{dom, region};
+use super::super::{bitmap, dom, region};
 use super::Editor;
-use crate::draft::Draft;
-use crate::texts;
+use crate::clipboard::{self, Copied, Part};
+use crate::draft::{Draft, MAX_PICTURES};
+use crate::{js, texts};
+
+mod html;
 
 /// What is being dragged within the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,17 +23,6 @@ pub enum Dragged {
     Units(usize, usize),
     /// The palette's creature with that number.
     Creature(usize),
-}
-
-/// Pictures are known by numbers within a visit, so that a copy means something in this visit only.
-const COPY_TYPE: &str = "application/x-kosmosg-prompt";
-
-/// A copied stretch of the sentence.
-#[derive(Serialize, Deserialize)]
-struct Copied {
-    /// When this visit began, which tells it from others.
-    visit: f64,
-    document: kosmosg::prompt::PromptDocument,
 }
 
 /// Listens to drag and clipboard.
@@ -57,27 +49,119 @@ pub fn listen(editor: &Rc<Editor>) {
     });
 }
 
-/// Puts picture files into the sentence, one after the other; what is no picture is refused.
+/// Puts picture files into the sentence, at the caret; what is no picture is refused.
 pub fn insert_files(editor: &Rc<Editor>, files: Vec<File>) {
+    let units = editor.last.borrow().clone();
+    put_files(editor, files, units);
+}
+
+/// Puts picture files in the place of some units, as many as there is room for.
+fn put_files(editor: &Rc<Editor>, files: Vec<File>, units: Range<usize>) {
     let editor = editor.clone();
     wasm_bindgen_futures::spawn_local(async move {
+        let before = editor.draft();
+        let (mut images, mut refused) = (Vec::new(), Vec::new());
+        let mut brought = None;
         for file in files {
-            let mime = file.type_();
-            if !matches!(mime.as_str(), "image/png" | "image/jpeg" | "image/webp") {
-                editor.refuse(&texts::not_a_picture(&file.name()));
-                continue;
-            }
-            let Ok(buffer) = JsFuture::from(file.array_buffer()).await else {
-                editor.refuse(&texts::not_a_picture(&file.name()));
-                continue;
-            };
             let number = editor.pictures.count() + 1;
-            let bytes = js_sys::Uint8Array::new(&buffer).to_vec();
-            let image = editor.pictures.add(&picture_name(&file.name(), number), &mime, bytes.clone());
-            editor.insert(image);
-            (editor.events.brought)(&bytes);
+            match bitmap::admit(&file, &file.name()).await {
+                Ok(picture) => {
+                    let name = picture_name(&file.name(), number);
+                    images.push(editor.pictures.add(&name, picture.mime, picture.bytes.clone()));
+                    brought = Some(picture.bytes);
+                }
+                Err(why) => refused.push(why),
+            }
+        }
+        if !refused.is_empty() {
+            editor.refuse(&refused.join(" "));
+        }
+        put_images(&editor, images, units, &before);
+        if let Some(file) = brought {
+            (editor.events.brought)(&file);
         }
     });
+}
+
+/// Puts pictures in the place of some units of the sentence as it was, as many as there is room for.
+fn put_images(editor: &Rc<Editor>, mut images: Vec<ImageRef>, units: Range<usize>, before: &Draft) {
+    let units = still(editor, units, before);
+    let mut draft = editor.draft();
+    let room = MAX_PICTURES.saturating_sub(draft.images().len() - draft.slice(units.clone()).images().len());
+    if images.len() > room {
+        editor.refuse(&texts::too_many_pictures(MAX_PICTURES));
+        images.truncate(room);
+    }
+    if images.is_empty() {
+        return;
+    }
+    let names = images.iter().map(|image| image.name.as_str()).collect::<Vec<_>>().join(", ");
+    let mut pictures = Draft::default();
+    for image in images {
+        let end = pictures.len();
+        pictures.insert_spaced(end..end, Draft::picture(image));
+    }
+    let caret = draft.insert_spaced(units, pictures);
+    let count = draft.images().len();
+    if editor.change(draft, caret) {
+        (editor.events.inserted)(&texts::inserted(&names, count));
+    }
+}
+
+/// Puts words and pictures in the place of some units.
+fn put_parts(editor: &Rc<Editor>, parts: Vec<Part>, units: Range<usize>) {
+    let editor = editor.clone();
+    wasm_bindgen_futures::spawn_local(async move {
+        let before = editor.draft();
+        let mut draft = Draft::default();
+        for part in parts {
+            draft.push(match part {
+                Part::Words(words) => Draft::words(&words),
+                Part::Picture { name, file } => {
+                    let number = editor.pictures.count() + 1;
+                    let name = if name.trim().is_empty() { texts::picture_number(number) } else { name };
+                    let image = match editor.pictures.known(&name, &file) {
+                        Some(image) => Ok(image),
+                        // Whoever copied it may have been any page.
+                        None => bitmap::admit_bytes(file, &name)
+                            .await
+                            .map(|picture| editor.pictures.add(&name, picture.mime, picture.bytes)),
+                    };
+                    match image {
+                        Ok(image) => Draft::picture(image),
+                        Err(why) => {
+                            editor.refuse(&why);
+                            Draft::default()
+                        }
+                    }
+                }
+            });
+        }
+        let units = still(&editor, units, &before);
+        editor.replace(units, draft);
+    });
+}
+
+/// Fetches a picture that this page itself has, and puts it in the place of some units.
+fn put_address(editor: &Rc<Editor>, address: String, name: String, units: Range<usize>) {
+    let editor = editor.clone();
+    wasm_bindgen_futures::spawn_local(async move {
+        let before = editor.draft();
+        let Ok(bytes) = js::fetch(&address).await else { return editor.refuse(texts::PICTURE_ELSEWHERE) };
+        let name = if name.trim().is_empty() { texts::picture_number(editor.pictures.count() + 1) } else { name };
+        match bitmap::admit_bytes(bytes, &name).await {
+            Ok(picture) => {
+                let image = editor.pictures.add(&name, picture.mime, picture.bytes);
+                put_images(&editor, vec![image], units, &before);
+            }
+            Err(why) => editor.refuse(&why),
+        }
+    });
+}
+
+/// Units of the sentence as it was, or the caret if it is another by now.
+fn still(editor: &Editor, units: Range<usize>, before: &Draft) -> Range<usize> {
+    if editor.draft() == *before { units } else { editor.last.borrow().clone() }
 }
 
 /// The files of a transfer or a file dialog.
@@ -132,30 +216,44 @@ fn paste(editor: &Rc<Editor>, event: &ClipboardEvent) {
     take(editor, event.clipboard_data(), selection);
 }
 
-/// Takes in what a transfer brings: a stretch of this very sentence, pictures, or words.
-fn take(editor: &Rc<Editor>, data: Option<DataTransfer>, units: std::ops::Range<usize>) {
+/// Takes in what a transfer brings: a stretch of a sentence, pictures, or words.
+fn take(editor: &Rc<Editor>, data: Option<DataTransfer>, units: Range<usize>) {
     let Some(data) = data else { return };
     let text = |kind: &str| data.get_data(kind).unwrap_or_default();
-    let copied = serde_json::from_str::<Copied>(&text(COPY_TYPE)).ok().filter(|copied| copied.visit == visit());
+    if let Some(copied) = Copied::from_json(&text(clipboard::TYPE)) {
+        return put_parts(editor, copied.into_parts(), units);
+    }
+    let words = text("text/plain");
     let files = files_of(data.files());
-    if let Some(copied) = copied {
-        editor.replace(units, Draft::from_document(&copied.document));
-    } else if files.is_empty() {
-        editor.replace(units, Draft::words(&text("text/plain")));
-    } else {
-        editor.replace(units, Draft::default());
-        insert_files(editor, files);
+    let names: Vec<String> = files.iter().map(File::name).collect();
+    if clipboard::means_files(&words, &names) {
+        return put_files(editor, files, units);
+    }
+    let html = text("text/html");
+    let (parts, shown) = if html.is_empty() { Default::default() } else { html::read(&html) };
+    if parts.iter().any(|part| matches!(part, Part::Picture { .. })) {
+        put_parts(editor, parts, units);
+    } else if let Some((address, name)) = shown.filter(|_| clipboard::means_picture(&words)) {
+        let own = dom::window().location().origin().unwrap_or_default();
+        match address.starts_with("blob:") || address.starts_with(&format!("{own}/")) {
+            true => put_address(editor, address, name, units),
+            false => editor.refuse(texts::PICTURE_ELSEWHERE),
+        }
+    } else if !words.is_empty() {
+        editor.replace(units, Draft::words(&words));
     }
 }
 
-fn copy(editor: &Rc<Editor>, event: &ClipboardEvent) -> Option<std::ops::Range<usize>> {
+fn copy(editor: &Rc<Editor>, event: &ClipboardEvent) -> Option<Range<usize>> {
     let units = editor.selection().filter(|units| !units.is_empty())?;
     event.prevent_default();
-    let document = editor.draft().slice(units.clone()).to_document();
+    let draft = editor.draft().slice(units.clone());
+    let (_, numbers) = draft.numbered();
+    let copied = Copied::new(&draft, editor.pictures.files(&numbers));
     let data = event.clipboard_data()?;
-    data.set_data("text/plain", &document.to_text()).ok()?;
-    let json = serde_json::to_string(&Copied { visit: visit(), document }).ok()?;
-    data.set_data(COPY_TYPE, &json).ok()?;
+    data.set_data("text/plain", &copied.to_text()).ok()?;
+    data.set_data("text/html", &copied.to_html()).ok()?;
+    data.set_data(clipboard::TYPE, &copied.to_json()).ok()?;
     Some(units)
 }
 
@@ -186,12 +284,8 @@ fn place_at(x: i32, y: i32) -> Option<(Node, u32)> {
     })
 }
 
-fn visit() -> f64 {
-    dom::window().performance().map_or(0.0, |performance| performance.time_origin())
-}
-
 /// What a file is called in the sentence: its name without extension.
-fn picture_name(file: &str, number: usize) -> String {
+pub fn picture_name(file: &str, number: usize) -> String {
     let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem).trim();
     // What browsers call pictures from the clipboard.
     if stem.is_empty() || stem == "image" { texts::picture_number(number) } else { stem.to_owned() }

@@ -1,14 +1,21 @@
 //! Functions along one dimension.
 
 use crate::engine::cpu::functions::exp;
+use crate::engine::cpu::parallel;
 use crate::engine::cpu::vector::{self, max, wide};
-use crate::engine::cpu::{norm, parallel};
 
 /// Softmax of rows of `width` numbers.
 pub fn softmax(x: &[f32], width: usize) -> Vec<f32> {
     rows(x, width, |x, out| {
-        out.copy_from_slice(x);
-        norm::softmax(out);
+        wide(
+            #[inline(always)]
+            || {
+                let max = max(x);
+                out.iter_mut().zip(x).for_each(|(out, x)| *out = exp(x - max));
+                let scale = (vector::sum(out, |x| x) as f32).recip();
+                out.iter_mut().for_each(|out| *out *= scale);
+            },
+        );
     })
 }
 

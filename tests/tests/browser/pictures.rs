@@ -1,0 +1,217 @@
+//! The sentence's pictures: changed, drawn, copied, pasted, and how many there may be.
+
+use kosmosg::picture::Picture;
+use kosmosg_tests::browser::Page;
+use kosmosg_tests::server::Server;
+use thirtyfour::Key;
+
+const RED: [u8; 3] = [200, 40, 30];
+const SKY: [u8; 3] = [120, 170, 190];
+const WHITE: [u8; 3] = [255; 3];
+
+/// A red square in the middle of a wide picture of the sky.
+fn wide() -> Vec<u8> {
+    let is_thing = |x: u32, y: u32| (50..70).contains(&x) && (20..40).contains(&y);
+    let pixels = (0..60).flat_map(|y| (0..120).flat_map(move |x| if is_thing(x, y) { RED } else { SKY }));
+    Picture::new(120, 60, pixels.collect()).unwrap().to_png(None)
+}
+
+/// A picture of one colour.
+fn plain(colour: [u8; 3]) -> Vec<u8> {
+    Picture::new(8, 8, colour.repeat(64)).unwrap().to_png(None)
+}
+
+/// A page whose sentence is the wide picture.
+async fn open(server: &Server) -> Page {
+    let page = Page::open(&server.address("/")).await;
+    page.wait_for_pictures(1).await;
+    page.empty_sentence().await;
+    page.pick(&wide(), "sky.png").await;
+    page.wait_for_pictures(1).await;
+    page
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_is_framed_cut_out_and_renamed_and_undo_brings_it_back() {
+    let server = Server::start().await;
+    let page = open(&server).await;
+    // With the keyboard alone: select it, change it.
+    page.press("#prompt", &[Key::Home]).await;
+    page.focus("#prompt").await;
+    page.select_next().await;
+    page.wait_for_text("#told", "Sky is selected").await;
+    assert!(page.is_usable("#chip-change").await);
+    page.press_there(&Key::Enter.value().to_string()).await;
+    page.wait_for_retouch(true).await;
+    assert_eq!(page.focused().await, "retouch-view");
+    page.click("#retouch-whole").await;
+    page.click("[name=retouch-tab][value=cut]").await;
+    page.click("#retouch-edge").await;
+    page.click("#retouch-mirror").await;
+    page.type_into("#retouch-name", "a red square").await;
+    page.click("#retouch-done").await;
+    page.wait_for_retouch(false).await;
+    assert_eq!(page.focused().await, "prompt");
+    assert_eq!(page.picture_names().await, ["a red square"]);
+    // The whole of it is a square now, the background white.
+    assert_eq!(page.picture_pixel(0, 0.5, 0.5).await, (120, 120, RED));
+    assert_eq!(page.picture_pixel(0, 0.1, 0.5).await.2, WHITE);
+
+    page.focus("#generate").await;
+    page.undo_there().await;
+    assert_eq!(page.picture_names().await, ["sky"]);
+    assert_eq!(page.picture_pixel(0, 0.1, 0.5).await, (120, 60, SKY));
+    assert!(page.is_usable("#redo").await);
+    page.click("#redo").await;
+    assert_eq!(page.picture_names().await, ["a red square"]);
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_name_leaves_the_file_as_it_is() {
+    let server = Server::start().await;
+    let page = open(&server).await;
+    page.double_click("#prompt .chip").await;
+    page.wait_for_retouch(true).await;
+    page.type_into("#retouch-name", "evening").await;
+    page.press("#retouch-name", &[Key::Enter]).await;
+    page.wait_for_retouch(false).await;
+    assert_eq!(page.picture_names().await, ["evening"]);
+    assert_eq!(page.picture_pixel(0, 0.5, 0.5).await, (120, 60, RED));
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_can_be_drawn_with_the_keyboard() {
+    let server = Server::start().await;
+    let page = open(&server).await;
+    page.click("#draw").await;
+    page.wait_for_retouch(true).await;
+    // The brush goes down in the middle, and to the right.
+    page.focus("#retouch-view").await;
+    page.press_there(" ").await;
+    for _ in 0..5 {
+        page.press_there(&Key::Right.value().to_string()).await;
+    }
+    page.press_there(" ").await;
+    page.click("#retouch-done").await;
+    page.wait_for_retouch(false).await;
+    page.wait_for_pictures(2).await;
+    assert_eq!(page.picture_names().await, ["sky", "my drawing"]);
+    let (width, height, ink) = page.picture_pixel(1, 0.55, 0.5).await;
+    assert_eq!((width, height), (512, 512));
+    assert!(ink.iter().all(|&value| value < 60), "{ink:?}");
+    assert_eq!(page.picture_pixel(1, 0.2, 0.2).await.2, WHITE);
+
+    // White paper is no picture.
+    page.click("#draw").await;
+    page.wait_for_retouch(true).await;
+    page.click("#retouch-done").await;
+    page.wait_for_retouch(false).await;
+    page.wait_for_pictures(2).await;
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copied_sentence_has_its_pictures_also_in_another_visit() {
+    let server = Server::start().await;
+    let page = open(&server).await;
+    page.press("#prompt", &[Key::End]).await;
+    page.press_there(" & <b>sea</b>").await;
+    let copied = page.copy_all().await;
+    page.reload().await;
+    page.wait_for_pictures(1).await;
+    for kinds in [&["application/x-kosmosg-prompt", "text/html", "text/plain"][..], &["text/html", "text/plain"]] {
+        page.empty_sentence().await;
+        let texts: Vec<(&str, &str)> = copied.iter().map(|(kind, text)| (kind.as_str(), text.as_str())).collect();
+        let texts: Vec<_> = texts.into_iter().filter(|(kind, _)| kinds.contains(kind)).collect();
+        assert_eq!(texts.len(), kinds.len());
+        page.paste(&texts, &[]).await;
+        page.wait_for_pictures(1).await;
+        assert_eq!(page.sentence().await, "<i> & <b>sea</b>");
+        assert_eq!(page.picture_names().await, ["sky"]);
+        assert_eq!(page.picture_pixel(0, 0.5, 0.5).await, (120, 60, RED));
+    }
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_other_programs_copy_is_taken_as_it_is_meant() {
+    let server = Server::start().await;
+    let page = open(&server).await;
+    page.empty_sentence().await;
+    let image = plain(RED);
+    // An office program brings an image of the words.
+    page.paste(&[("text/plain", "words of a table"), ("text/html", "<b>words</b>")], &[("image.png", &image)]).await;
+    assert_eq!(page.sentence().await, "words of a table");
+    page.empty_sentence().await;
+    // A browser brings the address of the image.
+    page.paste(&[("text/html", "<img src='https://example.org/a.png'>")], &[("image.png", &image)]).await;
+    page.wait_for_pictures(1).await;
+    page.empty_sentence().await;
+    page.paste(&[("text/html", "<img src='https://example.org/a.png'>")], &[]).await;
+    page.wait_for_text("#notice", "lies on another page").await;
+    page.wait_for_pictures(0).await;
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_pictures_are_enough_and_the_eleventh_changes_nothing() {
+    let server = Server::start().await;
+    let page = open(&server).await;
+    let pictures: Vec<Vec<u8>> = (0..12).map(|shade| plain([20 * shade, 90, 90])).collect();
+    let files: Vec<(&str, &[u8])> = pictures.iter().map(|picture| ("colour.png", picture.as_slice())).collect();
+    page.paste(&[], &files).await;
+    page.wait_for_pictures(10).await;
+    page.wait_for_text("#notice", "10 pictures at most").await;
+    let sentence = page.sentence().await;
+    page.click("#draw").await;
+    page.wait_for_retouch(true).await;
+    page.press_there(" ").await;
+    page.click("#retouch-done").await;
+    page.wait_for_retouch(false).await;
+    page.wait_for_text("#notice", "10 pictures at most").await;
+    assert_eq!(page.sentence().await, sentence);
+    // All nine came at once, and go at once.
+    page.undo("#prompt").await;
+    page.wait_for_pictures(1).await;
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_that_nothing_brings_back_is_let_go_of() {
+    let server = Server::start().await;
+    let page = open(&server).await;
+    page.paste(&[], &[("red.png", &plain(RED))]).await;
+    page.wait_for_pictures(2).await;
+    let addresses = page.picture_addresses().await;
+    page.undo("#prompt").await;
+    page.wait_for_pictures(1).await;
+    assert!(page.leads_somewhere(&addresses[1]).await, "redo would bring it back");
+    page.press("#prompt", &[Key::End]).await;
+    page.press_there("!").await;
+    assert!(!page.leads_somewhere(&addresses[1]).await);
+    assert!(page.leads_somewhere(&addresses[0]).await);
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn words_from_right_to_left_have_pictures_too() {
+    let server = Server::start().await;
+    let page = open(&server).await;
+    page.empty_sentence().await;
+    page.press("#prompt", &[Key::End]).await;
+    page.press_there("חתול ").await;
+    page.pick(&plain(RED), "red.png").await;
+    page.wait_for_pictures(1).await;
+    // From the right to the left over the word, its space and the picture; then the picture is taken out.
+    page.press("#prompt", &[Key::Home]).await;
+    page.focus("#prompt").await;
+    for _ in 0..6 {
+        page.press_there(&Key::Left.value().to_string()).await;
+    }
+    page.press_there(&Key::Backspace.value().to_string()).await;
+    page.wait_for_pictures(0).await;
+    assert_eq!(page.sentence().await, "חתול ");
+    page.close().await;
+}
