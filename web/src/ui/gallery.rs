@@ -374,7 +374,7 @@ impl Page {
             let selected = page.keeping.gallery.borrow_mut().selected.take();
             page.delete_pictures(selected.unwrap_or_default().into_iter().collect());
         });
-        self.on_click("undo", Page::undo_delete);
+        self.on_click("bring-back", Page::undo_delete);
         self.on_click("gallery-export", |page| {
             let page = page.clone();
             spawn_local(async move { page.export().await });

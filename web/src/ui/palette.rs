@@ -173,7 +173,8 @@ pub fn show_examples(palette: &Rc<Palette>, editor: &Rc<Editor>) {
             wasm_bindgen_futures::spawn_local(async move {
                 let draft = example.draft(&palette, &editor).await;
                 // The person may have been faster.
-                if editor.is_fresh() {
+                // What the page before has left may be there already.
+                if editor.is_fresh() && editor.draft().is_blank() {
                     editor.begin_with(draft);
                 }
             });
