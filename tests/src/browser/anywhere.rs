@@ -75,6 +75,10 @@ impl Page {
         let cdp = self.driver.cdp();
         cdp.send_raw("Emulation.setDeviceMetricsOverride", metrics).await.unwrap();
         cdp.send_raw("Emulation.setEmulatedMedia", features).await.unwrap();
+        // Colours change over some moments.
+        let is_still = "return document.getAnimations().every(({ playState, effect }) =>
+            playState !== 'running' || effect.getComputedTiming().iterations === Infinity)";
+        self.wait_until("nothing moves", SHORT, || async { self.script(is_still, vec![]).await == json!(true) }).await;
     }
 
     /// Has the browser pretend a preference, such as `forced-colors`.

@@ -111,7 +111,7 @@ async fn an_interface_that_breaks_says_so() {
     page.wait_for_text("#crash", "This page has stopped").await;
     assert!(!page.text("#crash").await.contains("could not be loaded"));
     page.click("#crash-copy").await;
-    page.wait_for_text("#crash-told", "opy").await;
+    page.wait_for_text("#crash-told", "cop").await;
     let report = page.value("#crash-report").await;
     for words in ["panicked at", "Mozilla/5.0", "where-line"] {
         assert!(report.contains(words), "{words}: {report}");
