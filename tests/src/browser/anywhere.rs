@@ -71,14 +71,12 @@ impl Page {
     pub async fn show_on(&self, Screen { size: (width, height), scale, is_dark }: Screen) {
         let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": scale, "mobile": false });
         let scheme = if is_dark { "dark" } else { "light" };
-        let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        // Colours that change over some moments would be looked at in the middle.
+        let still = json!({ "name": "prefers-reduced-motion", "value": "reduce" });
+        let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }, still] });
         let cdp = self.driver.cdp();
         cdp.send_raw("Emulation.setDeviceMetricsOverride", metrics).await.unwrap();
         cdp.send_raw("Emulation.setEmulatedMedia", features).await.unwrap();
-        // Colours change over some moments.
-        let is_still = "return document.getAnimations().every(({ playState, effect }) =>
-            playState !== 'running' || effect.getComputedTiming().iterations === Infinity)";
-        self.wait_until("nothing moves", SHORT, || async { self.script(is_still, vec![]).await == json!(true) }).await;
     }
 
     /// Has the browser pretend a preference, such as `forced-colors`.
