@@ -192,10 +192,13 @@ async fn everybody_can_use_the_page() {
     let page = Page::open(&server.address("/?where=cpu")).await;
     for state in ["empty", "working", "result", "failed"] {
         // As many as there are, so that it works for as long as it is looked at.
-        page.write_sentence(SEED, if state == "working" { 1000 } else { STEPS }).await;
+        page.write_sentence(SEED, if state == "working" { MANY_STEPS } else { STEPS }).await;
         match state {
             "empty" => {}
-            "working" => page.start().await,
+            "working" => {
+                page.run("document.querySelector('#count-4').checked = true").await;
+                page.start().await;
+            }
             "result" => drop(page.generate(PATIENCE).await),
             _ => {
                 page.choose(Where::Server).await;
@@ -217,6 +220,7 @@ async fn everybody_can_use_the_page() {
         if state == "working" {
             page.click("#cancel").await;
             page.wait_for_state("ready", PATIENCE).await;
+            page.run("document.querySelector('#count-1').checked = true").await;
         }
     }
     page.close().await;
