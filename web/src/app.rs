@@ -118,7 +118,7 @@ impl App {
                 self.start_processor();
                 self.obey();
             }
-            Event::Insecure => self.places.is_insecure = true,
+            Event::NoGpu { why, browser } => self.places.no_gpu = Some((why, browser)),
             Event::Make(order) => self.make(*order),
             Event::Cancel => self.cancel(),
             Event::CancelAll => self.cancel_all(),
