@@ -139,7 +139,7 @@ pub fn run(stage: Stage, options: &TrainOptions) -> anyhow::Result<()> {
     shared.check(stage)?;
     let job = shared.job(stage)?;
     match stage {
-        Stage::Vae => train(&job, &VaeTask::new(&shared)),
+        Stage::Vae => train(&job, &VaeTask::new(&shared)?),
         Stage::Text => train(&job, &TextTask::new(&shared)),
         Stage::Decoder => train(&job, &DecoderTask::new(&shared)?),
         Stage::Vision => train(&job, &VisionTask::new(&shared)),

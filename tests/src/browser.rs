@@ -12,8 +12,8 @@ mod line;
 mod making;
 mod models;
 mod page;
-mod small;
 mod pictures;
+mod small;
 
 /// Where `cargo xtask build` puts the programs and the page.
 pub fn dist() -> PathBuf {

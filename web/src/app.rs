@@ -128,7 +128,7 @@ impl App {
                 self.start_processor();
                 self.obey();
             }
-            Event::Insecure => self.places.is_insecure = true,
+            Event::NoGpu { why, browser } => self.places.no_gpu = Some((why, browser)),
             Event::Make(order) => self.make(*order),
             Event::Resume { job, waiting } => self.resume(job, waiting),
             Event::Cancel => self.cancel(),

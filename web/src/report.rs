@@ -69,6 +69,23 @@ pub enum NoGpu {
     Failed(String),
 }
 
+impl NoGpu {
+    /// What to do about it, in that browser.
+    pub fn words(&self, browser: Browser) -> String {
+        match (self, browser) {
+            (Self::NotSecure, _) => about::NOT_SECURE.into(),
+            (Self::NotOffered, Browser::Chromium) => about::NOT_IN_CHROMIUM.into(),
+            (Self::NotOffered, Browser::Firefox) => about::NOT_IN_FIREFOX.into(),
+            (Self::NotOffered, Browser::Safari) => about::NOT_IN_SAFARI.into(),
+            (Self::NotOffered, Browser::Other) => texts::NO_GPU.into(),
+            (Self::NoAdapter, Browser::Chromium) => [about::NO_ADAPTER, about::SEE_CHROME].join(" "),
+            (Self::NoAdapter, Browser::Firefox) => [about::NO_ADAPTER, about::SEE_FIREFOX].join(" "),
+            (Self::NoAdapter, _) => about::NO_ADAPTER.into(),
+            (Self::Failed(why), _) => about::gpu_failed(why),
+        }
+    }
+}
+
 /// Whether the page works without a network.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Offline {
@@ -176,20 +193,7 @@ impl Facts {
                 let kind = if gpu.is_emulated { about::EMULATED } else { about::FOUND };
                 about::gpu(kind, &gpu.name, &limits, gpu.has_f16)
             }
-            Some(Err(NoGpu::NotSecure)) => about::NOT_SECURE.into(),
-            Some(Err(NoGpu::NotOffered)) => match Browser::of(&self.user_agent) {
-                Browser::Chromium => about::NOT_IN_CHROMIUM,
-                Browser::Firefox => about::NOT_IN_FIREFOX,
-                Browser::Safari => about::NOT_IN_SAFARI,
-                Browser::Other => texts::NO_GPU,
-            }
-            .into(),
-            Some(Err(NoGpu::NoAdapter)) => match Browser::of(&self.user_agent) {
-                Browser::Chromium => [about::NO_ADAPTER, about::SEE_CHROME].join(" "),
-                Browser::Firefox => [about::NO_ADAPTER, about::SEE_FIREFOX].join(" "),
-                _ => about::NO_ADAPTER.into(),
-            },
-            Some(Err(NoGpu::Failed(why))) => about::gpu_failed(why),
+            Some(Err(why)) => why.words(Browser::of(&self.user_agent)),
         }
     }
 

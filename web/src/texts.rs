@@ -174,7 +174,6 @@ texts! {
     ENCODING_FIRST = "Reading your sentence. The first time, the GPU's programs are prepared, which takes longer …";
     STEPPING_FIRST = "The first step, for which the GPU's programs are prepared. The next ones are faster …";
     ADDRESS_IS_INSECURE = "at an address that begins with http://, browsers keep WebGPU from a page";
-    NO_GPU_HERE = "Not at this address: browsers keep WebGPU from pages that come over plain http. Open it as https://… or on the very machine that serves it.";
 
     STARTING = "Getting ready …";
     READY = "Ready.";
@@ -443,7 +442,7 @@ pub fn compared_picture(number: u64, place: Option<&str>, sentence: Option<&str>
 
 /// How much of the model's room for text a sentence takes.
 pub fn reading(tokens: usize, longest: usize) -> String {
-    format!("{tokens} of the {longest} tokens that the model can read")
+    format!("{tokens} of {longest} tokens")
 }
 
 /// A sentence that the model cannot read.

@@ -4,14 +4,12 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use kosmosg::bundle::{MANIFEST, Manifest};
-use kosmosg::protocol::BundleEntry;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::spawn_local;
 use web_sys::{HtmlElement, HtmlInputElement, UiEvent, UrlSearchParams};
 
-use crate::app::{App, BUNDLE, Choice, Effect, Event, Look, Offer, Order, Phase, Processor, Refusal, Series};
-use crate::messages::{Request, Supply};
+use crate::app::{App, Choice, Event, Look, Order, Phase, Series};
+use crate::report::Browser;
 use crate::{js, texts};
 
 use about::About;
@@ -32,6 +30,7 @@ mod controls;
 mod device;
 mod dom;
 mod editor;
+mod effects;
 mod gallery;
 mod hooks;
 mod keeping;
@@ -50,11 +49,6 @@ mod stage;
 mod store;
 mod tab;
 mod viewer;
-
-/// Name of the worker that keeps the models.
-const KEEPER: &str = "keeper";
-/// Time before the server is asked what has become of a job, so that it is not asked without pause.
-const PAUSE_MS: i32 = 1000;
 
 /// Starts the page; `assets` is the address of the folder of its programs, `note` takes down what went wrong.
 #[wasm_bindgen]
@@ -155,121 +149,6 @@ impl Page {
         self.stage.offer(remedies, move |choice| page.happened(Event::GoOn(choice)));
     }
 
-    fn perform(self: &Rc<Self>, effect: Effect) {
-        let page = self.clone();
-        match effect {
-            Effect::Start(processor) => self.start_worker(processor),
-            Effect::Stop(processor) => self.links.borrow_mut()[processor as usize] = None,
-            Effect::Send { processor, message, data } => {
-                if let Some(link) = &self.links.borrow()[processor as usize] {
-                    link.send(&message, data, &[]);
-                }
-            }
-            Effect::StartKeeper => self.start_keeper(),
-            Effect::StopKeeper => *self.keeper.borrow_mut() = None,
-            Effect::Keep(message) => {
-                let files = match &message.body {
-                    Request::Install { supply: Supply::Files, .. } => self.models.files(),
-                    _ => Vec::new(),
-                };
-                if let Some(keeper) = &*self.keeper.borrow() {
-                    keeper.send(&message, Vec::new(), &files);
-                }
-            }
-            Effect::OpenBuiltIn => spawn_local(async move { page.open_built_in().await }),
-            Effect::ShowDefaults(manifest) => {
-                self.controls.set_defaults(&manifest);
-                self.grid.suggest(&self.controls.settings());
-            }
-            Effect::RememberModel(key) => models::remember(key.as_deref()),
-            Effect::ListModels => self.list_models(),
-            Effect::Post { request, job } => spawn_local(async move {
-                let answer = server::post(&job).await;
-                page.happened(Event::Posted { request, answer });
-            }),
-            Effect::Follow { id } => self.follow(id),
-            Effect::Ask { id } => spawn_local(async move {
-                js::sleep(PAUSE_MS).await;
-                let answer = server::get(&format!("api/jobs/{id}")).await;
-                page.happened(Event::Told { id, answer });
-            }),
-            Effect::Wait { request, milliseconds } => spawn_local(async move {
-                js::sleep(milliseconds.ceil() as i32).await;
-                page.happened(Event::Waited { request });
-            }),
-            Effect::FetchState { id } => spawn_local(async move {
-                // If it cannot be had, the one before is still good.
-                if let Ok(state) = server::get(&format!("api/jobs/{id}/state")).await {
-                    page.happened(Event::RemoteState { id, state: Box::new(state) });
-                }
-            }),
-            Effect::FetchPicture { id } => spawn_local(async move {
-                let event = match server::file(&format!("api/jobs/{id}/result")).await {
-                    Ok(png) => Event::RemotePicture { id, png },
-                    Err(refusal) => Event::Told { id, answer: Err(refusal) },
-                };
-                page.happened(event);
-            }),
-            Effect::Delete { id } => spawn_local(async move { server::delete(&id).await }),
-            Effect::Preview(png) => self.stage.show_preview(&png),
-            Effect::Picture(made) => {
-                let (number, png) = (made.number, self.keep_picture(*made));
-                self.stage.add(number, &png);
-            }
-            // The file was complete at once: the interface writes recipes itself.
-            Effect::Saveable { .. } => {}
-            Effect::Forget(number) => self.stage.strip.forget(number),
-            Effect::Remember(choice) => controls::remember_choice(choice),
-        }
-    }
-
-    fn start_worker(self: &Rc<Self>, processor: Processor) {
-        let (page, dead) = (self.clone(), self.clone());
-        let heard = move |message, data: Vec<_>| {
-            if !hooks::heard(&message, &data) {
-                page.happened(Event::Worker { processor, message: Box::new(message), data });
-            }
-        };
-        let died = move |why| dead.happened(Event::WorkerDied { processor, why });
-        match Link::start(&self.assets, processor.name(), heard, died) {
-            Ok(link) => self.links.borrow_mut()[processor as usize] = Some(link),
-            Err(why) => self.later(Event::WorkerDied { processor, why }),
-        }
-    }
-
-    fn start_keeper(self: &Rc<Self>) {
-        let (page, dead) = (self.clone(), self.clone());
-        let heard = move |message, _| page.happened(Event::Keeper(Box::new(message)));
-        let died = move |why| dead.happened(Event::KeeperDied { why });
-        match Link::start(&self.assets, KEEPER, heard, died) {
-            Ok(link) => *self.keeper.borrow_mut() = Some(link),
-            Err(why) => self.later(Event::KeeperDied { why }),
-        }
-    }
-
-    fn follow(self: &Rc<Self>, id: String) {
-        let page = self.clone();
-        match server::Events::follow(&id, move |event| page.happened(event)) {
-            Ok(events) => *self.following.borrow_mut() = Some((id, events)),
-            Err(why) => self.later(Event::Told { id, answer: Err(Refusal::Other(why)) }),
-        }
-    }
-
-    fn list_models(self: &Rc<Self>) {
-        let page = self.clone();
-        spawn_local(async move {
-            let offer = |entry: BundleEntry| Offer { address: address_of_model(&entry.id), entry };
-            let answer = server::bundles().await.map(|entries| entries.into_iter().map(offer).collect());
-            page.happened(Event::Offered(answer));
-        });
-    }
-
-    /// Takes an event when the present one is done with.
-    fn later(self: &Rc<Self>, event: Event) {
-        let page = self.clone();
-        spawn_local(async move { page.happened(event) });
-    }
-
     /// Everything that is to be known when the page opens.
     fn open(self: &Rc<Self>) {
         let query = dom::window().location().search().unwrap_or_default();
@@ -282,9 +161,6 @@ impl Page {
         if let Some(choice) = choice {
             self.happened(Event::Choose(choice));
         }
-        if !dom::window().is_secure_context() {
-            self.happened(Event::Insecure);
-        }
         self.happened(Event::Device { adapter: None, cpu_memory_bytes: device::cpu_memory_bytes() });
 
         self.happened(Event::Open { model: models::remembered() });
@@ -292,6 +168,9 @@ impl Page {
         spawn_local(async move {
             let gpu = device::gpu().await;
             let adapter = gpu.as_ref().ok().map(device::adapter);
+            if let Err(why) = &gpu {
+                page.happened(Event::NoGpu { why: why.clone(), browser: Browser::of(&device::user_agent()) });
+            }
             page.about.found(gpu);
             page.happened(Event::Device { adapter, cpu_memory_bytes: device::cpu_memory_bytes() });
         });
@@ -311,17 +190,6 @@ impl Page {
             palette::show_examples(&page.palette, &page.editor);
             page.load_gallery().await;
         });
-    }
-
-    async fn open_built_in(self: &Rc<Self>) {
-        let base = address_of_model(BUNDLE);
-        let manifest = server::file(&format!("{base}{MANIFEST}")).await;
-        let read = |json: Vec<u8>| Manifest::from_json(&json).map_err(|error| Refusal::Other(error.to_string()));
-        let manifest = manifest.and_then(read);
-        match manifest {
-            Ok(manifest) => self.happened(Event::Manifest { base, manifest: Box::new(manifest) }),
-            Err(why) => self.happened(Event::NoManifest { why }),
-        }
     }
 
     fn listen(self: &Rc<Self>) {
@@ -499,12 +367,6 @@ impl Page {
         dom::set_flag(&notice, "hidden", message.is_empty());
         dom::set_text(&notice, message);
     }
-}
-
-/// The absolute address of a model's folder on the page's own server.
-fn address_of_model(id: &str) -> String {
-    let page = dom::document().base_uri().ok().flatten().unwrap_or_default();
-    web_sys::Url::new_with_base(&format!("models/{id}/"), &page).map_or(String::new(), |url| url.href())
 }
 
 fn with(page: &std::rc::Weak<Page>, call: impl FnOnce(&Rc<Page>)) {

@@ -31,6 +31,9 @@ pub const MODULES: [&str; 3] = ["ui", "worker-cpu", "worker-gpu"];
 pub const TARGET: &str = "wasm32-unknown-unknown";
 /// Leaves the WebGPU module out, whose build takes minutes, for work on the rest of the page.
 const WITHOUT_GPU: &str = "KOSMOSG_WITHOUT_GPU";
+/// The styles in the order in which they hold: what comes later goes before.
+const STYLES: [&str; 9] =
+    ["page", "sentence", "choices", "stage", "models", "retouch", "device", "gallery", "preferences"];
 /// Files that are worth compressing.
 const TEXTUAL: [&str; 7] = ["css", "html", "js", "json", "svg", "wasm", "webmanifest"];
 
@@ -49,9 +52,10 @@ pub fn build(out: &Path) -> Result<()> {
         bind(&compile(root, feature)?, feature, &fresh)?;
     }
     let from = root.join("web/static");
-    for file in ["app.js", "worker.js", "style.css"] {
+    for file in ["app.js", "worker.js"] {
         fs::copy(from.join(file), fresh.join(file)).with_context(|| format!("web/static/{file}"))?;
     }
+    fs::write(fresh.join("style.css"), styles(&from.join("style"))?)?;
     let version = version(&fresh)?;
     fs::rename(&fresh, app.join(&version))?;
 
@@ -115,6 +119,15 @@ fn bind(module: &Path, name: &str, into: &Path) -> Result<()> {
         .remove_producers_section(true)
         .generate(into)
         .with_context(|| format!("wasm-bindgen on the page's module `{name}`"))
+}
+
+/// All styles in one, so that they are asked for once.
+fn styles(folder: &Path) -> Result<String> {
+    let read = |name| {
+        let file = folder.join(name).with_extension("css");
+        fs::read_to_string(&file).with_context(|| file.display().to_string())
+    };
+    STYLES.map(read).into_iter().collect()
 }
 
 /// A hash of a folder's files.

@@ -138,7 +138,12 @@ pub(super) fn read_tensors(path: &Path) -> anyhow::Result<BTreeMap<String, HostT
 /// A file that is missing, with its path.
 pub(super) fn file_hash(path: &Path) -> anyhow::Result<String> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(hex(&Sha256::digest(bytes)))
+    Ok(hash(&bytes))
+}
+
+/// SHA-256 of some bytes, in hexadecimal.
+pub(super) fn hash(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
 }
 
 /// Bytes in hexadecimal.

@@ -183,6 +183,10 @@ impl Training {
 pub struct VaeStage {
     /// Weight of the latents' divergence from a standard normal distribution.
     pub kl: f32,
+    /// Beginnings of the names that are trained, if it is not all: `["vae.decoder.", "vae.post_quant_conv."]` keeps the
+    /// latents as they are, and with them what the denoiser learnt.
+    #[serde(default)]
+    pub trained: Option<Vec<String>>,
     /// How it is trained.
     pub training: Training,
 }

@@ -12,9 +12,10 @@ use kosmosg::engine::Tensor;
 use kosmosg::engine::burn::{Burn, BurnDevice};
 use kosmosg::noise::Rng;
 use kosmosg::picture::Picture;
+use kosmosg::weights::gguf;
 use serde_json::{Value, json};
 
-use super::checkpoint::{Progress, file_hash};
+use super::checkpoint::{Progress, file_hash, hash};
 use super::config::{Networks, TrainConfig};
 use super::data::{Data, Files, Words, World};
 use super::parameters::Parameters;
@@ -148,9 +149,20 @@ impl Shared {
             basis["prediction_type"] = json!(self.config.prediction_type);
         }
         for &earlier in stage.needs().iter().filter(|&&earlier| !self.config.does_without(earlier)) {
-            basis["stages"][earlier.name()] = file_hash(&result_path(&self.run, earlier)?)?.into();
+            basis["stages"][earlier.name()] = match earlier {
+                Stage::Vae => self.latents_hash()?,
+                _ => file_hash(&result_path(&self.run, earlier)?)?,
+            }
+            .into();
         }
         Ok(basis)
+    }
+
+    /// Hash of what makes latents, which is all that later stages learn from the autoencoder.
+    fn latents_hash(&self) -> anyhow::Result<String> {
+        let mut weights = result(&self.run, Stage::Vae)?;
+        weights.retain(|name, _| ["vae.encoder.", "vae.quant_conv."].iter().any(|part| name.starts_with(part)));
+        Ok(hash(&gguf::write(&weights)))
     }
 
     /// What a stage resulted in, as a part of a later one that stays as it is.

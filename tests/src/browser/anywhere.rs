@@ -71,7 +71,9 @@ impl Page {
     pub async fn show_on(&self, Screen { size: (width, height), scale, is_dark }: Screen) {
         let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": scale, "mobile": false });
         let scheme = if is_dark { "dark" } else { "light" };
-        let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        // Colours that change over some moments would be looked at in the middle.
+        let still = json!({ "name": "prefers-reduced-motion", "value": "reduce" });
+        let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }, still] });
         let cdp = self.driver.cdp();
         cdp.send_raw("Emulation.setDeviceMetricsOverride", metrics).await.unwrap();
         cdp.send_raw("Emulation.setEmulatedMedia", features).await.unwrap();

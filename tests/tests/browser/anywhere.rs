@@ -1,9 +1,11 @@
 //! The page anywhere: installed, without a network, in a newer version, on other screens, for everybody, and in trouble.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use kosmosg::picture::Picture;
 use kosmosg_tests::browser::{Page, Screen, Where, expected, newer_page};
 use kosmosg_tests::server::Server;
 use sha2::{Digest, Sha256};
@@ -111,7 +113,7 @@ async fn an_interface_that_breaks_says_so() {
     page.wait_for_text("#crash", "This page has stopped").await;
     assert!(!page.text("#crash").await.contains("could not be loaded"));
     page.click("#crash-copy").await;
-    page.wait_for_text("#crash-told", "opy").await;
+    page.wait_for_text("#crash-told", "cop").await;
     let report = page.value("#crash-report").await;
     for words in ["panicked at", "Mozilla/5.0", "where-line"] {
         assert!(report.contains(words), "{words}: {report}");
@@ -188,19 +190,24 @@ async fn the_gpu_is_tested_and_the_report_says_how() {
 #[tokio::test(flavor = "multi_thread")]
 async fn everybody_can_use_the_page() {
     let axe = axe().await;
-    let server = Server::start().await;
+    let mut server = Server::start().await;
     let page = Page::open(&server.address("/?where=cpu")).await;
     for state in ["empty", "working", "result", "failed"] {
         // As many as there are, so that it works for as long as it is looked at.
-        page.write_sentence(SEED, if state == "working" { 1000 } else { STEPS }).await;
+        page.write_sentence(SEED, if state == "working" { MANY_STEPS } else { STEPS }).await;
         match state {
             "empty" => {}
-            "working" => page.start().await,
+            "working" => {
+                page.run("document.querySelector('#count-4').checked = true").await;
+                page.start().await;
+            }
             "result" => drop(page.generate(PATIENCE).await),
             _ => {
-                page.pick(&[0x89, b'P', b'N', b'G', 13, 10, 26, 10, 0], "torn.png").await;
-                page.wait_for_pictures(2).await;
-                page.click("#generate").await;
+                page.choose(Where::Server).await;
+                page.set_steps(MANY_STEPS).await;
+                page.start().await;
+                page.wait_for_step(8, PATIENCE).await;
+                server.stop();
                 page.wait_for_state("failed", PATIENCE).await;
             }
         }
@@ -215,6 +222,7 @@ async fn everybody_can_use_the_page() {
         if state == "working" {
             page.click("#cancel").await;
             page.wait_for_state("ready", PATIENCE).await;
+            page.run("document.querySelector('#count-1').checked = true").await;
         }
     }
     page.close().await;
@@ -269,39 +277,66 @@ async fn axe() -> &'static str {
         .await
 }
 
-/// No check: makes the pictures of the page anew, from the built page and the built-in model as they are.
+/// The pictures of the page in `docs/` can be made anew and are of this page's size. With `KOSMOSG_PHOTOGRAPHS`, the folder that they are
+/// put into: `docs`, to take them over.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "writes docs/page*.png"]
-async fn pictures_of_the_page() {
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
-    std::fs::create_dir_all(&docs).unwrap();
+async fn pictures_of_the_page_can_be_taken() {
+    let spare = tempfile::tempdir().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let folder = std::env::var_os("KOSMOSG_PHOTOGRAPHS").map_or(spare.path().to_owned(), |folder| root.join(folder));
+    let docs = root.join("docs");
     let server = Server::start().await;
     let mut page = Page::open(&server.address("/?where=cpu")).await;
     let (desktop, phone) = (Screen::DESKTOP, Screen::PHONE);
-    photograph(&page, &docs, &[("page-desktop-empty-dark", desktop.dark()), ("page-phone-empty-light", phone)]).await;
+    photograph(
+        &page,
+        &folder,
+        &docs,
+        &[("page-desktop-empty-dark", desktop.dark()), ("page-phone-empty-light", phone)],
+    )
+    .await;
     page.write_sentence(SEED, MANY_STEPS).await;
     page.start().await;
     page.wait_for_preview().await;
     page.wait_for_step(40, PATIENCE).await;
-    photograph(&page, &docs, &[("page-desktop-working-light", desktop), ("page-phone-working-dark", phone.dark())])
-        .await;
+    photograph(
+        &page,
+        &folder,
+        &docs,
+        &[("page-desktop-working-light", desktop), ("page-phone-working-dark", phone.dark())],
+    )
+    .await;
     page.click("#cancel").await;
     page.wait_for_state("ready", PATIENCE).await;
     page.set_steps(30).await;
     page.generate(PATIENCE).await;
-    photograph(&page, &docs, &[("page", desktop), ("page-phone-result-dark", phone.dark())]).await;
+    photograph(&page, &folder, &docs, &[("page", desktop), ("page-phone-result-dark", phone.dark())]).await;
     page.close().await;
     page = super::at_step(40, Where::Server, &server).await;
     drop(server);
     page.wait_for_state("failed", PATIENCE).await;
-    photograph(&page, &docs, &[("page-desktop-error-dark", desktop.dark()), ("page-phone-error-light", phone)]).await;
+    photograph(
+        &page,
+        &folder,
+        &docs,
+        &[("page-desktop-error-dark", desktop.dark()), ("page-phone-error-light", phone)],
+    )
+    .await;
     page.close().await;
 }
 
-async fn photograph(page: &Page, docs: &Path, pictures: &[(&str, Screen)]) {
+async fn photograph(page: &Page, folder: &Path, docs: &Path, pictures: &[(&str, Screen)]) {
     for (name, screen) in pictures {
         page.show_on(*screen).await;
         tokio::time::sleep(Duration::from_millis(300)).await;
-        page.photograph(&docs.join(format!("{name}.png"))).await;
+        let name = format!("{name}.png");
+        page.photograph(&folder.join(&name)).await;
+        let [taken, shown] = [folder, docs].map(|folder| {
+            let picture = std::fs::read(folder.join(&name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+            Picture::decode(&picture).unwrap()
+        });
+        assert_eq!((taken.width(), taken.height()), (shown.width(), shown.height()), "{name}");
+        let colours: BTreeSet<_> = taken.rgb().chunks_exact(3).collect();
+        assert!(colours.len() > 30, "{name} shows nothing: {} colours", colours.len());
     }
 }

@@ -144,7 +144,7 @@ async fn a_grid_is_shown_with_its_labels() {
 async fn words_that_the_model_does_not_know_are_told_before_a_picture_is_made() {
     let server = Server::start().await;
     let page = with_sentence(&server, STEPS).await;
-    page.wait_for_text("#reading-line", "tokens that the model can read").await;
+    page.wait_for_text("#reading-line", "of 254 tokens").await;
     page.press("#prompt", &[Key::End]).await;
     page.type_on(" beside a dragonfly").await;
     page.wait_for_text("#unknown", "The model does not know “dragonfly”.").await;

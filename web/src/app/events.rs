@@ -13,6 +13,7 @@ use super::remote::Refusal;
 use super::results::{Look, Made};
 use super::saved::SavedJob;
 use crate::messages::{Envelope, Reply, Request};
+use crate::report::{Browser, NoGpu};
 
 /// A worker, by what it computes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,8 +116,8 @@ pub enum Event {
     Look(Look),
     /// The sentence is another one now.
     Wrote { prompt: Box<PromptDocument>, negative: String },
-    /// The page's address is not secure, so that the browser keeps WebGPU from it.
-    Insecure,
+    /// There is no WebGPU: why, and in which browser.
+    NoGpu { why: NoGpu, browser: Browser },
     /// The person wants a failed job to go on.
     GoOn(Choice),
     /// A worker said something.

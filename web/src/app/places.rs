@@ -7,6 +7,7 @@ use kosmosg::placement::{
 use kosmosg::protocol::Health;
 
 use super::{Models, Processor};
+use crate::report::{Browser, NoGpu};
 use crate::texts;
 
 /// What the person chose under "Where".
@@ -59,8 +60,8 @@ pub struct Places {
     pub choice: Choice,
     /// The GPU, if there is one.
     pub adapter: Option<Adapter>,
-    /// Whether the page's address is not secure, so that the browser keeps WebGPU from it.
-    pub is_insecure: bool,
+    /// Why there is none, once that is known.
+    pub no_gpu: Option<(NoGpu, Browser)>,
     /// Whether the GPU's worker could not be started.
     pub gpu_is_broken: bool,
     /// Whether the processor's worker could not be started.
@@ -127,16 +128,20 @@ impl Places {
         }
     }
 
-    /// Why there is no GPU.
-    pub fn no_gpu(&self) -> &'static str {
-        if self.is_insecure { texts::NO_GPU_HERE } else { texts::NO_GPU }
+    /// Why there is no GPU, and what to do.
+    pub fn no_gpu(&self) -> String {
+        self.no_gpu.as_ref().map_or(texts::NO_GPU.into(), |(why, browser)| why.words(*browser))
     }
 
     /// The GPU to count on, or why none, where there would be one.
     fn gpu(&self) -> (Option<Gpu>, Option<&'static str>) {
         let Some(adapter) = &self.adapter else {
-            let why = if self.choice == Choice::Cpu { Some(texts::YOU_CHOSE_IT) } else { None };
-            return (None, why.or(self.is_insecure.then_some(texts::ADDRESS_IS_INSECURE)));
+            let why = match (self.choice, &self.no_gpu) {
+                (Choice::Cpu, _) => Some(texts::YOU_CHOSE_IT),
+                (_, Some((NoGpu::NotSecure, _))) => Some(texts::ADDRESS_IS_INSECURE),
+                _ => None,
+            };
+            return (None, why);
         };
         let withheld = match self.choice {
             Choice::Cpu => Some(texts::YOU_CHOSE_IT),

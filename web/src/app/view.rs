@@ -141,7 +141,7 @@ impl App {
         };
         Some(match choice {
             Choice::Auto => String::new(),
-            Choice::Gpu => broken(Processor::Gpu).unwrap_or_else(|| self.places.no_gpu().into()),
+            Choice::Gpu => broken(Processor::Gpu).unwrap_or_else(|| self.places.no_gpu()),
             Choice::Cpu => broken(Processor::Cpu).unwrap_or_default(),
             Choice::Server => texts::NO_SERVER.into(),
         })

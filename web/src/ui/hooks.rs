@@ -13,7 +13,7 @@ use wasm_bindgen::prelude::*;
 use super::{Page, dom};
 use crate::app::Processor;
 use crate::js;
-use crate::messages::{Envelope, Reply, Request};
+use crate::messages::{Envelope, Reply};
 
 /// Requests of tests are numbered from here, out of the way of the page's own.
 const FIRST: u64 = 1 << 40;
@@ -63,7 +63,6 @@ pub fn heard(message: &Envelope<Reply>, data: &[Vec<u8>]) -> bool {
 fn send(page: &Page, worker: &str, json: &str, data: Vec<Vec<u8>>, resolve: Function) -> Result<(), String> {
     let processor = Processor::ALL.into_iter().find(|processor| processor.name() == worker);
     let processor = processor.ok_or_else(|| format!("no worker {worker:?}"))?;
-    let body: Request = serde_json::from_str(json).map_err(|error| error.to_string())?;
     let links = page.links.borrow();
     let link = links[processor as usize].as_ref().ok_or_else(|| format!("the worker {worker:?} does not run"))?;
     let request = WAITING.with_borrow_mut(|waiting| {
@@ -71,6 +70,6 @@ fn send(page: &Page, worker: &str, json: &str, data: Vec<Vec<u8>>, resolve: Func
         waiting.insert(request, resolve);
         request
     });
-    link.send(&Envelope { request, body }, data, &[]);
+    link.send_json(&format!(r#"{{"request":{request},"body":{json}}}"#), data, &[]);
     Ok(())
 }

@@ -35,7 +35,8 @@ impl Link {
             Worker::new_with_options(&format!("{assets}worker.js"), &options).map_err(|error| js::text_of(&error))?;
         let receive = Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
             let Some((json, data)) = js::unpack(&event.data()) else { return };
-            match serde_json::from_str(&json) {
+            // As bytes, like everything here: for texts there would be all of the readers' code once more.
+            match serde_json::from_slice(json.as_bytes()) {
                 Ok(envelope) => heard(envelope, data),
                 Err(error) => js::log_error(&format!("a message that is not understood: {error}")),
             }
@@ -53,7 +54,12 @@ impl Link {
     /// Sends a request, its binary data, and files.
     pub fn send(&self, message: &Envelope<Request>, data: Vec<Vec<u8>>, files: &[File]) {
         let json = serde_json::to_string(message).expect("requests are plain data");
-        let (message, transfer) = js::pack(&json, data);
+        self.send_json(&json, data, files);
+    }
+
+    /// Like [`send`](Self::send), with the message in JSON.
+    pub fn send_json(&self, json: &str, data: Vec<Vec<u8>>, files: &[File]) {
+        let (message, transfer) = js::pack(json, data);
         // Setting a property of an ordinary object does not fail.
         let _ = Reflect::set(&message, &js::FILES.into(), &files.iter().collect::<Array>());
         if let Err(error) = self.worker.post_message_with_transfer(&message, &transfer) {

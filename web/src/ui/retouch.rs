@@ -4,30 +4,22 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use kosmosg::prompt::ImageRef;
 use wasm_bindgen::JsCast;
-use web_sys::{
-    CanvasRenderingContext2d, Event, HtmlCanvasElement, HtmlDialogElement, HtmlElement, HtmlInputElement,
-    KeyboardEvent, PointerEvent, WheelEvent,
-};
+use web_sys::{Event, HtmlDialogElement, HtmlElement, HtmlInputElement, KeyboardEvent};
 
 use super::editor::{self, Editor};
 use super::{bitmap, dom};
-use crate::retouch::{Area, Colour, CutOut, Edge, Frame, Retouch, Sheet};
+use crate::retouch::{CutOut, Edge, Frame, Retouch, Sheet};
 use crate::texts;
 use view::View;
+use work::{Work, radius};
 
+mod gestures;
 mod view;
+mod work;
 
 /// Side of a new drawing.
 const PAPER: u32 = 512;
-/// A picture whose shorter side has fewer pixels gets more when it is drawn upon: a line would be steps otherwise.
-const COARSE: u32 = 384;
-/// Longest side of what comes out, if it is another than what went in.
-const LONGEST: f64 = 1024.0;
-const WHITE: Colour = [255; 3];
-/// How far an arrow key moves the square, as a share of it, and the brush, as a share of what is seen.
-const STEP: f64 = 0.02;
 
 /// The dialog. See the [module documentation](self).
 pub struct RetouchDialog {
@@ -38,23 +30,6 @@ pub struct RetouchDialog {
     work: RefCell<Option<Work>>,
     /// Whether the picture is at work, so that nothing is done twice.
     is_busy: Cell<bool>,
-}
-
-/// A picture in the dialog.
-struct Work {
-    /// The number of the picture that it is to replace, and where that stands; none if it is new.
-    replaced: Option<(usize, usize)>,
-    /// What it was called.
-    name: String,
-    retouch: Retouch,
-    /// Its pixels, for drawing them.
-    canvas: (HtmlCanvasElement, CanvasRenderingContext2d),
-    /// Files that came with pixels which may be here still: those need not be written anew.
-    files: Vec<(Rc<Sheet>, String, Rc<Vec<u8>>)>,
-    /// Fingers, pen or mouse on the picture, and where, in shares of what is seen.
-    pointers: Vec<(i32, (f64, f64))>,
-    /// Where the keyboard's brush is, in pixels of the picture, and whether it is down.
-    brush: Option<((f64, f64), bool)>,
 }
 
 /// What the dialog is at.
@@ -401,269 +376,9 @@ impl RetouchDialog {
     }
 }
 
-/// What happens on the picture itself.
-impl RetouchDialog {
-    fn listen_to_view(self: &Rc<Self>) {
-        let canvas = self.view.canvas();
-        let dialog = self.clone();
-        dom::on(canvas, "pointerdown", move |event: PointerEvent| {
-            if event.button() == 0 {
-                event.prevent_default();
-                dialog.view.focus();
-                dialog.view.capture(event.pointer_id());
-                dialog.touch(&event);
-            }
-        });
-        let dialog = self.clone();
-        dom::on(canvas, "pointermove", move |event: PointerEvent| dialog.moved(&event));
-        for name in ["pointerup", "pointercancel"] {
-            let dialog = self.clone();
-            dom::on(canvas, name, move |event: PointerEvent| dialog.let_go(event.pointer_id()));
-        }
-        let dialog = self.clone();
-        dom::on(canvas, "wheel", move |event: WheelEvent| {
-            if tab() == Tab::Frame {
-                event.prevent_default();
-                let factor = (event.delta_y() * if event.delta_mode() == 0 { 0.002 } else { 0.05 }).exp();
-                dialog.frame(move |frame, size| frame.with_side(frame.side * factor, size));
-            }
-        });
-        let dialog = self.clone();
-        dom::on(canvas, "keydown", move |event: KeyboardEvent| {
-            if !event.ctrl_key() && !event.meta_key() && !event.alt_key() && dialog.view_key(&event) {
-                event.prevent_default();
-            }
-        });
-        let dialog = self.clone();
-        dom::on(canvas, "blur", move |_: Event| {
-            dialog.change_work(|work| {
-                work.brush = None;
-                work.retouch.settle();
-            });
-        });
-    }
-
-    fn change_work(&self, change: impl FnOnce(&mut Work)) {
-        if let Some(work) = &mut *self.work.borrow_mut() {
-            change(work);
-        }
-        self.show();
-    }
-
-    fn touch(&self, event: &PointerEvent) {
-        let at = self.view.share_at(event.client_x(), event.client_y());
-        let tab = tab();
-        self.change_work(|work| {
-            work.brush = None;
-            work.pointers.push((event.pointer_id(), at));
-            let is_first = work.pointers.len() == 1;
-            if tab == Tab::Draw && is_first {
-                work.retouch.settle();
-                let at = self.view.place_of(at, work.retouch.frame(), false);
-                work.apply(at, at);
-            }
-        });
-    }
-
-    fn moved(&self, event: &PointerEvent) {
-        let at = self.view.share_at(event.client_x(), event.client_y());
-        let tab = tab();
-        let is_known = |work: &Work| work.pointers.iter().any(|&(pointer, _)| pointer == event.pointer_id());
-        if !self.work.borrow().as_ref().is_some_and(is_known) {
-            return;
-        }
-        self.change_work(|work| {
-            let before = work.pointers.clone();
-            for (pointer, place) in &mut work.pointers {
-                if *pointer == event.pointer_id() {
-                    *place = at;
-                }
-            }
-            match tab {
-                Tab::Frame => work.drag(&before, &self.view),
-                Tab::Cut => {}
-                Tab::Draw if before[0].0 == event.pointer_id() && tool() != Tool::Fill => {
-                    let frame = work.retouch.frame();
-                    let place = |share| self.view.place_of(share, frame, false);
-                    let (from, to) = (place(before[0].1), place(at));
-                    work.apply(from, to);
-                }
-                Tab::Draw => {}
-            }
-        });
-    }
-
-    fn let_go(&self, pointer: i32) {
-        self.change_work(|work| {
-            work.pointers.retain(|&(id, _)| id != pointer);
-            if work.pointers.is_empty() {
-                work.retouch.settle();
-            }
-        });
-    }
-
-    /// Does what a key says; `false` if it says nothing.
-    fn view_key(&self, event: &KeyboardEvent) -> bool {
-        let key = event.key();
-        let step = if event.shift_key() { 5.0 * STEP } else { STEP };
-        let by = match key.as_str() {
-            "ArrowLeft" => Some((-step, 0.0)),
-            "ArrowRight" => Some((step, 0.0)),
-            "ArrowUp" => Some((0.0, -step)),
-            "ArrowDown" => Some((0.0, step)),
-            _ => None,
-        };
-        let zoom = |factor: f64| self.frame(|frame, size| frame.with_side(frame.side * factor, size));
-        match (tab(), by, key.as_str()) {
-            (Tab::Frame, Some((dx, dy)), _) => {
-                self.frame(|frame, size| frame.moved(dx * frame.side, dy * frame.side, size));
-            }
-            (Tab::Frame, None, "+" | "=") => zoom(1.0 / 1.1),
-            (Tab::Frame, None, "-") => zoom(1.1),
-            (Tab::Draw, Some((dx, dy)), _) => self.change_work(|work| {
-                let frame = work.retouch.frame();
-                let (from, is_down) = work.brush.unwrap_or((middle(frame), false));
-                let to = (
-                    (from.0 + dx * frame.side).clamp(frame.x, frame.x + frame.side),
-                    (from.1 + dy * frame.side).clamp(frame.y, frame.y + frame.side),
-                );
-                work.brush = Some((to, is_down));
-                if is_down {
-                    work.apply(from, to);
-                }
-            }),
-            (Tab::Draw, None, " " | "Enter") => self.change_work(|work| {
-                let (at, was_down) = work.brush.unwrap_or((middle(work.retouch.frame()), false));
-                let is_down = !was_down && tool() != Tool::Fill;
-                work.brush = Some((at, is_down));
-                if was_down {
-                    work.retouch.settle();
-                } else {
-                    work.apply(at, at);
-                }
-            }),
-            _ => return false,
-        }
-        true
-    }
-}
-
-/// What one draws with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Tool {
-    Brush,
-    Eraser,
-    Fill,
-}
-
-impl Work {
-    /// Draws or fills, as is chosen, from a place to another in pixels of the picture.
-    fn apply(&mut self, from: (f64, f64), to: (f64, f64)) {
-        let (width, height) = self.retouch.sheet().size();
-        let short = width.min(height);
-        let times = COARSE.div_ceil(short).min(bitmap::LONGEST_SHEET / width.max(height)).max(1);
-        if short < COARSE
-            && times > 1
-            && let Some(larger) = bitmap::enlarged(self.retouch.sheet(), times)
-        {
-            self.retouch.enlarge(larger);
-            self.refresh();
-            let scaled = |(x, y): (f64, f64)| (x * f64::from(times), y * f64::from(times));
-            self.brush = self.brush.map(|(at, is_down)| (scaled(at), is_down));
-            return self.apply(scaled(from), scaled(to));
-        }
-        let radius = radius(self.retouch.frame());
-        match tool() {
-            Tool::Fill => {
-                self.retouch.fill(to, colour());
-                self.refresh();
-            }
-            tool => {
-                let colour = if tool == Tool::Eraser { WHITE } else { colour() };
-                let area = self.retouch.draw(from, to, radius, colour);
-                self.put(area);
-            }
-        }
-    }
-
-    /// Moves the square against one finger, or zooms it between two.
-    fn drag(&mut self, before: &[(i32, (f64, f64))], view: &View) {
-        let (frame, size) = (self.retouch.frame(), self.retouch.sheet().size());
-        let centre = |pointers: &[(i32, (f64, f64))]| {
-            let used = &pointers[..pointers.len().min(2)];
-            let sum = used.iter().fold((0.0, 0.0), |(x, y), (_, at)| (x + at.0, y + at.1));
-            (sum.0 / used.len() as f64, sum.1 / used.len() as f64)
-        };
-        let spread = |pointers: &[(i32, (f64, f64))]| match pointers {
-            [(_, a), (_, b), ..] => (a.0 - b.0).hypot(a.1 - b.1).max(0.01),
-            _ => 1.0,
-        };
-        let frame = frame.with_side(frame.side * spread(before) / spread(&self.pointers), size);
-        let from = view.place_of(centre(before), frame, true);
-        let to = view.place_of(centre(&self.pointers), frame, true);
-        self.retouch.set_frame(frame.moved(from.0 - to.0, from.1 - to.1, size));
-    }
-
-    /// Puts all pixels into the canvas.
-    fn refresh(&mut self) {
-        let sheet = self.retouch.sheet();
-        if (self.canvas.0.width(), self.canvas.0.height()) != sheet.size() {
-            self.canvas.0.set_width(sheet.size().0);
-            self.canvas.0.set_height(sheet.size().1);
-        }
-        self.put(sheet.area());
-    }
-
-    fn put(&self, area: Area) {
-        bitmap::put(&self.canvas.1, self.retouch.sheet(), area);
-    }
-
-    /// The picture as it is to stand in the sentence. `None` if there is no memory for it.
-    async fn image(&self, name: &str, editor: &Editor) -> Option<ImageRef> {
-        let sheet = self.retouch.sheet();
-        let (frame, middle) = (self.retouch.frame(), Frame::middle(sheet.size()));
-        // What the model would see anyway is left as it is.
-        let is_framed = frame != middle;
-        let known = self.files.iter().find(|(pixels, ..)| Rc::ptr_eq(pixels, sheet)).filter(|_| !is_framed);
-        if let Some((_, mime, file)) = known {
-            return Some(editor.pictures.add(name, mime, file.to_vec()));
-        }
-        const PNG: &str = "image/png";
-        let png = if is_framed {
-            let side = frame.side.round().clamp(1.0, LONGEST) as u32;
-            bitmap::encode(&bitmap::square_of(&self.canvas.0, frame, side)?, PNG).await?
-        } else {
-            bitmap::encode(&self.canvas.0, PNG).await?
-        };
-        Some(editor.pictures.add(name, PNG, png))
-    }
-}
-
-/// The brush's radius, in pixels of the picture.
-fn radius(frame: Frame) -> f64 {
-    radio("[name=retouch-size]:checked").value().parse().unwrap_or(0.016) * frame.side
-}
-
-fn middle(frame: Frame) -> (f64, f64) {
-    (frame.x + frame.side / 2.0, frame.y + frame.side / 2.0)
-}
-
 fn tab() -> Tab {
     let chosen = radio("[name=retouch-tab]:checked").value();
     Tab::ALL.into_iter().find(|tab| tab.name() == chosen).unwrap_or(Tab::Frame)
-}
-
-fn tool() -> Tool {
-    match radio("[name=retouch-tool]:checked").value().as_str() {
-        "eraser" => Tool::Eraser,
-        "fill" => Tool::Fill,
-        _ => Tool::Brush,
-    }
-}
-
-fn colour() -> Colour {
-    let number = radio("[name=retouch-colour]:checked").value().parse().unwrap_or(0);
-    texts::COLOURS.get(number).map_or([0; 3], |(_, colour)| *colour)
 }
 
 /// The field that a selector finds.

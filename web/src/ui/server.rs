@@ -87,7 +87,7 @@ impl Events {
         let (job, heard, listening) = (id.to_owned(), happened.clone(), source.clone());
         let message = Closure::<dyn FnMut(MessageEvent)>::new(move |message: MessageEvent| {
             let json = message.data().as_string().unwrap_or_default();
-            match serde_json::from_str::<JobEvent>(&json) {
+            match serde_json::from_slice::<JobEvent>(json.as_bytes()) {
                 Ok(event) => {
                     // Otherwise the browser connects again when the stream ends.
                     if event.is_last() {

@@ -52,7 +52,8 @@ pub fn assemble(environment: &Path) -> Result<PathBuf> {
 
 /// The name that linkers look for.
 fn unversioned(library: &str) -> Option<&str> {
-    Some(&library[..library.find(".so.")? + ".so".len()])
+    let end = library.find(".so.")? + ".so".len();
+    library.get(..end)
 }
 
 fn link(target: &str, name: &Path) -> Result<()> {

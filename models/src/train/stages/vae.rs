@@ -1,22 +1,27 @@
 //! Stage 0a: the autoencoder. Source: *High-Resolution Image Synthesis with Latent Diffusion Models*, arXiv 2112.10752,
 //! section 3.1, without the discriminator: drawn pictures have no texture that it could supply.
 
+use std::collections::BTreeMap;
+
 use kosmosg::config::VaeConfig;
 use kosmosg::engine::burn::Burn;
 use kosmosg::engine::{Tensor, Unary};
 use kosmosg::picture::Filter;
 use kosmosg::vae::{LatentDistribution, VaeDecoder, VaeEncoder};
-use kosmosg::weights::{WeightError, Weights};
+use kosmosg::weights::{HostTensor, WeightError, Weights};
 
 use super::{Shared, pictures};
 use crate::sprites;
 use crate::train::init::sample_rng;
 use crate::train::run::{Loss, Sheet, Source, Task};
+use crate::train::{Stage, result};
 
 /// See the [module documentation](self).
 pub(in crate::train) struct VaeTask {
     shared: Shared,
     config: VaeConfig,
+    /// An earlier result of this stage, of which some is kept.
+    earlier: BTreeMap<String, HostTensor>,
 }
 
 /// Pictures and what their latents are drawn with.
@@ -26,11 +31,15 @@ pub(in crate::train) struct Batch {
 }
 
 impl VaeTask {
-    /// The task of a run.
-    pub fn new(shared: &Shared) -> Self {
+    /// The task of a run, which has been trained before if some of it is to stay as it is.
+    pub fn new(shared: &Shared) -> anyhow::Result<Self> {
         // The factor follows from the trained encoder, so it is 1 until then.
         let config = VaeConfig { scaling_factor: 1.0, ..shared.config.networks.vae.clone() };
-        Self { shared: shared.clone(), config }
+        let earlier = match shared.config.vae.trained {
+            Some(_) => result(&shared.run, Stage::Vae)?,
+            None => BTreeMap::new(),
+        };
+        Ok(Self { shared: shared.clone(), config, earlier })
     }
 
     fn latent_len(&self) -> usize {
@@ -53,6 +62,14 @@ impl VaeTask {
 impl Task for VaeTask {
     type Networks = (VaeEncoder<Burn>, VaeDecoder<Burn>);
     type Batch = Batch;
+
+    fn known(&self) -> BTreeMap<String, HostTensor> {
+        self.earlier.clone()
+    }
+
+    fn trained(&self) -> Option<&[String]> {
+        self.shared.config.vae.trained.as_deref()
+    }
 
     fn networks(&self, weights: &Weights<'_, Burn>) -> Result<Self::Networks, WeightError> {
         let weights = weights.at("vae");

@@ -7,6 +7,7 @@ use super::super::results::MOST_RESULTS;
 use super::super::*;
 use super::scene::{Scene, adapter, condition, health, order};
 use crate::messages::{Fault, Reading, Reply};
+use crate::report::{Browser, NoGpu};
 
 fn several(pictures: u64) -> Order {
     Order { series: Series::Count(pictures), ..order() }
@@ -389,7 +390,7 @@ fn what_makes_the_gpu_slow_at_first_is_told() {
 fn an_address_that_keeps_webgpu_away_is_named() {
     let mut scene = Scene::ready(None);
     assert_eq!(scene.app.refusal(Choice::Gpu).as_deref(), Some(texts::NO_GPU));
-    scene.happens(Event::Insecure);
-    assert_eq!(scene.app.refusal(Choice::Gpu).as_deref(), Some(texts::NO_GPU_HERE));
+    scene.happens(Event::NoGpu { why: NoGpu::NotSecure, browser: Browser::Chromium });
+    assert_eq!(scene.app.refusal(Choice::Gpu).as_deref(), Some(texts::about::NOT_SECURE));
     assert!(scene.app.explanation()[0].contains(texts::ADDRESS_IS_INSECURE), "{:?}", scene.app.explanation());
 }
