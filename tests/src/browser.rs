@@ -8,6 +8,7 @@ pub use line::Line;
 pub use page::{Page, Where, creature, expected, expected_series};
 
 mod anywhere;
+mod keeping;
 mod line;
 mod making;
 mod models;

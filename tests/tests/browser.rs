@@ -13,6 +13,8 @@ use thirtyfour::Key;
 
 #[path = "browser/anywhere.rs"]
 mod anywhere;
+#[path = "browser/keeping.rs"]
+mod keeping;
 #[path = "browser/making.rs"]
 mod making;
 #[path = "browser/pictures.rs"]

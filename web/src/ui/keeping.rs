@@ -10,7 +10,10 @@ use kosmosg::protocol::PictureFile;
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, future_to_promise, spawn_local};
-use web_sys::{HtmlElement, HtmlInputElement, MutationObserver, MutationObserverInit, Storage};
+use web_sys::{
+    HtmlElement, HtmlInputElement, MutationObserver, MutationObserverInit, ScrollIntoViewOptions,
+    ScrollLogicalPosition, Storage,
+};
 
 use super::store::{Change, Shelf, Store};
 use super::{Page, codec, device, dom, server, tab};
@@ -64,7 +67,8 @@ struct Kept {
 impl Default for Keeping {
     fn default() -> Self {
         Self {
-            store: future_to_promise(async { Store::open().await.map(JsValue::from) }),
+            // What is refused is an answer too: a promise that fails before somebody waits for it is an error of the page.
+            store: future_to_promise(async { Ok(Store::open().await.map_or_else(|why| why, JsValue::from)) }),
             tab: RefCell::default(),
             saver: RefCell::default(),
             draft: RefCell::default(),
@@ -80,8 +84,8 @@ impl Default for Keeping {
 impl Keeping {
     /// The database, or why there is none.
     pub(super) async fn store(&self) -> Result<Store, String> {
-        let database = JsFuture::from(self.store.clone()).await.map_err(|error| js::text_of(&error))?;
-        Ok(Store::new(database.unchecked_into()))
+        let answer = JsFuture::from(self.store.clone()).await.unwrap_or_else(|why| why);
+        answer.dyn_into().map(Store::new).map_err(|why| js::text_of(&why))
     }
 }
 
@@ -326,7 +330,8 @@ impl Page {
 
     /// Shows the quiet bar: a line, what can be done about it, a link to be copied by hand. An empty line takes it away.
     pub(super) fn ask(&self, line: &str, deed: Option<&str>, link: Option<&str>) {
-        dom::set_flag(&dom::by_id::<HtmlElement>("offer"), "hidden", line.is_empty());
+        let bar: HtmlElement = dom::by_id("offer");
+        dom::set_flag(&bar, "hidden", line.is_empty());
         dom::set_text(&dom::by_id::<HtmlElement>("offer-line"), line);
         dom::set_flag(&dom::by_id::<HtmlElement>("offer-restore"), "hidden", deed.is_none());
         let field: HtmlInputElement = dom::by_id("offer-link");
@@ -336,6 +341,12 @@ impl Page {
             // Selecting a field of the page does not fail.
             let _ = field.focus();
             field.select();
+        }
+        if !line.is_empty() {
+            // Who asked from further down is to see the answer.
+            let options = ScrollIntoViewOptions::new();
+            options.set_block(ScrollLogicalPosition::Nearest);
+            bar.scroll_into_view_with_scroll_into_view_options(&options);
         }
     }
 

@@ -1,0 +1,175 @@
+//! Pictures are kept and bring their recipes along; sentence and job outlive a reload.
+
+use std::time::Duration;
+
+use kosmosg_tests::browser::{Page, Where, expected};
+use kosmosg_tests::server::Server;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+/// The page's pictures and the command line's differ less than this, in dB of PSNR.
+const SAME_PICTURE: f64 = 40.0;
+const STEPS: usize = 5;
+/// So many that there is time to reload in the middle.
+const MANY_STEPS: usize = 400;
+const SEED: u64 = 11;
+
+async fn with_sentence(server: &Server, steps: usize, place: Where) -> Page {
+    let page = Page::open(&server.address("/")).await;
+    page.write_sentence(SEED, steps).await;
+    page.choose(place).await;
+    page
+}
+
+/// Has the person write something else, with other settings.
+async fn forget(page: &Page) {
+    page.click("#examples .example:nth-of-type(2)").await;
+    page.wait_for_pictures(2).await;
+    page.type_into("#seed", "99").await;
+    page.type_into("#negative", "rain").await;
+    page.set_steps(STEPS + 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_picture_is_made_again_exactly() {
+    let server = Server::start().await;
+    let page = with_sentence(&server, STEPS, Where::Cpu).await;
+    page.type_into("#negative", "dark").await;
+    let picture = page.generate(PATIENCE).await;
+    page.wait_for_kept(1).await;
+    forget(&page).await;
+    page.open_kept(0).await;
+    let settings = page.text("#viewer-settings").await;
+    assert!(settings.contains("dark") && settings.contains(&SEED.to_string()), "{settings}");
+    page.click("#viewer-use-prompt").await;
+    page.wait_for_pictures(1).await;
+    assert_eq!(page.sentence().await, "a <i> on the beach");
+    assert_eq!((page.value("#seed").await, page.value("#negative").await), (SEED.to_string(), "dark".into()));
+    assert_eq!(page.generate(PATIENCE).await, picture);
+    // All of it is still there after a reload.
+    page.reload().await;
+    page.wait_for_kept(2).await;
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_saved_file_restores_everything() {
+    let server = Server::start().await;
+    let page = with_sentence(&server, STEPS, Where::Server).await;
+    let picture = page.generate(PATIENCE).await;
+    let file = page.bytes_behind("#save").await;
+    page.close().await;
+
+    let page = Page::open(&server.address("/")).await;
+    page.choose(Where::Server).await;
+    page.pick(&file, "saved.png").await;
+    page.wait_for_text("#offer-line", "brings its recipe").await;
+    page.click("#offer-restore").await;
+    page.wait_for_pictures(1).await;
+    assert_eq!(page.sentence().await, "a <i> on the beach");
+    assert_eq!(page.generate(PATIENCE).await, picture);
+
+    // A damaged recipe is told, and the picture put in all the same.
+    let mut damaged = file;
+    let at = damaged.windows(8).position(|window| window == b"kosmosg\0").unwrap();
+    damaged[at + 40] ^= 1;
+    page.pick(&damaged, "damaged.png").await;
+    page.wait_for_text("#offer-line", "is damaged").await;
+    page.wait_for_pictures(2).await;
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_brings_the_recipe() {
+    let server = Server::start().await;
+    let page = with_sentence(&server, STEPS, Where::Cpu).await;
+    let picture = page.generate(PATIENCE).await;
+    let link = page.copied_link().await;
+    page.close().await;
+    assert!(link.len() < 8000, "{} letters", link.len());
+
+    let page = Page::open(&link).await;
+    page.wait_for_pictures(1).await;
+    assert_eq!(page.sentence().await, "a <i> on the beach");
+    assert!(!page.address().await.contains('#'), "a reload does not bring it again");
+    page.choose(Where::Cpu).await;
+    assert_eq!(page.generate(PATIENCE).await, picture);
+    page.close().await;
+
+    let page = Page::open(&server.address("/#recipe=broken")).await;
+    page.wait_for_text("#offer-line", "The link is damaged").await;
+    page.wait_for_pictures(1).await;
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pictures_are_deleted_exported_and_taken_in() {
+    let server = Server::start().await;
+    let page = with_sentence(&server, STEPS, Where::Cpu).await;
+    page.generate(PATIENCE).await;
+    page.type_into("#seed", "12").await;
+    page.generate(PATIENCE).await;
+    page.wait_for_kept(2).await;
+    page.wait_for_tiles(2).await;
+    page.type_into("#gallery-search", "no such words").await;
+    page.wait_for_tiles(0).await;
+    page.type_into("#gallery-search", "BEACH").await;
+    page.wait_for_tiles(2).await;
+    let zip = page.exported().await;
+
+    page.open_kept(0).await;
+    page.click("#viewer-delete").await;
+    page.wait_for_text("#undo-line", "The picture is deleted.").await;
+    page.wait_for_tiles(1).await;
+    page.click("#undo").await;
+    page.wait_for_tiles(2).await;
+
+    page.import(&zip, "pictures.zip").await;
+    page.wait_for_text("#gallery-line", "2 were here already").await;
+    page.open_kept(0).await;
+    page.click("#viewer-delete").await;
+    page.wait_for_tiles(1).await;
+    page.import(&zip, "pictures.zip").await;
+    page.wait_for_tiles(2).await;
+    page.import(b"no zip", "letter.zip").await;
+    page.wait_for_text("#gallery-line", "letter.zip was not taken in").await;
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sentence_outlives_a_reload() {
+    let server = Server::start().await;
+    let page = with_sentence(&server, STEPS, Where::Cpu).await;
+    page.type_into("#negative", "rain").await;
+    // It is kept when there is a pause.
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    page.reload().await;
+    page.wait_for_pictures(1).await;
+    assert_eq!(page.sentence().await, "a <i> on the beach");
+    assert_eq!((page.value("#seed").await, page.value("#negative").await), (SEED.to_string(), "rain".into()));
+    assert_eq!(page.value("#steps").await, STEPS.to_string());
+    page.type_into("#negative", "").await;
+    let psnr = page.generate(PATIENCE).await.psnr(&expected(SEED, STEPS));
+    assert!(psnr >= SAME_PICTURE, "{psnr:.1} dB");
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_outlives_a_reload() {
+    let server = Server::start().await;
+    for place in [Where::Cpu, Where::Server] {
+        let page = with_sentence(&server, MANY_STEPS, place).await;
+        page.start().await;
+        page.wait_for_step(20, PATIENCE).await;
+        page.reload_at_once().await;
+        page.wait_for_state("running", PATIENCE).await;
+        // Another tab has its own work.
+        let first = page.new_tab(&server.address("/")).await;
+        page.wait_for_state("ready", PATIENCE).await;
+        page.back_to(first).await;
+        page.wait_for_state("done", PATIENCE).await;
+        let psnr = page.picture().await.psnr(&expected(SEED, MANY_STEPS));
+        assert!(psnr >= SAME_PICTURE, "{place:?}: {psnr:.1} dB");
+        page.wait_for_kept(1).await;
+        page.close().await;
+    }
+}
