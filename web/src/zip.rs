@@ -83,7 +83,7 @@ impl Writer {
     pub fn header(&mut self, name: &str, bytes: &[u8], time: Time) -> Option<Vec<u8>> {
         let [year, month, day, hour, minute, second] = time;
         let date = (year.clamp(1980, 2107) - 1980) << 9 | month << 5 | day;
-        let time = hour << 11 | minute << 5 | second / 2;
+        let time = hour << 11 | minute << 5 | (second / 2);
         let offset = self.offset as u32;
         self.offset += (HEADER + name.len() + bytes.len()) as u64;
         self.entries = self.entries.checked_add(1)?;

@@ -43,6 +43,9 @@ pub struct Editor {
     events: Events,
 }
 
+/// Hears of a picture's file.
+pub type Brought = dyn Fn(&[u8]);
+
 /// What the editor tells the page.
 pub struct Events {
     /// The person wants the picture.
@@ -50,7 +53,7 @@ pub struct Events {
     /// Something cannot be put in: why, for people.
     pub refused: Box<dyn Fn(&str)>,
     /// A picture's file came in, which may bring a recipe.
-    pub brought: Box<dyn Fn(&[u8])>,
+    pub brought: Box<Brought>,
     /// A picture was put in: a sentence that says so.
     pub inserted: Box<dyn Fn(&str)>,
     /// A creature was dropped: its number in the palette. The page inserts it.
