@@ -212,7 +212,7 @@ impl Page {
     pub(super) async fn load_gallery(self: &Rc<Self>) {
         let Ok(store) = self.keeping.store().await else { return };
         let all = store.all(Shelf::Entries).await;
-        let entries = all.iter().filter_map(|json| serde_json::from_str(&json.as_string()?).ok());
+        let entries = all.iter().filter_map(|json| serde_json::from_slice(json.as_string()?.as_bytes()).ok());
         self.keeping.gallery.borrow_mut().set(entries.collect());
         let overdue = self.keeping.gallery.borrow().overdue(Date::now(), DELETED_MS);
         if overdue.is_empty() {

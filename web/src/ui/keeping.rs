@@ -100,7 +100,7 @@ impl Page {
         let name = tab::claim().await;
         *self.keeping.tab.borrow_mut() = Some(name.clone());
         let kept = tab::memory().and_then(|memory| memory.get_item(DRAFT).ok().flatten());
-        let kept = kept.and_then(|json| serde_json::from_str::<Kept>(&json).ok()).filter(|_| !has_link);
+        let kept = kept.and_then(|json| serde_json::from_slice::<Kept>(json.as_bytes()).ok()).filter(|_| !has_link);
         let store = self.keeping.store().await.ok();
         if let Some(Kept { prompt, pictures, dials }) = kept {
             let mut files = Vec::new();
@@ -123,7 +123,7 @@ impl Page {
         if let Some(store) = store {
             let job = saved_job(&store, &name).await.map(Box::new);
             let waiting = store.get(Shelf::Tabs, waiting_key(&name)).await.and_then(|json| json.as_string());
-            let waiting = waiting.and_then(|json| serde_json::from_str::<Vec<Order>>(&json).ok()).unwrap_or_default();
+            let waiting = waiting.and_then(|json| serde_json::from_slice::<Vec<Order>>(json.as_bytes()).ok()).unwrap_or_default();
             if job.is_none() && waiting.is_empty() {
                 self.look_after_job();
             } else {
