@@ -74,8 +74,6 @@ pub struct App {
     results: Results,
     reader: Reader,
     requests: u64,
-    /// The pictures that are being stamped: the requests, and their numbers.
-    stamping: Vec<(u64, u64)>,
     /// Which stages the GPU's program has done: doing one for the first time makes it ready.
     has_warmed_up: [bool; 2],
     fail_at_step: Option<usize>,

@@ -11,12 +11,6 @@ pub fn crc32(parts: &[&[u8]]) -> u32 {
     !parts.iter().copied().flatten().fold(!0, next)
 }
 
-/// A number that tells files apart, for names; two files may have the same.
-pub fn fnv1a(bytes: &[u8]) -> u64 {
-    let next = |hash: u64, &byte: &u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, next)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -25,6 +19,5 @@ mod tests {
     fn the_checksum_is_the_known_one() {
         assert_eq!(crc32(&[b"123456789"]), 0xCBF4_3926);
         assert_eq!(crc32(&[b"1234", b"", b"56789"]), 0xCBF4_3926);
-        assert_eq!(fnv1a(b"a"), 0xaf63_dc4c_8601_ec8c);
     }
 }

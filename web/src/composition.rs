@@ -2,7 +2,7 @@
 
 use kosmosg::bundle::Manifest;
 use kosmosg::picture::Recipe;
-use kosmosg::prompt::{MAX_TEXT_BYTES, PromptDocument};
+use kosmosg::prompt::{MAX_TEXT_BYTES, PromptDocument, PromptItem};
 use kosmosg::protocol::{MAX_PICTURES, MAX_REQUEST_BYTES, PictureFile};
 use kosmosg::sampler::{MAX_STEPS, SamplerKind};
 use serde::{Deserialize, Serialize};
@@ -124,6 +124,28 @@ pub fn differences(recipe: &Recipe, manifest: Option<&Manifest>) -> Vec<String> 
     }
     lines.extend((!recipe.adapters.is_empty()).then(|| texts::OTHER_ADAPTERS.to_owned()));
     lines
+}
+
+/// A prompt in words, each picture by its name.
+pub fn sentence(prompt: &PromptDocument) -> String {
+    let mut sentence = String::new();
+    for item in prompt.items() {
+        sentence += match item {
+            PromptItem::Text(words) => words,
+            PromptItem::Image(image) => without_second_article(&sentence, &image.name),
+        };
+    }
+    sentence
+}
+
+/// The name of a picture, where one such as "a red cat" would follow an article.
+fn without_second_article<'a>(before: &str, name: &'a str) -> &'a str {
+    let is_article = |word: &str| ["a", "an", "the"].contains(&word.to_ascii_lowercase().as_str());
+    let follows = before.split_whitespace().next_back().is_some_and(is_article);
+    match name.split_once(' ') {
+        Some((first, rest)) if follows && is_article(first) => rest,
+        _ => name,
+    }
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use kosmosg::picture::Recipe;
-use kosmosg::prompt::PromptItem;
 use serde::{Deserialize, Serialize};
+
+use crate::composition::sentence;
 
 /// How long a deleted picture can be brought back.
 pub const UNDO_MS: f64 = 10_000.0;
@@ -52,7 +53,7 @@ impl Entry {
     pub fn of(recipe: &Recipe, made_ms: f64, chance: u64) -> Self {
         Self {
             id: made_ms.max(0.0) as u64 * 1000 + chance % 1000,
-            words: words(recipe),
+            words: sentence(&recipe.prompt),
             negative: recipe.negative.clone(),
             seed: recipe.seed,
             width: recipe.width,
@@ -71,13 +72,11 @@ impl Entry {
     }
 }
 
-/// A recipe's prompt in words, each picture by its name.
-pub fn words(recipe: &Recipe) -> String {
-    let words = |item: &PromptItem| match item {
-        PromptItem::Text(words) => words.clone(),
-        PromptItem::Image(image) => image.name.clone(),
-    };
-    recipe.prompt.items().iter().map(words).collect()
+/// A file's key among the prompts' pictures. Two files may have the same hash (FNV-1a) and length: `attempt` tells them apart.
+pub fn file_key(file: &[u8], attempt: usize) -> String {
+    let next = |hash: u64, &byte: &u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+    let hash = file.iter().fold(0xcbf2_9ce4_8422_2325, next);
+    format!("{hash:016x}-{}-{attempt}", file.len())
 }
 
 /// All kept pictures, and which of them are wanted.
@@ -234,6 +233,12 @@ mod tests {
         let favourite = Entry { favourite: true, ..entry(2, "A red fox, Ärger") };
         gallery.set(vec![entry(3, "a fox on the moon"), entry(1, "a cat"), favourite]);
         gallery
+    }
+
+    #[test]
+    fn files_are_told_apart() {
+        assert_eq!(file_key(b"a", 0), "af63dc4c8601ec8c-1-0");
+        assert_ne!(file_key(b"a", 0), file_key(b"a", 1));
     }
 
     #[test]

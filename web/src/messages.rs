@@ -54,11 +54,6 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         fail_at_step: Option<usize>,
     },
-    /// Write a recipe into a picture's file. Binary data: the file. Answered by [`Reply::Stamped`].
-    Stamp {
-        /// The recipe.
-        recipe: Recipe,
-    },
     /// Cut a prompt into tokens. Answered by [`Reply::Tokenized`] at once, also between two steps of a picture.
     Tokenize {
         /// Words and picture places.
@@ -168,8 +163,6 @@ pub enum Reply {
     },
     /// The picture. Binary data: a PNG file.
     Picture,
-    /// A picture's file with its recipe. Binary data: a PNG file.
-    Stamped,
     /// The request was cancelled.
     Cancelled,
     /// The request failed.

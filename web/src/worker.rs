@@ -125,10 +125,6 @@ impl Worker {
                 let picture = run.picture().await?;
                 post(request, Reply::Picture, vec![picture.to_png(Some(&recipe))]);
             }
-            Request::Stamp { recipe } => {
-                let picture = model::picture(data.first().map_or(&[], Vec::as_slice))?;
-                post(request, Reply::Stamped, vec![picture.to_png(Some(&recipe))]);
-            }
             Request::NoiseHash { seed, stream, count } => {
                 let hash = noise::fingerprint(&noise::gaussian(seed, stream, count));
                 post(request, Reply::NoiseHash { hash }, Vec::new());

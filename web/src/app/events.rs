@@ -185,8 +185,6 @@ pub enum Effect {
     Preview(Vec<u8>),
     /// Keep a picture, to be shown when the person looks at it.
     Picture(Box<Made>),
-    /// Take a picture's file with the recipe for saving.
-    Saveable { number: u64, png: Vec<u8> },
     /// Let go of a picture.
     Forget(u64),
     /// Remember the person's choice.

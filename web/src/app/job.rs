@@ -6,11 +6,12 @@ use kosmosg::condition::Condition;
 use kosmosg::denoise::DenoiseState;
 use kosmosg::picture::Recipe;
 use kosmosg::placement::{FailureKind, Place, Stage};
-use kosmosg::prompt::{PromptDocument, PromptItem};
+use kosmosg::prompt::PromptDocument;
 use kosmosg::protocol::{GenerateSettings, JobRequest, PictureFile};
 use serde::{Deserialize, Serialize};
 
 use super::series::Series;
+use crate::composition::sentence;
 use crate::pace::Pace;
 
 /// What the person wants.
@@ -31,24 +32,7 @@ pub struct Order {
 impl Order {
     /// The prompt in words, each picture by its name.
     pub fn sentence(&self) -> String {
-        let mut sentence = String::new();
-        for item in self.prompt.items() {
-            sentence += match item {
-                PromptItem::Text(words) => words,
-                PromptItem::Image(image) => without_second_article(&sentence, &image.name),
-            };
-        }
-        sentence
-    }
-}
-
-/// The name of a picture, where one such as "a red cat" would follow an article.
-fn without_second_article<'a>(before: &str, name: &'a str) -> &'a str {
-    let is_article = |word: &str| ["a", "an", "the"].contains(&word.to_ascii_lowercase().as_str());
-    let follows = before.split_whitespace().next_back().is_some_and(is_article);
-    match name.split_once(' ') {
-        Some((first, rest)) if follows && is_article(first) => rest,
-        _ => name,
+        sentence(&self.prompt)
     }
 }
 

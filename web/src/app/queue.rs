@@ -8,8 +8,7 @@ use kosmosg::protocol::GenerateSettings;
 
 use super::job::{Doing, Job, Line, Order};
 use super::results::Made;
-use super::{App, Choice, Effect, LOAD, Phase, Processor, WorkerState, view};
-use crate::messages::{Envelope, Request};
+use super::{App, Choice, Effect, LOAD, Phase, Processor, view};
 use crate::pace::Pace;
 use crate::texts;
 
@@ -132,11 +131,6 @@ impl App {
         let Some(manifest) = &self.manifest else { return };
         let Some(job) = &self.job else { return };
         let side = manifest.picture_size as u32;
-        // The server knows no prompt, so the recipe is written here.
-        let helper = Processor::ALL
-            .into_iter()
-            .find(|&processor| matches!(self.workers[processor as usize], WorkerState::Ready { .. }))
-            .filter(|_| place == Place::Server);
         let engine = match place {
             Place::DeviceCpu => Processor::Cpu.engine().to_owned(),
             Place::DeviceGpu => Processor::Gpu.engine().to_owned(),
@@ -145,12 +139,6 @@ impl App {
         let recipe = job.recipe(&manifest.name, side, &engine);
         let (order, seconds) = (job.order.clone(), (self.now_ms - job.take_ms) / 1000.0);
         let (number, gone) = self.results.add(&order, job.at, &recipe);
-        if let Some(processor) = helper {
-            let request = self.number();
-            self.stamping.push((request, number));
-            let message = Envelope { request, body: Request::Stamp { recipe: recipe.clone() } };
-            self.effects.push(Effect::Send { processor, message, data: vec![png.clone()] });
-        }
         let made = Made { number, png, recipe, order, seconds, place: view::name(place) };
         self.effects.push(Effect::Picture(Box::new(made)));
         self.effects.extend(gone.map(Effect::Forget));

@@ -17,7 +17,7 @@ pub const MOST_RESULTS: usize = 50;
 pub struct Made {
     /// Its number in this visit, from 1; what comes later of it is called by this.
     pub number: u64,
-    /// Its file. From a server it has no recipe inside yet.
+    /// Its file, without the pictures of its sentence and, from a server, without a recipe.
     pub png: Vec<u8>,
     /// How it was made.
     pub recipe: Recipe,

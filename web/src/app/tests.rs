@@ -54,10 +54,8 @@ fn a_chosen_server_gets_condition_and_first_state() {
     assert!(matches!(&scene.effects[..], [Effect::FetchPicture { .. }]));
     scene.happens(Event::RemotePicture { id: "x".into(), png: vec![5] });
     assert_eq!(scene.app.state(), "done");
-    // The server knows no prompt: the recipe is put in here.
-    assert!(matches!(scene.request(), Request::Stamp { recipe } if recipe.seed == 7));
-    scene.says(scene.app.requests, Reply::Stamped);
-    assert!(matches!(&scene.effects[..], [Effect::Saveable { number: 1, png }] if *png == [9]));
+    let made = scene.made();
+    assert_eq!((made.number, made.recipe.seed, made.png), (1, 7, vec![5]));
 }
 
 #[test]

@@ -59,13 +59,6 @@ impl App {
             Reply::Died { message } => self.worker_died(processor, message),
             Reply::Failed { message, .. } if request == LOAD => self.break_worker(processor, message),
             Reply::Tokenized { reading } => self.read(request, reading),
-            Reply::Stamped => {
-                let stamped = self.stamping.iter().position(|&(stamping, _)| stamping == request);
-                if let (Some(at), Some(png)) = (stamped, data.into_iter().next()) {
-                    let (_, number) = self.stamping.swap_remove(at);
-                    self.effects.push(Effect::Saveable { number, png });
-                }
-            }
             // The rest belongs to a job. It may be one that was cancelled in the meantime.
             _ if self.phase != Phase::Running => {}
             _ if self.job.as_ref().is_none_or(|job| job.request != request) => {}

@@ -80,8 +80,6 @@ impl Page {
                 let (number, png) = (made.number, self.keep_picture(*made));
                 self.stage.add(number, &png);
             }
-            // The file was complete at once: the interface writes recipes itself.
-            Effect::Saveable { .. } => {}
             Effect::Forget(number) => self.stage.strip.forget(number),
             Effect::Remember(choice) => controls::remember_choice(choice),
         }

@@ -16,13 +16,12 @@ use web_sys::{
     IntersectionObserver, IntersectionObserverEntry, IntersectionObserverInit, KeyboardEvent, Url,
 };
 
-use super::keeping::key_of;
 use super::store::{Change, Shelf, Store};
 use super::{Page, codec, dom, editor};
 use crate::app::Made;
 use crate::carried::{self, Carried};
 use crate::composition::Composition;
-use crate::gallery::{DELETED_MS, Entry, LIST, Packed, SMALL_BYTES, UNDO_MS};
+use crate::gallery::{DELETED_MS, Entry, LIST, Packed, SMALL_BYTES, UNDO_MS, file_key};
 use crate::zip::{self, Method, ZipError};
 use crate::{js, texts};
 
@@ -597,7 +596,7 @@ async fn put(store: &Store, entry: &mut Entry, png: &[u8], pictures: &[Option<Pi
         };
         let mut attempt = 0;
         let key = loop {
-            let key = key_of(file, attempt);
+            let key = file_key(file, attempt);
             match store.bytes(Shelf::Files, key.as_str()).await {
                 Some(kept) if kept == *file => break key,
                 Some(_) => attempt += 1,

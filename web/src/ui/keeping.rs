@@ -19,12 +19,11 @@ use super::store::{Change, Shelf, Store};
 use super::{Page, codec, device, dom, server, tab};
 use crate::app::{Event, Order, Save, SavedJob, Saver};
 use crate::carried::{self, Carried};
-use crate::checksum::fnv1a;
-use crate::composition::{Composition, Dials, differences};
+use crate::composition::{Composition, Dials, differences, sentence};
 use crate::draft::Draft;
-use crate::gallery::Gallery;
+use crate::gallery::{Gallery, file_key};
 use crate::recipe_link::{self, Picture};
-use crate::{gallery, js, texts};
+use crate::{js, texts};
 
 /// What the tab remembers its sentence under.
 const DRAFT: &str = "draft";
@@ -89,11 +88,6 @@ impl Keeping {
     }
 }
 
-/// A picture's key on a shelf. Two files may get the same number: the `attempt` tells them apart.
-pub(super) fn key_of(file: &[u8], attempt: usize) -> String {
-    format!("{:016x}-{}-{attempt}", fnv1a(file), file.len())
-}
-
 impl Page {
     /// Brings the tab's sentence and job back; `has_link` says that a link brings another sentence.
     pub(super) async fn reopen(self: &Rc<Self>, has_link: bool) {
@@ -123,7 +117,8 @@ impl Page {
         if let Some(store) = store {
             let job = saved_job(&store, &name).await.map(Box::new);
             let waiting = store.get(Shelf::Tabs, waiting_key(&name)).await.and_then(|json| json.as_string());
-            let waiting = waiting.and_then(|json| serde_json::from_slice::<Vec<Order>>(json.as_bytes()).ok()).unwrap_or_default();
+            let waiting =
+                waiting.and_then(|json| serde_json::from_slice::<Vec<Order>>(json.as_bytes()).ok()).unwrap_or_default();
             if job.is_none() && waiting.is_empty() {
                 self.look_after_job();
             } else {
@@ -234,7 +229,7 @@ impl Page {
         let Some(tab) = self.keeping.tab.borrow().clone() else { return };
         let (prompt, numbers) = self.editor.draft().numbered();
         let files = self.editor.pictures.files(&numbers);
-        let pictures: Vec<String> = files.iter().map(|file| key_of(&file.0, 0)).collect();
+        let pictures: Vec<String> = files.iter().map(|file| file_key(&file.0, 0)).collect();
         let json = serde_json::to_string(&Kept { prompt, pictures: pictures.clone(), dials: self.controls.dials() });
         let json = json.unwrap_or_default();
         if self.keeping.draft.replace(json.clone()) == json {
@@ -312,7 +307,7 @@ impl Page {
             Ok(Some(carried)) => match self.composition_of(&carried) {
                 Ok(composition) => {
                     let differences = differences(&carried.recipe, self.app.borrow().manifest());
-                    let question = texts::has_recipe(gallery::words(&carried.recipe).trim());
+                    let question = texts::has_recipe(sentence(&carried.recipe.prompt).trim());
                     *self.keeping.offered.borrow_mut() = Some((composition, differences));
                     self.ask(&question, Some(texts::RESTORE), None);
                 }

@@ -49,15 +49,9 @@ impl Strip {
         Self { strip, live, live_image, tiles: RefCell::default(), addresses: RefCell::default() }
     }
 
-    /// Takes a picture's file, or another one of the same picture.
+    /// Takes a picture's file.
     pub fn set_file(&self, number: u64, png: &[u8]) {
-        let address = dom::address_of(png, "image/png");
-        if let Some(tile) = self.tiles.borrow().iter().find(|tile| tile.number == number) {
-            tile.image.set_src(&address);
-        }
-        if let Some(before) = self.addresses.borrow_mut().insert(number, address) {
-            dom::revoke(&before);
-        }
+        self.addresses.borrow_mut().insert(number, dom::address_of(png, "image/png"));
     }
 
     /// Lets go of a picture.
