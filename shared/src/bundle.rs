@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{ClipTextConfig, ConfigError, KosmosGConfig, UNetConfig, VaeConfig};
 use crate::denoise::DenoiseSettings;
 use crate::digest::sha256;
+use crate::json::Json;
 use crate::placement::Stage;
 use crate::preview::PreviewFactors;
 use crate::protocol::GenerateSettings;
@@ -196,17 +197,18 @@ impl Manifest {
     /// # Errors
     /// [`BundleError::Manifest`] if it is not one, is of another version, names files outside its folder, or says sizes that
     /// no networks have.
-    pub fn from_json(json: &[u8]) -> Result<Self, BundleError> {
+    pub fn from_json(file: &[u8]) -> Result<Self, BundleError> {
         let malformed = |detail: String| BundleError::Manifest { detail };
-        #[derive(Deserialize)]
-        struct Version {
-            format: u32,
+        let json = Json::parse(file).map_err(|error| malformed(error.to_string()))?;
+        // Another format may have other fields, or none of ours.
+        match json.get("format") {
+            Some(&Json::Whole(format)) if format == u64::from(FORMAT) => {}
+            Some(Json::Whole(format)) => {
+                return Err(malformed(format!("format {format}; this program reads format {FORMAT}")));
+            }
+            _ => return Err(malformed("it does not say its `format`".into())),
         }
-        let Version { format } = serde_json::from_slice(json).map_err(|error| malformed(error.to_string()))?;
-        if format != FORMAT {
-            return Err(malformed(format!("format {format}; this program reads format {FORMAT}")));
-        }
-        let manifest: Self = serde_json::from_slice(json).map_err(|error| malformed(error.to_string()))?;
+        let manifest: Self = json.to().map_err(|error| malformed(error.to_string()))?;
         let files = manifest.parts.values().flat_map(|part| &part.files).chain([&manifest.tokenizer]);
         for PartFile { name, .. } in files {
             let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');

@@ -15,6 +15,7 @@ pub mod denoise;
 pub mod digest;
 pub mod encoder;
 pub mod engine;
+pub mod json;
 pub mod loss;
 pub mod magneto;
 pub mod mllm;

@@ -336,9 +336,9 @@ impl App {
             _ => true,
         };
         let offered = |&(choice, _): &(Choice, Place)| self.places.offers(choice) && is_good(choice);
-        let mut places: Vec<_> = places.into_iter().filter(offered).collect();
-        places.sort_by_key(|&(_, place)| Some(place) == failed);
-        again.into_iter().chain(places.into_iter().map(|(choice, _)| choice)).collect()
+        let (last, first): (Vec<_>, Vec<_>) =
+            places.into_iter().filter(offered).partition(|&(_, place)| Some(place) == failed);
+        again.into_iter().chain(first.into_iter().chain(last).map(|(choice, _)| choice)).collect()
     }
 
     fn number(&mut self) -> u64 {

@@ -52,7 +52,7 @@ pub struct Damaged;
 /// [`Damaged`] if recipe or pictures are damaged or more than there may be.
 pub fn read(png: &[u8]) -> Result<Option<Carried>, Damaged> {
     let Some(recipe) = recipe_of(png) else { return Ok(None) };
-    let recipe: Recipe = serde_json::from_slice(recipe?).map_err(|_| Damaged)?;
+    let recipe: Recipe = kosmosg::json::read(recipe?).map_err(|_| Damaged)?;
     let mut pictures: Vec<Option<PictureFile>> = Vec::new();
     let mut bytes = 0;
     for chunk in chunks(png).filter(|chunk| chunk.kind == PICTURE) {

@@ -48,7 +48,7 @@ impl Copied {
 
     /// Reads it back, which may be anything. `None` if it is something else, or a picture is missing.
     pub fn from_json(json: &str) -> Option<Self> {
-        let copied: Self = serde_json::from_slice(json.as_bytes()).ok()?;
+        let copied: Self = kosmosg::json::read(json.as_bytes()).ok()?;
         copied.document.check_pictures(copied.pictures.len()).ok()?;
         Some(copied)
     }
@@ -99,7 +99,7 @@ pub fn file_in(address: &str) -> Option<Vec<u8>> {
         return None;
     }
     // Base64 has nothing that JSON would understand otherwise, and what has is refused there.
-    let file: PictureFile = serde_json::from_slice(format!("\"{data}\"").as_bytes()).ok()?;
+    let file: PictureFile = kosmosg::json::read(format!("\"{data}\"").as_bytes()).ok()?;
     Some(file.0)
 }
 

@@ -63,7 +63,7 @@ impl Entry {
     }
 
     fn is_found(&self, query: &[String]) -> bool {
-        let (words, negative, seed) = (self.words.to_lowercase(), self.negative.to_lowercase(), self.seed.to_string());
+        let (words, negative, seed) = (small(&self.words), small(&self.negative), self.seed.to_string());
         query.iter().all(|word| words.contains(word) || negative.contains(word) || seed == *word)
     }
 
@@ -79,6 +79,17 @@ pub fn file_key(file: &[u8], attempt: usize) -> String {
     format!("{hash:016x}-{}-{attempt}", file.len())
 }
 
+/// Words in small letters. The browser's own know all scripts; those of the language would be a tenth of the program's data.
+#[cfg(target_arch = "wasm32")]
+fn small(words: &str) -> String {
+    js_sys::JsString::from(words).to_lower_case().into()
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn small(words: &str) -> String {
+    words.to_lowercase()
+}
+
 /// All kept pictures, and which of them are wanted.
 #[derive(Debug, Default)]
 pub struct Gallery {
@@ -89,17 +100,18 @@ pub struct Gallery {
     /// Whether only favourites are shown.
     pub only_favourites: bool,
     /// Keys of those that are selected; none while nothing is being selected.
-    pub selected: Option<BTreeSet<u64>>,
+    pub selected: Option<Vec<u64>>,
 }
 
 impl Gallery {
     /// Takes over what is kept.
-    pub fn set(&mut self, mut entries: Vec<Entry>) {
-        entries.sort_by_key(|entry| entry.id);
-        self.entries = entries;
-        let there: BTreeSet<u64> = self.kept().map(|entry| entry.id).collect();
-        if let Some(selected) = &mut self.selected {
-            selected.retain(|id| there.contains(id));
+    pub fn set(&mut self, entries: impl IntoIterator<Item = Entry>) {
+        self.entries.clear();
+        // Which come in the order of their keys, or nearly.
+        entries.into_iter().for_each(|entry| self.put(entry));
+        if let Some(mut selected) = self.selected.take() {
+            selected.retain(|&id| self.get(id).is_some_and(|entry| entry.deleted_ms.is_none()));
+            self.selected = Some(selected);
         }
     }
 
@@ -123,7 +135,7 @@ impl Gallery {
 
     /// Searches for words; all of them must be there.
     pub fn search(&mut self, query: &str) {
-        self.query = query.split_whitespace().map(str::to_lowercase).collect();
+        self.query = query.split_whitespace().map(small).collect();
     }
 
     /// Whether not all are shown.
@@ -138,15 +150,18 @@ impl Gallery {
 
     /// Keys of those that are shown, newest first.
     pub fn shown(&self) -> Vec<u64> {
-        let is_wanted = |entry: &&Entry| (entry.favourite || !self.only_favourites) && entry.is_found(&self.query);
-        self.kept().rev().filter(is_wanted).map(|entry| entry.id).collect()
+        self.kept().rev().filter(|entry| self.is_shown(entry)).map(|entry| entry.id).collect()
+    }
+
+    fn is_shown(&self, entry: &Entry) -> bool {
+        (entry.favourite || !self.only_favourites) && entry.is_found(&self.query)
     }
 
     /// Those that an export takes: the selected ones, or all that are shown; oldest first.
     pub fn wanted(&self) -> Vec<Entry> {
-        let shown: BTreeSet<u64> = self.shown().into_iter().collect();
-        let wanted = self.selected.as_ref().filter(|selected| !selected.is_empty()).unwrap_or(&shown);
-        self.kept().filter(|entry| wanted.contains(&entry.id)).cloned().collect()
+        let selected = self.selected.as_ref().filter(|selected| !selected.is_empty());
+        let is_wanted = |entry: &&Entry| selected.map_or(self.is_shown(entry), |selected| selected.contains(&entry.id));
+        self.kept().filter(is_wanted).cloned().collect()
     }
 
     /// Number and bytes of what is kept. A picture that stands in several prompts is there once.
@@ -205,7 +220,7 @@ impl Packed {
 
     /// The list of a zip file; an empty one if it cannot be read, since all it says can be done without.
     pub fn list(json: &[u8]) -> Vec<Self> {
-        serde_json::from_slice(json).unwrap_or_default()
+        kosmosg::json::read(json).unwrap_or_default()
     }
 
     /// The entry of a picture from elsewhere that the list names, or does not name.
@@ -293,7 +308,7 @@ mod tests {
         assert_eq!(ids(&gallery), [1, 2, 3]);
         gallery.search("fox");
         assert_eq!(ids(&gallery), [2, 3]);
-        gallery.selected = Some(BTreeSet::new());
+        gallery.selected = Some(Vec::new());
         assert_eq!(ids(&gallery), [2, 3]);
         gallery.selected = Some([1].into());
         assert_eq!(ids(&gallery), [1]);

@@ -1,7 +1,5 @@
 //! Undo and redo of the sentence.
 
-use std::collections::BTreeSet;
-
 use crate::draft::Draft;
 
 /// Typing without a pause longer than this is undone at once.
@@ -59,9 +57,15 @@ impl History {
     }
 
     /// The numbers of the pictures that undo and redo can bring back, and of those that are there now.
-    pub fn pictures(&self) -> BTreeSet<usize> {
+    pub fn pictures(&self) -> Vec<usize> {
+        let mut pictures = Vec::new();
         let moments = self.past.iter().chain([&self.now]).chain(&self.future);
-        moments.flat_map(|moment| moment.draft.images()).map(|image| image.picture).collect()
+        for image in moments.flat_map(|moment| moment.draft.images()) {
+            if !pictures.contains(&image.picture) {
+                pictures.push(image.picture);
+            }
+        }
+        pictures
     }
 
     /// Forgets the change that is longest ago. `false` if there is none.
@@ -157,7 +161,7 @@ mod tests {
         for number in [3, 5, 7] {
             history.record(picture(number), Change::Edit, 0.0);
         }
-        let known = |history: &History| history.pictures().into_iter().collect::<Vec<_>>();
+        let known = |history: &History| history.pictures();
         assert!(history.undo());
         assert_eq!(known(&history), [3, 5, 7]);
         history.record(picture(9), Change::Edit, 0.0);

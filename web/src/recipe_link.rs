@@ -73,7 +73,7 @@ impl Recipe {
     /// # Errors
     /// [`BadLink`] if it is of another form.
     pub fn from_json(json: &[u8]) -> Result<Self, BadLink> {
-        let recipe: Self = serde_json::from_slice(json).map_err(|_| BadLink)?;
+        let recipe: Self = kosmosg::json::read(json).map_err(|_| BadLink)?;
         if recipe.version == VERSION { Ok(recipe) } else { Err(BadLink) }
     }
 }

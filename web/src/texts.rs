@@ -215,6 +215,7 @@ texts! {
     TRY_AGAIN = "Try again";
 
     GALLERY = "Your pictures";
+    IN_GALLERY = "with your pictures";
     GALLERY_EMPTY = "What you make is kept here, in this browser and nowhere else.";
     GALLERY_SEARCH = "Search your pictures";
     GALLERY_SEARCH_HINT = "Search by words";
@@ -301,7 +302,7 @@ pub fn sentence_start(words: &str) -> String {
         return words.to_owned();
     }
     let mut letters = words.chars();
-    let first = letters.next().map_or(String::new(), |first| first.to_uppercase().collect());
+    let first = letters.next().map_or(String::new(), |first| first.to_ascii_uppercase().to_string());
     first + letters.as_str()
 }
 

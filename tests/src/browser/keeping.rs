@@ -15,7 +15,7 @@ impl Page {
 
     /// How many pictures of the gallery are shown.
     pub async fn tiles(&self) -> usize {
-        self.script("return document.querySelectorAll('.tile').length", vec![]).await.as_u64().unwrap() as usize
+        self.script("return document.querySelectorAll('.kept').length", vec![]).await.as_u64().unwrap() as usize
     }
 
     /// Waits until so many pictures of the gallery are shown, after scrolling there.
@@ -27,7 +27,7 @@ impl Page {
     /// Opens a kept picture in large, counted from the newest.
     pub async fn open_kept(&self, number: usize) {
         self.script("document.querySelector('#gallery').scrollIntoView()", vec![]).await;
-        let click = "const tile = document.querySelectorAll('.tile')[arguments[0]]; tile?.click(); return !!tile";
+        let click = "const tile = document.querySelectorAll('.kept')[arguments[0]]; tile?.click(); return !!tile";
         let is_there = || async { self.script(click, vec![json!(number)]).await == json!(true) };
         self.wait_until("a tile", SHORT, is_there).await;
         let open = "return document.querySelector('#viewer').open";
@@ -74,12 +74,6 @@ impl Page {
             document.querySelector('#copy-link').click()";
         let link = self.driver.execute_async(copy, vec![]).await.unwrap();
         link.json().as_str().unwrap().to_owned()
-    }
-
-    /// What stands in a field.
-    pub async fn value(&self, css: &str) -> String {
-        let value = self.script("return document.querySelector(arguments[0]).value", vec![json!(css)]).await;
-        value.as_str().unwrap().to_owned()
     }
 
     /// Opens the page again, whatever it is at then.

@@ -192,7 +192,7 @@ async fn everybody_can_use_the_page() {
     let axe = axe().await;
     let mut server = Server::start().await;
     let page = Page::open(&server.address("/?where=cpu")).await;
-    for state in ["empty", "working", "result", "failed"] {
+    for state in ["empty", "working", "result", "selecting", "in large", "failed"] {
         // As many as there are, so that it works for as long as it is looked at.
         page.write_sentence(SEED, if state == "working" { MANY_STEPS } else { STEPS }).await;
         match state {
@@ -202,6 +202,15 @@ async fn everybody_can_use_the_page() {
                 page.start().await;
             }
             "result" => drop(page.generate(PATIENCE).await),
+            "selecting" => {
+                page.wait_for_tiles(1).await;
+                page.click("#gallery-select").await;
+                page.click(".kept").await;
+            }
+            "in large" => {
+                page.click("#gallery-select").await;
+                page.open_kept(0).await;
+            }
             _ => {
                 page.choose(Where::Server).await;
                 page.set_steps(MANY_STEPS).await;
@@ -219,10 +228,14 @@ async fn everybody_can_use_the_page() {
             assert!(found.is_empty(), "{state} on {screen:?}: {found:?}");
             assert!(page.overflow().await <= 0, "{state} on {screen:?} is wider than the window");
         }
-        if state == "working" {
-            page.click("#cancel").await;
-            page.wait_for_state("ready", PATIENCE).await;
-            page.run("document.querySelector('#count-1').checked = true").await;
+        match state {
+            "working" => {
+                page.click("#cancel").await;
+                page.wait_for_state("ready", PATIENCE).await;
+                page.run("document.querySelector('#count-1').checked = true").await;
+            }
+            "in large" => page.click("#viewer-close").await,
+            _ => {}
         }
     }
     page.close().await;

@@ -120,7 +120,7 @@ async fn pictures_are_deleted_exported_and_taken_in() {
     page.click("#viewer-delete").await;
     page.wait_for_text("#undo-line", "The picture is deleted.").await;
     page.wait_for_tiles(1).await;
-    page.click("#undo").await;
+    page.click("#bring-back").await;
     page.wait_for_tiles(2).await;
 
     page.import(&zip, "pictures.zip").await;

@@ -101,7 +101,7 @@ impl App {
                 return self.give_up(&sentence, message);
             }
         };
-        self.results.begin(&order);
+        self.results.begin(&order, 0);
         self.places.failures.clear();
         (self.jobs, self.resumed_at) = (self.jobs + 1, None);
         self.job = Some(Job {

@@ -37,7 +37,7 @@ pub enum Refusal {
 impl Refusal {
     /// What an answer says that is no success.
     pub fn of(status: u16, status_text: &str, body: &[u8]) -> Self {
-        let error = serde_json::from_slice::<ApiError>(body);
+        let error = kosmosg::json::read::<ApiError>(body);
         match (status, error) {
             (401, _) => Self::Stranger,
             // Something before the server may answer in its place, that it is not there.

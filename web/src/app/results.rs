@@ -66,6 +66,8 @@ pub struct Sheet {
     pub sentence: String,
     /// Numbers of its pictures, row by row.
     pub cells: Vec<Option<u64>>,
+    /// So many were made before the page was opened again.
+    pub before: usize,
 }
 
 /// What the person wants to look at.
@@ -130,12 +132,12 @@ impl Results {
         self.list.iter().position(|outcome| outcome.number == number)
     }
 
-    /// An order begins: what comes of it is looked at.
-    pub(super) fn begin(&mut self, order: &Order) {
+    /// An order begins, or goes on after so many pictures of it: what comes of it is looked at.
+    pub(super) fn begin(&mut self, order: &Order, before: usize) {
         (self.is_elsewhere, self.other) = (false, None);
         if let Series::Grid(grid) = &order.series {
             let cells = vec![None; grid.len()];
-            self.sheet = Some(Sheet { grid: grid.clone(), sentence: order.sentence(), cells });
+            self.sheet = Some(Sheet { grid: grid.clone(), sentence: order.sentence(), cells, before });
         }
     }
 

@@ -92,10 +92,10 @@ pub struct Saver {
 impl SavedJob {
     /// A job of the parts that were kept, if they belong together.
     pub fn from_json(order: &str, condition: Option<&str>, progress: &str) -> Option<Self> {
-        let order: SavedOrder = serde_json::from_slice(order.as_bytes()).ok()?;
-        let progress: SavedProgress = serde_json::from_slice(progress.as_bytes()).ok()?;
+        let order: SavedOrder = kosmosg::json::read(order.as_bytes()).ok()?;
+        let progress: SavedProgress = kosmosg::json::read(progress.as_bytes()).ok()?;
         let condition = condition.filter(|_| progress.encoded_at.is_some());
-        let condition = condition.and_then(|json| serde_json::from_slice(json.as_bytes()).ok());
+        let condition = condition.and_then(|json| kosmosg::json::read(json.as_bytes()).ok());
         // A state in the middle is worth nothing without it.
         let is_whole = condition.is_some() || progress.state.step() == 0 || progress.remote.is_some();
         (order.number == progress.number && is_whole).then_some(Self { order, condition, progress })
@@ -226,7 +226,7 @@ impl App {
             let sentence = order.sentence();
             return self.give_up(&sentence, texts::JOB_OF_OTHER_MODEL.into());
         };
-        self.results.begin(&order);
+        self.results.begin(&order, progress.at);
         self.jobs += 1;
         self.resumed_at = Some(progress.state.step());
         self.job = Some(Job {

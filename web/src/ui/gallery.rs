@@ -4,7 +4,7 @@
 //! as have been scrolled to.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use js_sys::{Array, Date, Uint8Array};
@@ -211,8 +211,8 @@ impl Page {
     pub(super) async fn load_gallery(self: &Rc<Self>) {
         let Ok(store) = self.keeping.store().await else { return };
         let all = store.all(Shelf::Entries).await;
-        let entries = all.iter().filter_map(|json| serde_json::from_slice(json.as_string()?.as_bytes()).ok());
-        self.keeping.gallery.borrow_mut().set(entries.collect());
+        let entries = all.iter().filter_map(|json| kosmosg::json::read(json.as_string()?.as_bytes()).ok());
+        self.keeping.gallery.borrow_mut().set(entries);
         let overdue = self.keeping.gallery.borrow().overdue(Date::now(), DELETED_MS);
         if overdue.is_empty() {
             self.show_gallery();
@@ -251,7 +251,7 @@ impl Page {
             dom::set_flag(&dom::by_id::<HtmlElement>(id), "hidden", pictures == 0);
         }
         let selected = gallery.selected.as_ref();
-        let count = selected.map_or(0, BTreeSet::len);
+        let count = selected.map_or(0, Vec::len);
         let export: HtmlElement = dom::by_id("gallery-export");
         dom::set_text(&export, &if count > 0 { texts::export_some(count) } else { texts::EXPORT.into() });
         let delete: HtmlElement = dom::by_id("gallery-delete");
@@ -365,13 +365,13 @@ impl Page {
         self.on_click("gallery-favourites", Page::show_gallery);
         self.on_click("gallery-select", |page| {
             let selected = &mut page.keeping.gallery.borrow_mut().selected;
-            *selected = if selected.is_some() { None } else { Some(BTreeSet::new()) };
+            *selected = if selected.is_some() { None } else { Some(Vec::new()) };
         });
         self.on_click("gallery-select", Page::show_gallery);
         self.on_click("gallery-more", Page::show_more);
         self.on_click("gallery-delete", |page| {
             let selected = page.keeping.gallery.borrow_mut().selected.take();
-            page.delete_pictures(selected.unwrap_or_default().into_iter().collect());
+            page.delete_pictures(selected.unwrap_or_default());
         });
         self.on_click("bring-back", Page::undo_delete);
         self.on_click("gallery-export", |page| {
@@ -433,8 +433,9 @@ impl Page {
     fn clicked(self: &Rc<Self>, id: u64) {
         let is_selecting = match &mut self.keeping.gallery.borrow_mut().selected {
             Some(selected) => {
-                if !selected.remove(&id) {
-                    selected.insert(id);
+                match selected.iter().position(|known| *known == id) {
+                    Some(at) => _ = selected.swap_remove(at),
+                    None => selected.push(id),
                 }
                 true
             }
@@ -522,7 +523,7 @@ impl Page {
         let mut counts = [0; 3];
         let mut refused = Vec::new();
         for file in files {
-            let read = if file.name().to_lowercase().ends_with(".png") {
+            let read = if is_png(&file.name()) {
                 let png = codec::slice(&file, 0, file.size() as u64).await.unwrap_or_default();
                 self.take_in(&file.name(), &png, &[], &mut counts).await;
                 Ok(())
@@ -559,7 +560,7 @@ impl Page {
             Some(listed) => Packed::list(&read(listed).await?),
             None => Vec::new(),
         };
-        for listed in listed.iter().filter(|listed| listed.name.to_lowercase().ends_with(".png")) {
+        for listed in listed.iter().filter(|listed| is_png(&listed.name)) {
             let png = read(listed).await?;
             self.take_in(&listed.name, &png, &list, counts).await;
         }
@@ -622,7 +623,7 @@ async fn put(store: &Store, entry: &mut Entry, png: &[u8], pictures: &[Option<Pi
 }
 
 /// Shows in a tile what is known of its picture.
-fn dress(item: &HtmlElement, entry: &Entry, selected: Option<&BTreeSet<u64>>) {
+fn dress(item: &HtmlElement, entry: &Entry, selected: Option<&Vec<u64>>) {
     let Some(tile) = item.first_element_child() else { return };
     let label = texts::tile_label(entry.words.trim(), entry.favourite);
     dom::set_attribute(&tile, "aria-label", &label);
@@ -643,6 +644,10 @@ fn forget_image(item: &HtmlElement) {
     {
         dom::revoke(&address);
     }
+}
+
+fn is_png(name: &str) -> bool {
+    name.to_ascii_lowercase().ends_with(".png")
 }
 
 fn key_at(event: &web_sys::Event) -> Option<u64> {

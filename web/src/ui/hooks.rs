@@ -4,7 +4,6 @@
 //! ready, with binary data, and gives its last reply: `{ json, data }`.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use js_sys::{Array, Function, Object, Promise, Reflect};
@@ -19,7 +18,8 @@ use crate::messages::{Envelope, Reply};
 const FIRST: u64 = 1 << 40;
 
 thread_local! {
-    static WAITING: RefCell<BTreeMap<u64, Function>> = const { RefCell::new(BTreeMap::new()) };
+    /// Who waits for the reply to each of them.
+    static WAITING: RefCell<Vec<Option<Function>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Puts the hooks into the window.
@@ -46,11 +46,9 @@ pub fn install(page: &Rc<Page>) {
 
 /// Takes a reply, if it is to a test; `false` if it is the page's.
 pub fn heard(message: &Envelope<Reply>, data: &[Vec<u8>]) -> bool {
-    if message.request < FIRST {
-        return false;
-    }
+    let Some(number) = message.request.checked_sub(FIRST) else { return false };
     if message.body.is_last()
-        && let Some(resolve) = WAITING.with_borrow_mut(|waiting| waiting.remove(&message.request))
+        && let Some(resolve) = WAITING.with_borrow_mut(|waiting| waiting.get_mut(number as usize)?.take())
     {
         let json = serde_json::to_string(&message.body).unwrap_or_default();
         let (reply, _) = js::pack(&json, data.to_vec());
@@ -66,9 +64,8 @@ fn send(page: &Page, worker: &str, json: &str, data: Vec<Vec<u8>>, resolve: Func
     let links = page.links.borrow();
     let link = links[processor as usize].as_ref().ok_or_else(|| format!("the worker {worker:?} does not run"))?;
     let request = WAITING.with_borrow_mut(|waiting| {
-        let request = waiting.last_key_value().map_or(FIRST, |(last, _)| last + 1);
-        waiting.insert(request, resolve);
-        request
+        waiting.push(Some(resolve));
+        FIRST + waiting.len() as u64 - 1
     });
     link.send_json(&format!(r#"{{"request":{request},"body":{json}}}"#), data, &[]);
     Ok(())

@@ -1,7 +1,6 @@
 //! What outlives a visit: the sentence and the job of a tab over a reload, recipes in pictures and links.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use js_sys::{Function, Promise, Reflect, Uint8Array};
@@ -46,7 +45,7 @@ pub struct Keeping {
     /// The sentence as it was last kept.
     draft: RefCell<String>,
     /// Keys of those of its pictures that are kept.
-    pictures: RefCell<BTreeSet<String>>,
+    pictures: RefCell<Vec<String>>,
     is_waiting: Cell<bool>,
     /// What the person is asked whether to restore.
     offered: RefCell<Option<(Composition, Vec<String>)>>,
@@ -94,7 +93,7 @@ impl Page {
         let name = tab::claim().await;
         *self.keeping.tab.borrow_mut() = Some(name.clone());
         let kept = tab::memory().and_then(|memory| memory.get_item(DRAFT).ok().flatten());
-        let kept = kept.and_then(|json| serde_json::from_slice::<Kept>(json.as_bytes()).ok()).filter(|_| !has_link);
+        let kept = kept.and_then(|json| kosmosg::json::read::<Kept>(json.as_bytes()).ok()).filter(|_| !has_link);
         let store = self.keeping.store().await.ok();
         if let Some(Kept { prompt, pictures, dials }) = kept {
             let mut files = Vec::new();
@@ -118,7 +117,7 @@ impl Page {
             let job = saved_job(&store, &name).await.map(Box::new);
             let waiting = store.get(Shelf::Tabs, waiting_key(&name)).await.and_then(|json| json.as_string());
             let waiting =
-                waiting.and_then(|json| serde_json::from_slice::<Vec<Order>>(json.as_bytes()).ok()).unwrap_or_default();
+                waiting.and_then(|json| kosmosg::json::read::<Vec<Order>>(json.as_bytes()).ok()).unwrap_or_default();
             if job.is_none() && waiting.is_empty() {
                 self.look_after_job();
             } else {
@@ -181,7 +180,7 @@ impl Page {
         let mut changes = Vec::new();
         for key in store.keys(Shelf::Tabs).await.iter().filter_map(|key| key.as_string()) {
             let Some((name, what)) = key.split_once(' ') else { continue };
-            let is_old_picture = what.contains('-') && !self.keeping.pictures.borrow().contains(what);
+            let is_old_picture = what.contains('-') && !self.keeping.pictures.borrow().iter().any(|key| key == what);
             if if name == own { is_old_picture } else { tab::is_forgotten(name) } {
                 changes.push(Shelf::Tabs.remove(key.as_str()));
             }
@@ -241,7 +240,8 @@ impl Page {
         }
         let mut changes = Vec::new();
         for (key, file) in pictures.into_iter().zip(files) {
-            if self.keeping.pictures.borrow_mut().insert(key.clone()) {
+            if !self.keeping.pictures.borrow().contains(&key) {
+                self.keeping.pictures.borrow_mut().push(key.clone());
                 changes.push(Shelf::Tabs.put(format!("{tab} {key}"), Uint8Array::from(file.0.as_slice())));
             }
         }

@@ -36,7 +36,7 @@ impl Link {
         let receive = Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
             let Some((json, data)) = js::unpack(&event.data()) else { return };
             // As bytes, like everything here: for texts there would be all of the readers' code once more.
-            match serde_json::from_slice(json.as_bytes()) {
+            match kosmosg::json::read(json.as_bytes()) {
                 Ok(envelope) => heard(envelope, data),
                 Err(error) => js::log_error(&format!("a message that is not understood: {error}")),
             }

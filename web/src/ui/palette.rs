@@ -35,7 +35,7 @@ impl Palette {
     /// Why it cannot be fetched, for people.
     pub async fn load(self: &Rc<Self>, editor: &Rc<Editor>) -> Result<(), String> {
         let json = js::fetch(&format!("{FOLDER}creatures.json")).await?;
-        let creatures: Vec<Creature> = serde_json::from_slice(&json).map_err(|error| error.to_string())?;
+        let creatures: Vec<Creature> = kosmosg::json::read(&json).map_err(|error| error.to_string())?;
         let shown: HtmlElement = dom::by_id("creatures");
         for (number, creature) in creatures.iter().enumerate() {
             let entry = self.entry(number, creature, editor);

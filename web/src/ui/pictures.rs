@@ -1,7 +1,6 @@
 //! The pictures that stand in the sentence, or stood there: undo may bring them back.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use kosmosg::prompt::ImageRef;
@@ -80,7 +79,7 @@ impl Pictures {
     }
 
     /// Lets go of the pictures that have stood in the sentence and are not among these.
-    pub fn keep_only(&self, wanted: &BTreeSet<usize>) {
+    pub fn keep_only(&self, wanted: &[usize]) {
         for (number, slot) in self.0.borrow_mut().iter_mut().enumerate() {
             let Some(entry) = slot else { continue };
             if wanted.contains(&number) {

@@ -1,7 +1,6 @@
 //! The pictures of this visit: their files, and the strip in which one is chosen.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 
 use web_sys::{Event, HtmlElement, HtmlImageElement, KeyboardEvent};
 
@@ -16,13 +15,12 @@ pub struct Strip {
     live_image: HtmlImageElement,
     /// The newest first, as in the strip.
     tiles: RefCell<Vec<Tile>>,
-    addresses: RefCell<BTreeMap<u64, String>>,
+    addresses: RefCell<Vec<(u64, String)>>,
 }
 
 struct Tile {
     number: u64,
     button: HtmlElement,
-    image: HtmlImageElement,
 }
 
 impl Strip {
@@ -51,19 +49,22 @@ impl Strip {
 
     /// Takes a picture's file.
     pub fn set_file(&self, number: u64, png: &[u8]) {
-        self.addresses.borrow_mut().insert(number, dom::address_of(png, "image/png"));
+        self.addresses.borrow_mut().push((number, dom::address_of(png, "image/png")));
     }
 
     /// Lets go of a picture.
     pub fn forget(&self, number: u64) {
-        if let Some(address) = self.addresses.borrow_mut().remove(&number) {
-            dom::revoke(&address);
-        }
+        self.addresses.borrow_mut().retain(|(known, address)| {
+            if *known == number {
+                dom::revoke(address);
+            }
+            *known != number
+        });
     }
 
     /// Where a picture's file is.
     pub fn address(&self, number: u64) -> Option<String> {
-        self.addresses.borrow().get(&number).cloned()
+        self.addresses.borrow().iter().find(|(known, _)| *known == number).map(|(_, address)| address.clone())
     }
 
     /// Shows the picture that is being made as it is by now.
@@ -122,7 +123,7 @@ impl Strip {
             image.set_src(&address);
         }
         dom::on(&button, "click", move |_: Event| looks(Look::At(number)));
-        Tile { number, button, image }
+        Tile { number, button }
     }
 }
 

@@ -87,7 +87,7 @@ impl Events {
         let (job, heard, listening) = (id.to_owned(), happened.clone(), source.clone());
         let message = Closure::<dyn FnMut(MessageEvent)>::new(move |message: MessageEvent| {
             let json = message.data().as_string().unwrap_or_default();
-            match serde_json::from_slice::<JobEvent>(json.as_bytes()) {
+            match kosmosg::json::read::<JobEvent>(json.as_bytes()) {
                 Ok(event) => {
                     // Otherwise the browser connects again when the stream ends.
                     if event.is_last() {
@@ -132,5 +132,5 @@ async fn ask(address: &str, init: &RequestInit, patience_ms: u32) -> Result<Vec<
 }
 
 fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, Refusal> {
-    serde_json::from_slice(json).map_err(|error| Refusal::Other(error.to_string()))
+    kosmosg::json::read(json).map_err(|error| Refusal::Other(error.to_string()))
 }

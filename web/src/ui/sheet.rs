@@ -170,6 +170,9 @@ fn fill(table: &HtmlElement, sheet: &Sheet, addresses: &[Option<String>], looks:
             let cell = append(&row, "td");
             let (Some(address), Some(Some(shown))) = (address, sheet.cells.get(at)) else {
                 cell.set_class_name("to-come");
+                if at < sheet.before {
+                    cell.set_text_content(Some(texts::IN_GALLERY));
+                }
                 continue;
             };
             let button = dom::button("tile", "");

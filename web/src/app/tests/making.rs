@@ -48,7 +48,7 @@ impl Scene {
     }
 
     /// The one picture that has just been made.
-    fn made(&self) -> &Made {
+    pub(super) fn made(&self) -> &Made {
         let made: Vec<_> = self.effects.iter().filter_map(picture).collect();
         assert_eq!(made.len(), 1, "{:?}", self.effects);
         made[0]
