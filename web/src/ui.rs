@@ -40,6 +40,7 @@ mod palette;
 mod pictures;
 mod queue;
 mod reading;
+mod recipes;
 mod region;
 mod results;
 mod retouch;
@@ -179,7 +180,7 @@ impl Page {
         self.list_models();
         let page = self.clone();
         spawn_local(async move {
-            let link = keeping::take_link();
+            let link = recipes::take_link();
             let (loaded, ()) = futures::join!(page.palette.load(&page.editor), page.reopen(link.is_some()));
             if let Err(why) = loaded {
                 page.notify(&texts::cannot_fetch(texts::CREATURES, &why));

@@ -24,7 +24,7 @@ use super::{Stage, TrainOptions, result, result_path};
 use crate::eval::answer::text_tokens;
 
 pub(super) use align::AlignTask;
-pub(super) use autoencoder::{Autoencoder, VAE_CONFIG, vae_config};
+pub(super) use autoencoder::{Autoencoder, VAE_CONFIG, makes_latents, vae_config};
 pub(super) use decoder::DecoderTask;
 pub(super) use imitate::ImitateTask;
 pub(super) use instruct::InstructTask;
@@ -161,7 +161,7 @@ impl Shared {
     /// Hash of what makes latents, which is all that later stages learn from the autoencoder.
     fn latents_hash(&self) -> anyhow::Result<String> {
         let mut weights = result(&self.run, Stage::Vae)?;
-        weights.retain(|name, _| ["vae.encoder.", "vae.quant_conv."].iter().any(|part| name.starts_with(part)));
+        weights.retain(|name, _| makes_latents(name));
         Ok(hash(&gguf::write(&weights)))
     }
 

@@ -25,8 +25,7 @@ const DROP: &str = "function drop(data, from) {
     const prompt = document.querySelector('#prompt');
     const range = document.createRange();
     range.selectNodeContents(prompt);
-    range.collapse(false);
-    const box = range.getBoundingClientRect();
+    const box = [prompt, range].map(of => [...of.getClientRects()].at(-1)).filter(Boolean).at(-1);
     const at = { bubbles: true, cancelable: true, dataTransfer: data,
         clientX: box.right, clientY: box.top + box.height / 2 };
     from?.dispatchEvent(new DragEvent('dragstart', at));

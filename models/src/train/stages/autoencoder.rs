@@ -12,6 +12,11 @@ use crate::train::Stage;
 /// Name of the file that stage 0a leaves its configuration in, with the measured `scaling_factor`.
 pub(in crate::train) const VAE_CONFIG: &str = "config.json";
 
+/// Whether a parameter of stage 0a takes part in making latents. The others only bring them back.
+pub(in crate::train) fn makes_latents(name: &str) -> bool {
+    name.starts_with("vae.encoder.") || name.starts_with("vae.quant_conv.")
+}
+
 /// Stage 0a's result, frozen.
 pub(in crate::train) struct Autoencoder {
     encoder: VaeEncoder<Burn>,

@@ -10,7 +10,7 @@ use kosmosg::picture::Filter;
 use kosmosg::vae::{LatentDistribution, VaeDecoder, VaeEncoder};
 use kosmosg::weights::{HostTensor, WeightError, Weights};
 
-use super::{Shared, pictures};
+use super::{Shared, makes_latents, pictures, vae_config};
 use crate::sprites;
 use crate::train::init::sample_rng;
 use crate::train::run::{Loss, Sheet, Source, Task};
@@ -123,7 +123,12 @@ impl Task for VaeTask {
 
     /// What brings latents to unit variance, as the denoiser's schedule assumes.
     fn extra(&self, (encoder, _): &Self::Networks) -> anyhow::Result<Option<(&'static str, Vec<u8>)>> {
-        let scaling_factor = self.deviation(encoder, 64)?.recip();
+        let keeps_latents = self.shared.config.vae.trained.is_some()
+            && !self.earlier.keys().any(|name| makes_latents(name) && self.trains(name));
+        let scaling_factor = match keeps_latents {
+            true => vae_config(&self.shared.run)?.scaling_factor,
+            false => self.deviation(encoder, 64)?.recip(),
+        };
         let config = VaeConfig { scaling_factor, ..self.config.clone() };
         Ok(Some((super::VAE_CONFIG, serde_json::to_vec_pretty(&config)?)))
     }
