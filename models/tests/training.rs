@@ -105,6 +105,8 @@ fn a_bundle_can_be_trained_further(bundle: &Path, first: &Path, config: &TrainCo
     let error = train::import(bundle, config, again.path()).unwrap_err().to_string();
     assert!(error.contains("a stage already"), "{error}");
 
+    the_autoencoder_can_be_trained_on_while_its_latents_stay(again.path(), config);
+
     let mut still = config.clone();
     (still.decoder.training.steps, still.decoder.training.lr) = (1, 0.0);
     run(Stage::Decoder, again.path(), &still).unwrap();
@@ -245,6 +247,21 @@ fn check_bundle(dir: &Path, manifest: &Manifest) {
     };
     let picture = pollster::block_on(pipeline.generate(&request, 0, count)).unwrap();
     assert_eq!((picture.width(), picture.height(), previews), (32, 32, 3));
+}
+
+/// Its encoder keeps its bits, its latents their scale, and what was trained on them still belongs to it.
+fn the_autoencoder_can_be_trained_on_while_its_latents_stay(run_dir: &Path, config: &TrainConfig) {
+    let scale = || fs::read(run_dir.join("vae/config.json")).unwrap();
+    let before = (train::result(run_dir, Stage::Vae).unwrap(), scale());
+    let mut other = config.clone();
+    other.vae.trained = Some(["vae.decoder.", "vae.post_quant_conv."].map(String::from).to_vec());
+    run(Stage::Vae, run_dir, &other).unwrap();
+    for (name, tensor) in train::result(run_dir, Stage::Vae).unwrap() {
+        let is_kept = name.starts_with("vae.encoder.") || name.starts_with("vae.quant_conv.");
+        assert_eq!(tensor.bytes() == before.0[&name].bytes(), is_kept, "{name}");
+    }
+    assert_eq!(scale(), before.1);
+    train::export(run_dir, config, &run_dir.join("sharper")).unwrap();
 }
 
 fn a_stage_goes_on_only_with_what_it_began_with(run_dir: &Path, config: &TrainConfig) {

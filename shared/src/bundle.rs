@@ -206,7 +206,7 @@ impl Manifest {
             Some(Json::Whole(format)) => {
                 return Err(malformed(format!("format {format}; this program reads format {FORMAT}")));
             }
-            _ => return Err(malformed("it does not say its `format`".into())),
+            _ => return Err(malformed("missing field `format`".into())),
         }
         let manifest: Self = json.to().map_err(|error| malformed(error.to_string()))?;
         let files = manifest.parts.values().flat_map(|part| &part.files).chain([&manifest.tokenizer]);
