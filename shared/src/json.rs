@@ -12,6 +12,7 @@ use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, MapAccess, SeqAccess,
     VariantAccess, Visitor,
 };
+use serde::forward_to_deserialize_any;
 use serde_json::Error;
 
 /// Reads a text.
@@ -66,17 +67,6 @@ impl Json {
     /// It is not of this type.
     pub fn to<T: DeserializeOwned>(&self) -> Result<T, Error> {
         T::deserialize(Reader(self))
-    }
-
-    fn kind(&self) -> &'static str {
-        match self {
-            Json::Null => "null",
-            Json::Bool(_) => "true or false",
-            Json::Whole(_) | Json::Negative(_) | Json::Float(_) => "a number",
-            Json::Text(_) => "a text",
-            Json::List(_) => "a list",
-            Json::Object(_) => "an object",
-        }
     }
 }
 
@@ -140,18 +130,6 @@ impl<'de> Deserialize<'de> for Json {
 #[derive(Clone, Copy)]
 struct Reader<'a>(&'a Json);
 
-impl Reader<'_> {
-    #[cold]
-    fn is_not<T>(self, what: &str) -> Result<T, Error> {
-        Err(wrong(self.0, what))
-    }
-}
-
-/// Not generic, so it is there once.
-fn wrong(value: &Json, what: &str) -> Error {
-    Error::custom(format_args!("{what} is expected, not {}", value.kind()))
-}
-
 impl<'de> IntoDeserializer<'de, Error> for Reader<'_> {
     type Deserializer = Self;
 
@@ -160,56 +138,8 @@ impl<'de> IntoDeserializer<'de, Error> for Reader<'_> {
     }
 }
 
-macro_rules! whole_numbers {
-    ($($deserialize:ident)*) => {$(
-        fn $deserialize<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-            match *self.0 {
-                Json::Whole(number) => visitor.visit_u64(number),
-                Json::Negative(number) => visitor.visit_i64(number),
-                _ => self.is_not("a whole number"),
-            }
-        }
-    )*};
-}
-
-macro_rules! numbers {
-    ($($deserialize:ident)*) => {$(
-        fn $deserialize<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-            match *self.0 {
-                Json::Whole(number) => visitor.visit_f64(number as f64),
-                Json::Negative(number) => visitor.visit_f64(number as f64),
-                Json::Float(number) => visitor.visit_f64(number),
-                _ => self.is_not("a number"),
-            }
-        }
-    )*};
-}
-
-macro_rules! texts {
-    ($($deserialize:ident)*) => {$(
-        fn $deserialize<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-            match self.0 {
-                Json::Text(text) => visitor.visit_str(text),
-                _ => self.is_not("a text"),
-            }
-        }
-    )*};
-}
-
 impl<'de> Deserializer<'de> for Reader<'_> {
     type Error = Error;
-
-    whole_numbers! { deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 }
-    whole_numbers! { deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 }
-    numbers! { deserialize_f32 deserialize_f64 }
-    texts! { deserialize_str deserialize_string deserialize_char deserialize_identifier deserialize_bytes deserialize_byte_buf }
-
-    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.0 {
-            Json::Bool(is) => visitor.visit_bool(*is),
-            _ => self.is_not("true or false"),
-        }
-    }
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.0 {
@@ -219,9 +149,30 @@ impl<'de> Deserializer<'de> for Reader<'_> {
             Json::Negative(number) => visitor.visit_i64(*number),
             Json::Float(number) => visitor.visit_f64(*number),
             Json::Text(text) => visitor.visit_str(text),
-            Json::List(_) => self.deserialize_seq(visitor),
-            Json::Object(_) => self.deserialize_map(visitor),
+            Json::List(values) => {
+                let mut values = SeqDeserializer::new(values.iter().map(Reader));
+                let value = visitor.visit_seq(&mut values)?;
+                values.end()?;
+                Ok(value)
+            }
+            Json::Object(_) => self.deserialize_struct("", &[], visitor),
         }
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map
+        identifier
+    }
+
+    /// Not from a list, unlike most formats: with that, a type's reader would be there twice.
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        let Json::Object(fields) = self.0 else { return Err(Error::custom("an object is expected")) };
+        visitor.visit_map(MapDeserializer::new(fields.iter().map(|(name, value)| (name.as_str(), Reader(value)))))
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -231,61 +182,8 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         }
     }
 
-    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.0 {
-            Json::Null => visitor.visit_unit(),
-            _ => self.is_not("nothing"),
-        }
-    }
-
-    fn deserialize_unit_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Error> {
-        self.deserialize_unit(visitor)
-    }
-
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Error> {
         visitor.visit_newtype_struct(self)
-    }
-
-    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.0 {
-            Json::List(values) => {
-                let mut values = SeqDeserializer::new(values.iter().map(Reader));
-                let value = visitor.visit_seq(&mut values)?;
-                values.end()?;
-                Ok(value)
-            }
-            _ => self.is_not("a list"),
-        }
-    }
-
-    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Error> {
-        self.deserialize_seq(visitor)
-    }
-
-    fn deserialize_tuple_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        _: usize,
-        visitor: V,
-    ) -> Result<V::Value, Error> {
-        self.deserialize_seq(visitor)
-    }
-
-    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.0 {
-            Json::Object(fields) => visitor
-                .visit_map(MapDeserializer::new(fields.iter().map(|(name, value)| (name.as_str(), Reader(value))))),
-            _ => self.is_not("an object"),
-        }
-    }
-
-    fn deserialize_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        _: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Error> {
-        self.deserialize_map(visitor)
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -294,14 +192,12 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        match self.0 {
-            Json::Text(name) => visitor.visit_enum(Variant { name, content: Reader(&Json::Null) }),
-            Json::Object(fields) => match fields.as_slice() {
-                [(name, content)] => visitor.visit_enum(Variant { name, content: Reader(content) }),
-                _ => self.is_not("one choice"),
-            },
-            _ => self.is_not("a choice"),
-        }
+        let (name, content) = match self.0 {
+            Json::Text(name) => (name, &Json::Null),
+            Json::Object(fields) if fields.len() == 1 => (&fields[0].0, &fields[0].1),
+            _ => return Err(Error::custom("the name of one choice is expected, or an object with it")),
+        };
+        visitor.visit_enum(Variant { name, content: Reader(content) })
     }
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -329,10 +225,7 @@ impl<'de> VariantAccess<'de> for Reader<'_> {
     type Error = Error;
 
     fn unit_variant(self) -> Result<(), Error> {
-        match self.0 {
-            Json::Null => Ok(()),
-            _ => self.is_not("nothing"),
-        }
+        <()>::deserialize(self)
     }
 
     fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Error> {
@@ -340,11 +233,11 @@ impl<'de> VariantAccess<'de> for Reader<'_> {
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Error> {
-        self.deserialize_seq(visitor)
+        self.deserialize_any(visitor)
     }
 
-    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], visitor: V) -> Result<V::Value, Error> {
-        self.deserialize_map(visitor)
+    fn struct_variant<V: Visitor<'de>>(self, names: &'static [&'static str], visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_struct("", names, visitor)
     }
 }
 
@@ -461,9 +354,9 @@ mod tests {
             json[field] = value;
             read::<Everything>(json.to_string().as_bytes()).unwrap_err().to_string()
         };
-        assert_eq!(wrong("text", json!(3)), "a text is expected, not a number");
-        assert_eq!(wrong("truth", json!("yes")), "true or false is expected, not a text");
-        assert_eq!(wrong("list", json!({})), "a list is expected, not an object");
+        assert_eq!(wrong("text", json!(3)), "invalid type: integer `3`, expected a string");
+        assert_eq!(wrong("truth", json!("yes")), "invalid type: string \"yes\", expected a boolean");
+        assert_eq!(wrong("list", json!({})), "invalid type: map, expected a sequence");
         for (field, value) in [
             ("byte", json!(256)),
             ("byte", json!(-1)),

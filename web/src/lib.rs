@@ -8,11 +8,10 @@
 //! a function from an event to effects, [`draft`] the sentence that is being written, [`history`] its undo, [`clipboard`]
 //! what is copied of it, [`picture_file`] and [`retouch`] its pictures as files and as pixels, [`install`] how a
 //! model comes to this device, [`messages`] what page and worker say to each other, [`report`] what the page tells of
-//! device and browser, [`gallery`] what is kept of finished pictures, [`carried`], [`recipe_link`] and [`zip`] how they
+//! device and browser, [`gallery`] what is kept of finished pictures, [`recipe_file`], [`recipe_link`] and [`zip`] how they
 //! travel. The `ui` and `worker` modules only carry it out.
 
 pub mod app;
-pub mod carried;
 mod checksum;
 pub mod clipboard;
 pub mod composition;
@@ -23,6 +22,7 @@ pub mod install;
 pub mod messages;
 pub mod pace;
 pub mod picture_file;
+pub mod recipe_file;
 pub mod recipe_link;
 pub mod report;
 pub mod retouch;

@@ -3,7 +3,10 @@
 use js_sys::{Array, Uint8Array};
 use wasm_bindgen::convert::FromWasmAbi;
 use wasm_bindgen::prelude::*;
-use web_sys::{Blob, BlobPropertyBag, Document, Element, EventTarget, HtmlElement, Node, Url, Window};
+use web_sys::{
+    Blob, BlobPropertyBag, Document, Element, EventTarget, HtmlElement, MutationObserver, MutationObserverInit, Node,
+    Url, Window,
+};
 
 /// The window.
 pub fn window() -> Window {
@@ -44,6 +47,18 @@ pub fn on<E: FromWasmAbi + 'static>(target: &EventTarget, name: &str, handler: i
     let closure = Closure::<dyn FnMut(E)>::new(handler);
     // Only a target or handler of the wrong kind fails here.
     let _ = target.add_event_listener_with_callback(name, closure.as_ref().unchecked_ref());
+    closure.forget();
+}
+
+/// Calls `handler` whenever the nodes or texts within an element have changed, for as long as the page lives.
+pub fn on_change_within(element: &HtmlElement, handler: impl FnMut() + 'static) {
+    let closure = Closure::<dyn FnMut()>::new(handler);
+    let options = MutationObserverInit::new();
+    options.set_child_list(true);
+    options.set_character_data(true);
+    options.set_subtree(true);
+    let observer = MutationObserver::new(closure.as_ref().unchecked_ref()).expect("a function can observe");
+    observer.observe_with_options(element, &options).expect("the options say what is observed");
     closure.forget();
 }
 

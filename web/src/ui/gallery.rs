@@ -7,36 +7,32 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use js_sys::{Array, Date, Uint8Array};
-use kosmosg::protocol::PictureFile;
+use js_sys::Array;
 use wasm_bindgen::prelude::*;
-use wasm_bindgen_futures::{JsFuture, spawn_local};
+use wasm_bindgen_futures::spawn_local;
 use web_sys::{
     BroadcastChannel, Element, HtmlElement, HtmlImageElement, HtmlInputElement, IntersectionObserver,
     IntersectionObserverEntry, IntersectionObserverInit, KeyboardEvent,
 };
 
-use super::store::{Change, Shelf, Store};
-use super::{Page, codec, dom, editor};
-use crate::app::Made;
-use crate::carried::{self, Carried};
-use crate::gallery::{DELETED_MS, Entry, SMALL_BYTES, UNDO_MS, file_key};
-use crate::{js, texts};
+use super::store::Shelf;
+use super::{Page, dom, editor};
+use crate::gallery::Entry;
+use crate::texts;
 
-mod travel;
+mod archive;
+mod shelf;
 
 /// Tiles that come at once.
 const PAGE: usize = 48;
-/// Width and height of a picture in small, and its quality.
-const SMALL: (u32, f64) = (320, 0.8);
 /// Wider pictures are shown with smooth pixels.
-const FEW_PIXELS: u32 = 128;
+pub(super) const FEW_PIXELS: u32 = 128;
 /// Distance from the window's edge at which more tiles come.
 const MARGIN: &str = "600px";
 /// Where tabs tell each other that something is new.
 const CHANNEL: &str = "kosmos-gallery";
-/// The key of a picture, in its tile.
-const KEY: &str = "data-key";
+/// The key of a picture, in its tile and in the dialog that shows it in large.
+pub(super) const KEY: &str = "data-key";
 
 /// What of the gallery is in the document.
 #[derive(Default)]
@@ -55,179 +51,6 @@ pub(super) struct Shown {
 }
 
 impl Page {
-    /// Keeps a picture that is just done, and returns its file with all that makes it again.
-    pub(super) fn keep_picture(self: &Rc<Self>, made: Made) -> Vec<u8> {
-        let Made { png, recipe, order, seconds, place, .. } = made;
-        let pictures: Vec<_> = order.pictures.iter().cloned().map(Some).collect();
-        let file = carried::write(&png, &recipe, &pictures);
-        let page = self.clone();
-        spawn_local(async move {
-            let entry = Entry { seconds, place: place.into(), ..Entry::of(&recipe, Date::now(), chance()) };
-            let bare = carried::write(&png, &recipe, &[]);
-            let is_first = page.keeping.gallery.borrow().total().0 == 0;
-            page.add(entry, &bare, &pictures).await;
-            if is_first && let Ok(promise) = dom::window().navigator().storage().persist() {
-                // Whatever the answer is, pictures are kept as long as the browser pleases.
-                let _ = JsFuture::from(promise).await;
-            }
-        });
-        file
-    }
-
-    /// Puts a picture on the shelf; `false` if the browser does not keep it.
-    async fn add(self: &Rc<Self>, mut entry: Entry, png: &[u8], pictures: &[Option<PictureFile>]) -> bool {
-        let is_kept = match self.keeping.store().await {
-            Ok(store) => match put(&store, &mut entry, png, pictures).await {
-                Ok(()) => true,
-                Err(why) => {
-                    js::log_error(&why);
-                    false
-                }
-            },
-            Err(_) => false,
-        };
-        if is_kept {
-            self.keeping.gallery.borrow_mut().put(entry);
-            self.show_gallery();
-            self.tell_tabs();
-        } else if !self.keeping.shown.has_complained.replace(true) {
-            self.complain(texts::NOT_KEPT);
-        }
-        is_kept
-    }
-
-    /// A kept picture's file with all that makes it again.
-    pub(super) async fn kept_file(&self, id: u64) -> Option<Vec<u8>> {
-        let entry = self.keeping.gallery.borrow().get(id)?.clone();
-        let store = self.keeping.store().await.ok()?;
-        let png = store.bytes(Shelf::Pictures, id as f64).await?;
-        let Ok(Some(Carried { recipe, .. })) = carried::read(&png) else { return Some(png) };
-        let mut pictures = Vec::new();
-        for key in &entry.pictures {
-            let file = if key.is_empty() { None } else { store.bytes(Shelf::Files, key.as_str()).await };
-            pictures.push(file.map(PictureFile));
-        }
-        Some(carried::write(&png, &recipe, &pictures))
-    }
-
-    /// Changes what is known of a picture, here and on the shelf.
-    pub(super) fn change_entry(self: &Rc<Self>, entry: Entry) {
-        let change = Shelf::Entries.put(entry.id as f64, json(&entry));
-        self.keeping.gallery.borrow_mut().put(entry);
-        self.write_gallery(vec![change]);
-        self.show_gallery();
-    }
-
-    /// Deletes pictures, for now so that they can be brought back.
-    pub(super) fn delete_pictures(self: &Rc<Self>, ids: Vec<u64>) {
-        if ids.is_empty() {
-            return;
-        }
-        self.mark_deleted(&ids, Some(Date::now()));
-        let line = texts::deleted(ids.len());
-        dom::set_text(&dom::by_id::<HtmlElement>("undo-line"), &line);
-        dom::set_flag(&dom::by_id::<HtmlElement>("undo-bar"), "hidden", false);
-        self.tell(&line);
-        self.keeping.shown.deleted.replace(ids);
-        let page = self.clone();
-        spawn_local(async move {
-            js::sleep(UNDO_MS as i32).await;
-            let overdue = page.keeping.gallery.borrow().overdue(Date::now(), UNDO_MS);
-            page.remove_for_good(&overdue);
-            let mut deleted = page.keeping.shown.deleted.borrow_mut();
-            deleted.retain(|id| !overdue.contains(id));
-            if deleted.is_empty() {
-                page.hide_undo();
-            }
-        });
-    }
-
-    fn undo_delete(self: &Rc<Self>) {
-        let ids = self.keeping.shown.deleted.take();
-        self.hide_undo();
-        self.mark_deleted(&ids, None);
-        if let Some(&id) = ids.first() {
-            self.focus_tile(id);
-        }
-    }
-
-    fn hide_undo(&self) {
-        let bar: HtmlElement = dom::by_id("undo-bar");
-        if bar.matches(":focus-within").unwrap_or(false) {
-            // Focusing cannot fail on an element of the page.
-            let _ = dom::by_id::<HtmlElement>("gallery-title").focus();
-        }
-        dom::set_flag(&bar, "hidden", true);
-    }
-
-    fn mark_deleted(self: &Rc<Self>, ids: &[u64], deleted_ms: Option<f64>) {
-        let mut changes = Vec::new();
-        for id in ids {
-            let entry = self.keeping.gallery.borrow().get(*id).cloned();
-            if let Some(entry) = entry {
-                let entry = Entry { deleted_ms, ..entry };
-                changes.push(Shelf::Entries.put(*id as f64, json(&entry)));
-                self.keeping.gallery.borrow_mut().put(entry);
-            }
-        }
-        self.write_gallery(changes);
-        self.show_gallery();
-    }
-
-    fn remove_for_good(self: &Rc<Self>, ids: &[u64]) {
-        let mut changes = Vec::new();
-        for &id in ids {
-            let mut gallery = self.keeping.gallery.borrow_mut();
-            let shelves = [Shelf::Entries, Shelf::Pictures, Shelf::Thumbnails];
-            changes.extend(shelves.map(|shelf| shelf.remove(id as f64)));
-            changes.extend(gallery.pictures_only_in(id).into_iter().map(|key| Shelf::Files.remove(key)));
-            gallery.remove(id);
-            if let Some(tile) = self.keeping.shown.tiles.borrow_mut().remove(&id) {
-                forget_image(&tile);
-            }
-        }
-        self.write_gallery(changes);
-        self.show_gallery();
-    }
-
-    fn write_gallery(self: &Rc<Self>, changes: Vec<Change>) {
-        if changes.is_empty() {
-            return;
-        }
-        let page = self.clone();
-        spawn_local(async move {
-            let written = match page.keeping.store().await {
-                Ok(store) => store.write(&changes).await,
-                Err(why) => Err(why),
-            };
-            match written {
-                Ok(()) => page.tell_tabs(),
-                Err(why) => js::log_error(&why),
-            }
-        });
-    }
-
-    /// Reads what is kept.
-    pub(super) async fn load_gallery(self: &Rc<Self>) {
-        let Ok(store) = self.keeping.store().await else { return };
-        let all = store.all(Shelf::Entries).await;
-        let entries = all.iter().filter_map(|json| kosmosg::json::read(json.as_string()?.as_bytes()).ok());
-        self.keeping.gallery.borrow_mut().set(entries);
-        let overdue = self.keeping.gallery.borrow().overdue(Date::now(), DELETED_MS);
-        if overdue.is_empty() {
-            self.show_gallery();
-        } else {
-            self.remove_for_good(&overdue);
-        }
-    }
-
-    fn tell_tabs(&self) {
-        if let Some(channel) = self.keeping.shown.channel.get() {
-            // A tab that does not hear it sees it when it is opened again.
-            let _ = channel.post_message(&JsValue::NULL);
-        }
-    }
-
     /// Says that something went wrong; nothing takes it back.
     fn complain(&self, message: &str) {
         let trouble: HtmlElement = dom::by_id("gallery-trouble");
@@ -276,11 +99,16 @@ impl Page {
             dress(&tile, entry, selected);
         }
         let focused = dom::document().active_element().and_then(|element| element.get_attribute(KEY));
-        if *shown.order.borrow() != keys[..most] {
+        let order = shown.order.replace(keys[..most].to_vec());
+        if order != keys[..most] {
+            let list: HtmlElement = dom::by_id("gallery-list");
             let tiles = shown.tiles.borrow();
-            let items: Array = keys[..most].iter().filter_map(|id| tiles.get(id)).collect();
-            dom::by_id::<HtmlElement>("gallery-list").replace_children_with_node(&items);
-            *shown.order.borrow_mut() = keys[..most].to_vec();
+            let items = |keys: &[u64]| keys.iter().filter_map(|id| tiles.get(id)).collect::<Array>();
+            match keys[..most].strip_prefix(order.as_slice()) {
+                // A new child of an element of the page.
+                Some(more) => _ = list.append_with_node(&items(more)),
+                None => list.replace_children_with_node(&items(&keys[..most])),
+            }
         }
         drop(gallery);
         self.rove(shown.current.get());
@@ -298,8 +126,9 @@ impl Page {
 
     fn tile(self: &Rc<Self>, entry: &Entry) -> HtmlElement {
         let item: HtmlElement = dom::create("li", "");
-        let tile = dom::button("kept", "");
+        let tile = dom::button("tile kept", "");
         dom::set_attribute(&tile, KEY, &entry.id.to_string());
+        dom::set_attribute(&tile, "tabindex", "-1");
         let image: HtmlImageElement = dom::create("img", "");
         image.set_alt("");
         dom::set_flag(&image, "data-pixels", entry.width <= FEW_PIXELS);
@@ -324,11 +153,11 @@ impl Page {
         let shown = &self.keeping.shown;
         let order = shown.order.borrow();
         let current = to.filter(|id| order.contains(id)).or(order.first().copied());
-        shown.current.set(current);
+        let before = shown.current.replace(current);
         let tiles = shown.tiles.borrow();
-        for (id, item) in tiles.iter() {
-            if let Some(tile) = item.first_element_child() {
-                dom::set_attribute(&tile, "tabindex", if Some(*id) == current { "0" } else { "-1" });
+        for (id, index) in [(before, "-1"), (current, "0")] {
+            if let Some(tile) = id.and_then(|id| tiles.get(&id)?.first_element_child()) {
+                dom::set_attribute(&tile, "tabindex", index);
             }
         }
     }
@@ -478,43 +307,6 @@ impl Page {
     }
 }
 
-/// Puts a picture on the shelf: what is known of it, its file, in small, and its prompt's pictures.
-async fn put(store: &Store, entry: &mut Entry, png: &[u8], pictures: &[Option<PictureFile>]) -> Result<(), String> {
-    let mut changes = Vec::new();
-    entry.bytes = png.len() as u64;
-    for file in pictures {
-        let Some(PictureFile(file)) = file else {
-            entry.pictures.push(String::new());
-            entry.picture_bytes.push(0);
-            continue;
-        };
-        let mut attempt = 0;
-        let key = loop {
-            let key = file_key(file, attempt);
-            match store.bytes(Shelf::Files, key.as_str()).await {
-                Some(kept) if kept == *file => break key,
-                Some(_) => attempt += 1,
-                None => {
-                    changes.push(Shelf::Files.put(key.as_str(), Uint8Array::from(file.as_slice())));
-                    break key;
-                }
-            }
-        };
-        entry.pictures.push(key);
-        entry.picture_bytes.push(file.len() as u64);
-    }
-    let key = entry.id as f64;
-    if entry.bytes > SMALL_BYTES
-        && let Some(small) = codec::shrink(png, SMALL.0, SMALL.1).await
-    {
-        entry.bytes += small.len() as u64;
-        changes.push(Shelf::Thumbnails.put(key, Uint8Array::from(small.as_slice())));
-    }
-    changes.push(Shelf::Pictures.put(key, Uint8Array::from(png)));
-    changes.push(Shelf::Entries.put(key, json(entry)));
-    store.write(&changes).await
-}
-
 /// Shows in a tile what is known of its picture.
 fn dress(item: &HtmlElement, entry: &Entry, selected: Option<&Vec<u64>>) {
     let Some(tile) = item.first_element_child() else { return };
@@ -542,12 +334,4 @@ fn forget_image(item: &HtmlElement) {
 fn key_at(event: &web_sys::Event) -> Option<u64> {
     let target: Element = event.target()?.dyn_into().ok()?;
     target.closest(".kept").ok()??.get_attribute(KEY)?.parse().ok()
-}
-
-fn json(entry: &Entry) -> String {
-    serde_json::to_string(entry).expect("an entry is plain data")
-}
-
-fn chance() -> u64 {
-    (js_sys::Math::random() * 1000.0) as u64
 }

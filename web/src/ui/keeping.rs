@@ -9,7 +9,7 @@ use kosmosg::protocol::PictureFile;
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, future_to_promise, spawn_local};
-use web_sys::{HtmlElement, MutationObserver, MutationObserverInit, Storage};
+use web_sys::{HtmlElement, Storage};
 
 use super::store::{Change, Shelf, Store};
 use super::{Page, device, dom, server, tab};
@@ -188,16 +188,7 @@ impl Page {
         let page = self.clone();
         dom::on(&dom::window(), "pagehide", move |_: web_sys::Event| page.keep_draft());
         let page = self.clone();
-        let changed = Closure::<dyn FnMut()>::new(move || page.keep_draft_soon());
-        let options = MutationObserverInit::new();
-        options.set_child_list(true);
-        options.set_character_data(true);
-        options.set_subtree(true);
-        if let Ok(observer) = MutationObserver::new(changed.as_ref().unchecked_ref()) {
-            // Observing fails only without options.
-            let _ = observer.observe_with_options(&dom::by_id::<HtmlElement>("prompt"), &options);
-        }
-        changed.forget();
+        dom::on_change_within(&dom::by_id::<HtmlElement>("prompt"), move || page.keep_draft_soon());
         self.keep_draft_soon();
     }
 

@@ -3,8 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use wasm_bindgen::prelude::*;
-use web_sys::{HtmlElement, MutationObserver, MutationObserverInit};
+use web_sys::HtmlElement;
 
 use super::dom;
 use crate::app::App;
@@ -12,6 +11,7 @@ use crate::{js, texts};
 
 /// A pause in writing.
 const PAUSE_MS: i32 = 500;
+
 /// Calls `paused` when writing pauses, in the sentence or in the negative prompt.
 pub fn watch(paused: impl Fn() + 'static) {
     let (changes, paused) = (Rc::new(Cell::new(0_u64)), Rc::new(paused));
@@ -30,16 +30,7 @@ pub fn watch(paused: impl Fn() + 'static) {
     let typed = changed.clone();
     dom::on(&negative, "input", move |_: web_sys::Event| typed());
     // Whatever changes the sentence changes its view.
-    let observe = Closure::<dyn FnMut()>::new(changed);
-    let options = MutationObserverInit::new();
-    options.set_child_list(true);
-    options.set_character_data(true);
-    options.set_subtree(true);
-    if let Ok(observer) = MutationObserver::new(observe.as_ref().unchecked_ref()) {
-        // The sentence is an element, and something of it is observed.
-        let _ = observer.observe_with_options(&dom::by_id::<HtmlElement>("prompt"), &options);
-        observe.forget();
-    }
+    dom::on_change_within(&dom::by_id::<HtmlElement>("prompt"), changed);
 }
 
 /// Shows what the model reads.

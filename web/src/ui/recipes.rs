@@ -10,9 +10,9 @@ use wasm_bindgen_futures::{JsFuture, spawn_local};
 use web_sys::{HtmlElement, HtmlInputElement, ScrollIntoViewOptions, ScrollLogicalPosition};
 
 use super::{Page, codec, dom};
-use crate::carried::{self, Carried};
 use crate::composition::{Composition, differences, sentence};
 use crate::draft::Draft;
+use crate::recipe_file::{self, Carried};
 use crate::recipe_link::{self, Picture};
 use crate::{js, texts};
 
@@ -76,13 +76,12 @@ impl Page {
 
     /// A picture that came into the page: if it brings a recipe, the person is asked whether to restore it.
     pub(super) fn brought(&self, file: &[u8]) {
-        match carried::read(file) {
+        match recipe_file::read(file) {
             Ok(None) => {}
-            Ok(Some(carried)) => match self.composition_of(&carried) {
-                Ok(composition) => {
-                    let differences = differences(&carried.recipe, self.app.borrow().manifest());
+            Ok(Some(carried)) => match self.restorable(&carried) {
+                Ok(restorable) => {
                     let question = texts::has_recipe(sentence(&carried.recipe.prompt).trim());
-                    *self.keeping.offered.borrow_mut() = Some((composition, differences));
+                    *self.keeping.offered.borrow_mut() = Some(restorable);
                     self.ask(&question, Some(texts::RESTORE), None);
                 }
                 Err(why) => self.ask(&why, None, None),
@@ -91,10 +90,10 @@ impl Page {
         }
     }
 
-    /// What makes a file's picture again.
-    pub(super) fn composition_of(&self, carried: &Carried) -> Result<Composition, String> {
-        let file = |number: usize| carried.pictures.get(number).cloned().flatten();
-        Composition::of(&carried.recipe, file).map_err(|error| error.to_string())
+    /// What makes a file's picture again, and why it will come out otherwise.
+    pub(super) fn restorable(&self, carried: &Carried) -> Result<(Composition, Vec<String>), String> {
+        let composition = carried.composition().map_err(|error| error.to_string())?;
+        Ok((composition, differences(&carried.recipe, self.app.borrow().manifest())))
     }
 
     /// Shows the quiet bar: a line, what can be done about it, a link to be copied by hand. An empty line takes it away.
@@ -188,8 +187,8 @@ impl Page {
 
     /// Copies a link that brings a picture's recipe.
     pub(super) fn copy_link(self: &Rc<Self>, png: &[u8]) {
-        let Ok(Some(carried)) = carried::read(png) else { return };
-        let Ok(composition) = self.composition_of(&carried) else { return };
+        let Ok(Some(carried)) = recipe_file::read(png) else { return };
+        let Ok(composition) = carried.composition() else { return };
         let page = self.clone();
         spawn_local(async move {
             let (mut pictures, mut missing, mut shrunk, mut bytes) = (Vec::new(), 0, 0, 0);

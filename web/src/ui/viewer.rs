@@ -8,16 +8,11 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::spawn_local;
 use web_sys::{HtmlAnchorElement, HtmlDialogElement, HtmlElement, HtmlImageElement, KeyboardEvent};
 
+use super::gallery::{FEW_PIXELS, KEY};
 use super::{Page, dom};
-use crate::carried::{self, Carried};
-use crate::composition::differences;
 use crate::gallery::Entry;
+use crate::recipe_file::{self, Carried};
 use crate::texts;
-
-/// The key of the picture that is shown, in the dialog.
-const KEY: &str = "data-key";
-/// Wider pictures are shown with smooth pixels.
-const FEW_PIXELS: u32 = 128;
 
 impl Page {
     /// Opens a kept picture in large.
@@ -36,7 +31,7 @@ impl Page {
         let was = shown(&dialog);
         dom::set_attribute(&dialog, KEY, &entry.id.to_string());
         dom::set_text(&element("viewer-line"), if png.is_some() { "" } else { texts::PICTURE_GONE });
-        let carried = png.as_deref().and_then(|png| carried::read(png).ok().flatten());
+        let carried = png.as_deref().and_then(|png| recipe_file::read(png).ok().flatten());
         dom::set_flag(&element("viewer-use-prompt"), "hidden", carried.is_none());
         dom::set_flag(&element("viewer-link"), "hidden", carried.is_none());
         for id in ["viewer-save", "viewer-use"] {
@@ -126,14 +121,11 @@ impl Page {
         });
         self.on_click("viewer-use-prompt", |page| {
             page.with_viewed(|page, _, png| {
-                let Ok(Some(carried)) = carried::read(&png.unwrap_or_default()) else { return };
+                let Ok(Some(carried)) = recipe_file::read(&png.unwrap_or_default()) else { return };
                 dom::set_flag(&dialog(), KEY, false);
                 page.close_viewer();
-                match page.composition_of(&carried) {
-                    Ok(composition) => {
-                        let differences = differences(&carried.recipe, page.app.borrow().manifest());
-                        page.restore(&composition, &differences);
-                    }
+                match page.restorable(&carried) {
+                    Ok((composition, differences)) => page.restore(&composition, &differences),
                     Err(why) => page.ask(&why, None, None),
                 }
                 dom::by_id::<HtmlElement>("prompt").scroll_into_view();
@@ -142,7 +134,7 @@ impl Page {
         self.on_click("viewer-use", |page| {
             page.with_viewed(|page, _, png| {
                 if let Some(png) = png {
-                    let bare = carried::without_pictures(&png);
+                    let bare = recipe_file::without_pictures(&png);
                     let image = page.editor.pictures.add(texts::RESULT, "image/png", bare);
                     dom::set_flag(&dialog(), KEY, false);
                     page.close_viewer();

@@ -6,10 +6,9 @@ use js_sys::{Array, Date};
 use web_sys::{Blob, File, HtmlAnchorElement, Url};
 
 use super::super::{Page, codec, dom};
-use super::chance;
-use crate::carried::{self, Carried};
-use crate::composition::Composition;
+use super::shelf::chance;
 use crate::gallery::{LIST, Packed};
+use crate::recipe_file::{self, Carried};
 use crate::zip::{self, Method, ZipError};
 use crate::{js, texts};
 
@@ -106,10 +105,8 @@ impl Page {
 
     /// Takes one picture in, and counts it as new, known or without a recipe.
     async fn take_in(self: &Rc<Self>, name: &str, png: &[u8], list: &[Packed], counts: &mut [usize; 3]) {
-        let carried = carried::read(png).ok().flatten();
-        let carried = carried.filter(|carried| {
-            Composition::of(&carried.recipe, |number| carried.pictures.get(number).cloned().flatten()).is_ok()
-        });
+        let carried = recipe_file::read(png).ok().flatten();
+        let carried = carried.filter(|carried| carried.composition().is_ok());
         let Some(Carried { recipe, pictures }) = carried else { return counts[2] += 1 };
         if !codec::is_readable(png).await {
             return counts[2] += 1;
@@ -118,7 +115,7 @@ impl Page {
         if self.keeping.gallery.borrow().has(&entry) {
             return counts[1] += 1;
         }
-        counts[0] += usize::from(self.add(entry, &carried::without_pictures(png), &pictures).await);
+        counts[0] += usize::from(self.add(entry, &recipe_file::without_pictures(png), &pictures).await);
     }
 }
 

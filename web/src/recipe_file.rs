@@ -17,6 +17,7 @@ use kosmosg::picture::Recipe;
 use kosmosg::protocol::{MAX_PICTURES, MAX_REQUEST_BYTES, PictureFile};
 
 use crate::checksum::crc32;
+use crate::composition::{Composition, TooMuch};
 use crate::texts;
 
 const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
@@ -39,6 +40,16 @@ pub struct Carried {
     pub recipe: Recipe,
     /// The pictures' files by number.
     pub pictures: Vec<Option<PictureFile>>,
+}
+
+impl Carried {
+    /// What makes the picture again.
+    ///
+    /// # Errors
+    /// [`TooMuch`] for what no person composes.
+    pub fn composition(&self) -> Result<Composition, TooMuch> {
+        Composition::of(&self.recipe, |number| self.pictures.get(number).cloned().flatten())
+    }
 }
 
 /// A recipe is there, and cannot be read: for people.
