@@ -26,7 +26,8 @@ fn a_linear_map_does_without_a_wrong_kernel() {
     let is_packed = |linear: &Linear<Burn>| format!("{linear:?}").contains("PackedWeight");
     let assert_right = |found: &[f32]| {
         let off = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(off < 1e-3, "{off}");
+        // Sums of a thousand products with activations of 16 bits.
+        assert!(off < 1e-2, "{off}");
     };
 
     let packed = linear(&gpu);

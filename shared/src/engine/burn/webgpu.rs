@@ -23,6 +23,8 @@ pub struct GpuLimits {
     pub buffer_bytes: u64,
     /// Bytes of the largest buffer that a computation can read, and so of the largest tensor.
     pub tensor_bytes: u64,
+    /// Whether its shaders can have numbers of 16 bits.
+    pub has_f16: bool,
     /// Whether it is the CPU in disguise.
     pub is_software: bool,
 }
@@ -79,10 +81,12 @@ impl Gpu {
             let _ = kept.set(describe(&error));
         }));
         let (info, limits) = (setup.adapter.get_info(), setup.device.limits());
+        let has_f16 = setup.device.features().contains(wgpu::Features::SHADER_F16);
         let limits = GpuLimits {
             name: info.name,
             buffer_bytes: limits.max_buffer_size,
             tensor_bytes: limits.max_storage_buffer_binding_size,
+            has_f16,
             is_software: info.device_type == wgpu::DeviceType::Cpu,
         };
         Ok(Self { device, limits, setup, fault, lost, wrong_kernels: OnceLock::new() })

@@ -2,7 +2,8 @@
 //!
 //! A unit computes a few rows by four columns of the result. The four columns lie side by side in memory, word by word, so that
 //! neighbouring units read neighbouring words; each number that is unpacked is used for all of the unit's rows. It needs neither
-//! workgroup memory nor subgroups, and works for units in any number.
+//! workgroup memory nor subgroups, and works for units in any number. Where a shader can have numbers of 16 bits, the
+//! activations are read as such, which halves what is read most; sums have 32 bits everywhere.
 
 use ::burn::backend::Cube;
 use ::burn::tensor::{Bytes, DType, Device, Tensor};
@@ -10,6 +11,7 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
+use half::f16;
 
 use super::opened;
 use crate::engine::burn::Burn;
@@ -34,8 +36,54 @@ pub struct PackedWeight {
     quants: Handle,
     /// `[⌈in / 64⌉, out]` words of two f16: scales of an even block, in the low half, and of the next.
     scales: Handle,
-    form: Form,
+    kernel: Kernel,
     size: [usize; 2],
+}
+
+/// A way to compute a linear map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Kernel {
+    form: Form,
+    activations: Activations,
+}
+
+/// In how many bits a kernel reads activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Activations {
+    F32,
+    F16,
+}
+
+impl Kernel {
+    /// All of them; of two for the same form, the faster one first.
+    const ALL: [Self; 4] = [
+        Self { form: Form::Q8, activations: Activations::F16 },
+        Self { form: Form::Q8, activations: Activations::F32 },
+        Self { form: Form::Q4, activations: Activations::F16 },
+        Self { form: Form::Q4, activations: Activations::F32 },
+    ];
+
+    /// Those that the GPU has what it takes for.
+    fn possible() -> impl Iterator<Item = Self> {
+        let has_f16 = opened().is_some_and(|gpu| gpu.limits.has_f16);
+        Self::ALL.into_iter().filter(move |kernel| has_f16 || kernel.activations == Activations::F32)
+    }
+
+    /// The best one for a weight: a comparison has not shown that it computes something else here.
+    fn of(weight: &HostTensor) -> Option<Self> {
+        let form = Form::of(weight)?;
+        let is_right = |kernel: &Self| !opened().is_some_and(|gpu| gpu.wrong_kernels().contains(&kernel.name()));
+        Self::possible().find(|kernel| kernel.form == form && is_right(kernel))
+    }
+
+    fn name(self) -> &'static str {
+        match (self.form, self.activations) {
+            (Form::Q8, Activations::F32) => "linear map of 8 bits",
+            (Form::Q8, Activations::F16) => "linear map of 8 bits, activations of 16",
+            (Form::Q4, Activations::F32) => "linear map of 4 bits",
+            (Form::Q4, Activations::F16) => "linear map of 4 bits, activations of 16",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,10 +101,10 @@ impl Form {
         }
     }
 
-    fn kernel(self) -> &'static str {
+    fn stored(self) -> Stored {
         match self {
-            Form::Q8 => "linear map of 8 bits",
-            Form::Q4 => "linear map of 4 bits",
+            Form::Q8 => Stored::Q8_0,
+            Form::Q4 => Stored::Q4_0,
         }
     }
 
@@ -92,8 +140,7 @@ impl Form {
 /// Whether [`linear`] can compute with a weight `[out, in]` as it is stored: not if a comparison has shown that it computes
 /// something else here.
 pub fn takes(weight: &HostTensor) -> bool {
-    let is_right = |form: Form| !opened().is_some_and(|gpu| gpu.wrong_kernels().contains(&form.kernel()));
-    Form::of(weight).is_some_and(is_right) && weight.shape()[0].is_multiple_of(COLUMNS)
+    Kernel::of(weight).is_some() && weight.shape()[0].is_multiple_of(COLUMNS)
 }
 
 /// Each kernel's name, and how far its result is from the CPU's on a small case, relative to the largest number.
@@ -106,10 +153,14 @@ pub async fn compare(device: &Device) -> Result<Vec<(&'static str, f32)>, Engine
     let (x, bias) = (wave(rows * inputs, 0.7), wave(outputs, 0.3));
     let numbers = HostTensor::from_f32(vec![outputs, inputs], &wave(outputs * inputs, 0.37));
     let mut deviations = Vec::new();
-    for stored in [Stored::Q8_0, Stored::Q4_0] {
-        let weight = numbers.to_dtype(stored).expect("rows of whole blocks");
-        let expected = packed::linear(Matrix::new(&x, [rows, inputs]), &weight, Some(&bias));
-        let on_gpu = PackedWeight::new(&weight, device);
+    for kernel in Kernel::possible() {
+        let weight = numbers.to_dtype(kernel.form.stored()).expect("rows of whole blocks");
+        let read: Vec<f32> = match kernel.activations {
+            Activations::F32 => x.clone(),
+            Activations::F16 => x.iter().map(|&x| f16::from_f32(x).to_f32()).collect(),
+        };
+        let expected = packed::linear(Matrix::new(&read, [rows, inputs]), &weight, Some(&bias));
+        let on_gpu = PackedWeight::for_kernel(kernel, &weight, device);
         let tensor = |numbers: &[f32]| Tensor::<1>::from_floats(numbers, device);
         let y = linear(tensor(&x).reshape([rows, inputs]), &on_gpu, Some(tensor(&bias)));
         let found = Burn::to_host(y).await?;
@@ -117,7 +168,7 @@ pub async fn compare(device: &Device) -> Result<Vec<(&'static str, f32)>, Engine
         let off = |(found, expected): (&f32, &f32)| Some((found - expected).abs()).filter(|off| off.is_finite());
         let furthest = found.iter().zip(&expected).map(|pair| off(pair).unwrap_or(f32::INFINITY)).fold(0.0, f32::max);
         let largest = expected.iter().fold(0.0, |largest: f32, x| largest.max(x.abs()));
-        deviations.push((on_gpu.form.kernel(), furthest / largest));
+        deviations.push((kernel.name(), furthest / largest));
     }
     Ok(deviations)
 }
@@ -132,7 +183,11 @@ impl PackedWeight {
     /// # Panics
     /// If it is none.
     pub fn new(weight: &HostTensor, device: &Device) -> Self {
-        let form = Form::of(weight).expect("a weight in blocks");
+        Self::for_kernel(Kernel::of(weight).expect("a weight that a kernel takes"), weight, device)
+    }
+
+    fn for_kernel(kernel: Kernel, weight: &HostTensor, device: &Device) -> Self {
+        let form = kernel.form;
         let &[outputs, inputs] = weight.shape() else { panic!("a linear map of shape {:?}", weight.shape()) };
         let client = cube(Tensor::<1>::zeros([1], device)).client;
         let (mut quants, scales) = side_by_side(weight.bytes(), form.words(), [outputs, inputs / BLOCK]);
@@ -141,7 +196,7 @@ impl PackedWeight {
             quants.iter_mut().for_each(|word| *word ^= 0x8080_8080);
         }
         let [quants, scales] = [quants, scales].map(|words| client.create(Bytes::from_elems(words)));
-        Self { quants, scales, form, size: [outputs, inputs] }
+        Self { quants, scales, kernel, size: [outputs, inputs] }
     }
 }
 
@@ -177,35 +232,57 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: &PackedWeight, bias: Option<
     let x = cube(x);
     let client = x.client.clone();
     let y = client.empty(rows * outputs * size_of::<f32>());
-    let groups = (outputs / COLUMNS) as u32;
-    let count = CubeCount::Static(groups.div_ceil(UNITS), rows.div_ceil(ROWS) as u32, 1);
-    let argument = |handle: &Handle, words: usize| {
-        // SAFETY: handles of as many words as they were made with.
-        unsafe { BufferArg::from_raw_parts(handle.clone(), words / COLUMNS) }
+    let argument = |handle: &Handle, numbers: usize| {
+        // SAFETY: handles of as many numbers as they were made with.
+        unsafe { BufferArg::from_raw_parts(handle.clone(), numbers / COLUMNS) }
     };
-    let blocks = inputs / BLOCK;
-    packed_linear::launch(
+    let (Kernel { form, activations }, blocks) = (weight.kernel, inputs / BLOCK);
+    let launch = match activations {
+        Activations::F32 => packed_linear::launch::<f32>,
+        Activations::F16 => packed_linear::launch::<f16>,
+    };
+    let x_read = match activations {
+        Activations::F32 => x.handle.clone(),
+        Activations::F16 => {
+            let halves = client.empty(rows * inputs * size_of::<f16>());
+            let count = CubeCount::Static(((inputs / COLUMNS) as u32).div_ceil(UNITS), rows as u32, 1);
+            let [from, to] = [argument(&x.handle, rows * inputs), argument(&halves, rows * inputs)];
+            round::launch(&client, count, CubeDim::new_1d(UNITS), COLUMNS, from, to, (inputs / COLUMNS) as u32);
+            halves
+        }
+    };
+    let groups = (outputs / COLUMNS) as u32;
+    launch(
         &client,
-        count,
+        CubeCount::Static(groups.div_ceil(UNITS), rows.div_ceil(ROWS) as u32, 1),
         CubeDim::new_1d(UNITS),
         COLUMNS,
-        argument(&x.handle, rows * inputs),
-        argument(&weight.quants, blocks * weight.form.words() * outputs),
+        argument(&x_read, rows * inputs),
+        argument(&weight.quants, blocks * form.words() * outputs),
         argument(&weight.scales, blocks.div_ceil(2) * outputs),
         argument(&bias.handle, outputs),
         argument(&y, rows * outputs),
         rows as u32,
         blocks as u32,
-        weight.form,
+        form,
     );
     let y = CubeTensor::new_contiguous(client, x.device.clone(), shape.into(), y, DType::F32);
     Tensor::from_primitive::<Cube>(y)
 }
 
+/// Rows of `groups` vectors of four in 16 bits; what these cannot hold becomes the largest number that they can.
+#[cube(launch)]
+fn round<N: Size>(x: &[Vector<f32, N>], y: &mut [Vector<f16, N>], groups: u32) {
+    if ABSOLUTE_POS_X < groups {
+        let at = (CUBE_POS_Y * groups + ABSOLUTE_POS_X) as usize;
+        y[at] = Vector::cast_from(clamp(x[at], Vector::new(-65504.0f32), Vector::new(65504.0f32)));
+    }
+}
+
 /// Unit (i, j) computes columns 4·i to 4·i + 3 of rows 8·j to 8·j + 7 of `x · weightᵀ + bias`, all in vectors of four.
 #[cube(launch)]
-fn packed_linear<N: Size>(
-    x: &[Vector<f32, N>],
+fn packed_linear<F: Float, N: Size>(
+    x: &[Vector<F, N>],
     quants: &[Vector<u32, N>],
     scales: &[Vector<u32, N>],
     bias: &[Vector<f32, N>],
@@ -240,7 +317,7 @@ fn packed_linear<N: Size>(
                     for row in 0..ROWS {
                         // Rows past the end are computed like the last one, and not kept.
                         let row_at = min(first + row, rows - 1);
-                        inputs[row] = x[row_at * (blocks * (BLOCK / COLUMNS)) + place];
+                        inputs[row] = Vector::cast_from(x[row_at * (blocks * (BLOCK / COLUMNS)) + place]);
                     }
                     #[unroll]
                     for byte in 0..4usize {
@@ -285,8 +362,24 @@ mod tests {
     fn the_gpu_computes_what_the_cpu_does() {
         let device = pollster::block_on(BurnDevice::webgpu()).unwrap();
         let deviations = pollster::block_on(device.compare_kernels(1e-3)).unwrap();
-        assert_eq!(deviations.len(), 2);
+        assert_eq!(deviations.len(), if device.gpu_limits().unwrap().has_f16 { 4 } else { 2 });
         assert!(deviations.iter().all(|(_, deviation)| *deviation < 1e-5), "{deviations:?}");
+    }
+
+    #[test]
+    fn activations_that_16_bits_cannot_hold_stay_finite() {
+        let device = pollster::block_on(BurnDevice::webgpu()).unwrap();
+        let weight = HostTensor::from_f32(vec![4, 32], &[1.0; 4 * 32]).to_dtype(Stored::Q8_0).unwrap();
+        let kernels: Vec<_> = Kernel::possible().filter(|kernel| kernel.form == Form::Q8).collect();
+        for kernel in kernels {
+            let on_gpu = PackedWeight::for_kernel(kernel, &weight, device.inner());
+            let mut x = vec![0.0; 32];
+            (x[0], x[1], x[2]) = (2e5, -1e5, 0.5);
+            let y = linear(Tensor::<1>::from_floats(x.as_slice(), device.inner()).reshape([1, 32]), &on_gpu, None);
+            let found = pollster::block_on(Burn::to_host(y)).unwrap();
+            let expected = if kernel.activations == Activations::F16 { 0.5 } else { 1e5 + 0.5 };
+            assert!(found.iter().all(|y| (y - expected).abs() < 1e-2 * expected), "{kernel:?}: {found:?}");
+        }
     }
 
     #[test]
