@@ -12,6 +12,8 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub enum Quant {
+    /// As exact as computing is.
+    F32,
     /// Large matrices in blocks of 8 bits, the rest as f16 has it.
     #[value(name = "q8_0")]
     Q8_0,
@@ -28,10 +30,13 @@ impl Quant {
     /// How a tensor of a part is stored. Norms and biases stay exact, since they are few; kernels of convolutions and tables, of
     /// which a run reads a few rows, stay at 16 bits, and so does all of the autoencoder, which shows every error.
     pub fn form(self, part: &str, name: &str, shape: &[usize]) -> DType {
+        if self == Self::F32 {
+            return DType::F32;
+        }
         let is_matrix = shape.len() == 2 && name.ends_with(".weight") && !is_table(name);
         let packed = match self {
             _ if part == "vae" => DType::F16,
-            Self::F16 => DType::F16,
+            Self::F32 | Self::F16 => DType::F16,
             Self::Q8_0 => DType::Q8_0,
             Self::Q4_0 => DType::Q4_0,
             Self::Mixed if part == "mllm" => DType::Q4_0,

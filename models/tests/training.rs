@@ -15,6 +15,7 @@ use kosmosg::picture::Picture;
 use kosmosg::pipeline::{Pipeline, Request};
 use kosmosg::prompt::PromptDocument;
 use kosmosg::protocol::GenerateSettings;
+use kosmosg_models::quantize::Quant;
 use kosmosg_models::sprites::{self, Backdrop, Creature, Edit, Scene, Split};
 use kosmosg_models::train::{self, Stage, TrainConfig, TrainOptions};
 
@@ -82,10 +83,23 @@ fn every_stage_runs_and_the_bundle_makes_pictures() {
     assert!(prompts.lines().all(|prompt| prompt.contains("<i>")) && prompts.lines().count() == 16, "{prompts}");
 
     let out = dir.path().join("bundle");
-    let manifest = train::export(dir.path(), &config, &out).unwrap();
+    let manifest = train::export(dir.path(), &config, Quant::Q8_0, &out).unwrap();
     check_bundle(&out, &manifest);
     a_bundle_can_be_trained_further(&out, dir.path(), &config);
+    a_bundle_of_32_bits_loses_nothing(dir.path(), &config);
     a_stage_goes_on_only_with_what_it_began_with(dir.path(), &config);
+}
+
+fn a_bundle_of_32_bits_loses_nothing(first: &Path, config: &TrainConfig) {
+    let dir = tempfile::tempdir().unwrap();
+    let [bundle, again] = ["bundle", "again"].map(|name| dir.path().join(name));
+    train::export(first, config, Quant::F32, &bundle).unwrap();
+    train::import(&bundle, config, &again).unwrap();
+    for stage in [Stage::Vae, Stage::Decoder] {
+        let [imported, trained] = [again.as_path(), first].map(|run| train::result(run, stage).unwrap());
+        assert!(!imported.is_empty());
+        assert!(imported.iter().all(|(name, tensor)| tensor.to_f32() == trained[name].to_f32()), "{}", stage.name());
+    }
 }
 
 /// A run made of a bundle results in that bundle, and its stages begin with the bundle's weights.
@@ -100,7 +114,7 @@ fn a_bundle_can_be_trained_further(bundle: &Path, first: &Path, config: &TrainCo
             assert!(tensor.to_f32().iter().zip(&trained[name].to_f32()).all(same), "{name}");
         }
     }
-    let exported = train::export(again.path(), config, &again.path().join("bundle")).unwrap();
+    let exported = train::export(again.path(), config, Quant::Q8_0, &again.path().join("bundle")).unwrap();
     assert_eq!(exported.parts["unet"].bytes, Folder::open(bundle).unwrap().manifest().parts["unet"].bytes);
     let error = train::import(bundle, config, again.path()).unwrap_err().to_string();
     assert!(error.contains("a stage already"), "{error}");
@@ -112,7 +126,7 @@ fn a_bundle_can_be_trained_further(bundle: &Path, first: &Path, config: &TrainCo
     run(Stage::Decoder, again.path(), &still).unwrap();
     let [ours, theirs] = [again.path(), first].map(|run| losses(run, Stage::Decoder)[0].1);
     assert!(ours < theirs, "the first loss is {ours}, and was {theirs} of random weights");
-    let error = train::export(again.path(), config, &again.path().join("mixed")).unwrap_err().to_string();
+    let error = train::export(again.path(), config, Quant::Q8_0, &again.path().join("mixed")).unwrap_err().to_string();
     assert!(error.contains("`stages.decoder`"), "{error}");
 
     let mut other = config.clone();
@@ -130,7 +144,7 @@ fn prepared_files_train_what_a_bundle_began() {
         run(stage, &dir.path().join("world"), &config).unwrap();
     }
     let bundle = dir.path().join("bundle");
-    train::export(&dir.path().join("world"), &config, &bundle).unwrap();
+    train::export(&dir.path().join("world"), &config, Quant::Q8_0, &bundle).unwrap();
 
     for (kind, lines) in [("constructed", constructed()), ("editing", edits()), ("captions", captions())] {
         fs::write(dir.path().join(kind).with_extension("tsv"), lines.join("\n")).unwrap();
@@ -156,7 +170,7 @@ fn prepared_files_train_what_a_bundle_began() {
     }
     let prompts = fs::read_to_string(files.join("instruct/sheets/prompts.txt")).unwrap();
     assert!(prompts.lines().all(|prompt| prompt.contains("<i>")), "{prompts}");
-    let manifest = train::export(&files, &config, &dir.path().join("trained")).unwrap();
+    let manifest = train::export(&files, &config, Quant::Q8_0, &dir.path().join("trained")).unwrap();
     check_bundle(&dir.path().join("trained"), &manifest);
 
     let error = run(Stage::Vision, &files, &config).unwrap_err().to_string();
@@ -261,7 +275,7 @@ fn the_autoencoder_can_be_trained_on_while_its_latents_stay(run_dir: &Path, conf
         assert_eq!(tensor.bytes() == before.0[&name].bytes(), is_kept, "{name}");
     }
     assert_eq!(scale(), before.1);
-    train::export(run_dir, config, &run_dir.join("sharper")).unwrap();
+    train::export(run_dir, config, Quant::Q8_0, &run_dir.join("sharper")).unwrap();
 }
 
 fn a_stage_goes_on_only_with_what_it_began_with(run_dir: &Path, config: &TrainConfig) {
@@ -287,7 +301,7 @@ fn a_stage_goes_on_only_with_what_it_began_with(run_dir: &Path, config: &TrainCo
     run(Stage::Vae, run_dir, &longer).unwrap();
     refused(&|_| {}, Stage::Decoder, "another `stages.vae`");
     refused(&|_| {}, Stage::Instruct, "another `stages.vae`");
-    let error = train::export(run_dir, config, &run_dir.join("mixed")).unwrap_err().to_string();
+    let error = train::export(run_dir, config, Quant::Q8_0, &run_dir.join("mixed")).unwrap_err().to_string();
     assert!(error.contains("stage decoder does not belong") && error.contains("`stages.vae`"), "{error}");
 }
 
@@ -364,7 +378,7 @@ fn the_papers_ablations_can_be_trained() {
         config.networks.kosmosg.aligner = aligner;
         run(Stage::Instruct, &run_dir, &config).unwrap();
         let bundle = dir.path().join(format!("{name} bundle"));
-        let manifest = train::export(&run_dir, &config, &bundle).unwrap();
+        let manifest = train::export(&run_dir, &config, Quant::Q8_0, &bundle).unwrap();
         check_bundle(&bundle, &manifest);
         let layers = train::result(&run_dir, Stage::Instruct).unwrap();
         let has = |beginning: &str| layers.keys().any(|name| name.starts_with(beginning));

@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use kosmosg_models::quantize::Quant;
 use kosmosg_models::train::{self, Change, Stage, TrainConfig, TrainOptions};
 
 use super::DeviceName;
@@ -44,6 +45,9 @@ pub struct Arguments {
     /// Folder that export writes the bundle into, or file for the judge, or of loss curves, which is an SVG or a PNG.
     #[arg(short, long, value_name = "PATH", required_if_eq_any(["export", "export-judge", "plot", TINY].map(|task| ("task", task))))]
     output: Option<PathBuf>,
+    /// How export stores weights.
+    #[arg(long, value_enum, default_value = "q8_0")]
+    quant: Quant,
 }
 
 const TINY: &str = "tiny";
@@ -100,14 +104,14 @@ impl Arguments {
                 let options = TrainOptions { config, run, device: self.device.of_burn()?.training() };
                 let mut stages = Stage::ALL.into_iter().filter(|stage| options.config.training(*stage).is_some());
                 stages.try_for_each(|stage| train::run(stage, &options))?;
-                export(&options.run, &options.config, output()?)?;
+                export(&options.run, &options.config, self.quant, output()?)?;
             }
             Task::Import => {
                 let bundle = self.from.context("import needs --from DIR")?;
                 train::import(&bundle, &config, &run)?;
                 println!("{}: can be trained further", run.display());
             }
-            Task::Export => export(&run, &config, output()?)?,
+            Task::Export => export(&run, &config, self.quant, output()?)?,
             Task::Plot => train::plot(&run, output()?)?,
             Task::Config => {
                 let preset = self.config.to_str().and_then(TrainConfig::preset);
@@ -126,8 +130,8 @@ impl Arguments {
     }
 }
 
-fn export(run: &Path, config: &TrainConfig, output: &Path) -> anyhow::Result<()> {
-    let manifest = train::export(run, config, output)?;
+fn export(run: &Path, config: &TrainConfig, quant: Quant, output: &Path) -> anyhow::Result<()> {
+    let manifest = train::export(run, config, quant, output)?;
     let bytes: u64 = manifest.parts.values().map(|part| part.bytes).sum();
     println!("{}: {}, {:.1} MB", output.display(), manifest.name, bytes as f64 / 1e6);
     Ok(())

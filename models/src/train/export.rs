@@ -20,12 +20,10 @@ use crate::quantize::Quant;
 /// Writes what a run resulted in as a bundle into the folder `out`, and returns its manifest. Of each part it takes the
 /// latest: before stage 3 the bundle is that of stage 2.
 ///
-/// Large matrices are stored as [`DType::Q8_0`], kernels and tables as [`DType::F16`], norms and biases as they are.
-///
 /// # Errors
 /// A stage that is needed is not trained or does not belong to the others, the configuration is not the run's, or a file
 /// cannot be written.
-pub fn export(run: &Path, config: &TrainConfig, out: &Path) -> anyhow::Result<Manifest> {
+pub fn export(run: &Path, config: &TrainConfig, quant: Quant, out: &Path) -> anyhow::Result<Manifest> {
     let device = BurnDevice::cpu();
     let shared = Shared::new(&TrainOptions { config: config.clone(), run: run.to_owned(), device: device.clone() })?;
     let mut parts = BTreeMap::new();
@@ -33,7 +31,7 @@ pub fn export(run: &Path, config: &TrainConfig, out: &Path) -> anyhow::Result<Ma
     for part in PARTS {
         let stage = latest(run, part.1);
         exported.insert(stage);
-        parts.insert(part.0.to_owned(), collect(run, stage, part)?);
+        parts.insert(part.0.to_owned(), collect(run, stage, part, quant)?);
     }
     // Then the configuration's networks, schedule and picture size are what the run was trained with.
     exported.into_iter().try_for_each(|stage| shared.belongs(stage))?;
@@ -134,12 +132,12 @@ fn latest(run: &Path, stages: &[Stage]) -> Stage {
 }
 
 /// The tensors of a part that a stage made, packed.
-fn collect(run: &Path, stage: Stage, (part, _, beginnings): Part) -> anyhow::Result<Tensors> {
+fn collect(run: &Path, stage: Stage, (part, _, beginnings): Part, quant: Quant) -> anyhow::Result<Tensors> {
     let mut tensors = Tensors::new();
     for (name, tensor) in result(run, stage)? {
         let Some(&beginning) = beginnings.iter().find(|&&beginning| name.starts_with(beginning)) else { continue };
         let name = if beginning.ends_with('.') { &name[beginning.len()..] } else { &name };
-        tensors.insert(name.to_owned(), tensor.to_dtype(Quant::Q8_0.form(part, name, tensor.shape()))?);
+        tensors.insert(name.to_owned(), tensor.to_dtype(quant.form(part, name, tensor.shape()))?);
     }
     if tensors.is_empty() {
         anyhow::bail!("stage {} of {} left nothing for part `{part}`", stage.name(), run.display());
