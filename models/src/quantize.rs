@@ -28,15 +28,13 @@ pub enum Quant {
 
 impl Quant {
     /// How a tensor of a part is stored. Norms and biases stay exact, since they are few; kernels of convolutions and tables, of
-    /// which a run reads a few rows, stay at 16 bits, and so does all of the autoencoder, which shows every error.
+    /// which a run reads a few rows, have 16 bits at least, and so has all of the autoencoder, which shows every error.
     pub fn form(self, part: &str, name: &str, shape: &[usize]) -> DType {
-        if self == Self::F32 {
-            return DType::F32;
-        }
         let is_matrix = shape.len() == 2 && name.ends_with(".weight") && !is_table(name);
+        let unpacked = if self == Self::F32 { DType::F32 } else { DType::F16 };
         let packed = match self {
-            _ if part == "vae" => DType::F16,
-            Self::F32 | Self::F16 => DType::F16,
+            _ if part == "vae" => unpacked,
+            Self::F32 | Self::F16 => unpacked,
             Self::Q8_0 => DType::Q8_0,
             Self::Q4_0 => DType::Q4_0,
             Self::Mixed if part == "mllm" => DType::Q4_0,
@@ -45,7 +43,7 @@ impl Quant {
         match shape {
             [] | [_] => DType::F32,
             [_, row] if is_matrix && row % packed.block() == 0 => packed,
-            _ => DType::F16,
+            _ => unpacked,
         }
     }
 }
@@ -123,5 +121,8 @@ mod tests {
         assert_eq!(form("aligner.encoder_query", &[40, 128]), DType::F16);
         assert_eq!(form("conv_in.weight", &[64, 8, 3, 3]), DType::F16);
         assert_eq!(form("conv_in.bias", &[64]), DType::F32);
+        assert_eq!(Quant::F16.form("vae", "decoder.conv_in.weight", &[64, 8, 3, 3]), DType::F16);
+        assert_eq!(Quant::F32.form("vae", "decoder.conv_in.weight", &[64, 8, 3, 3]), DType::F32);
+        assert_eq!(Quant::F32.form("unet", "time_embedding.linear_1.weight", &[384, 96]), DType::F32);
     }
 }

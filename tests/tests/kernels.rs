@@ -24,20 +24,20 @@ fn a_linear_map_does_without_a_wrong_kernel() {
     };
     let expected = apply(&linear(&BurnDevice::cpu()), &BurnDevice::cpu());
     let is_packed = |linear: &Linear<Burn>| format!("{linear:?}").contains("PackedWeight");
-    let assert_right = |found: &[f32]| {
+    let assert_right = |found: &[f32], tolerance: f32| {
         let off = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        // Sums of a thousand products with activations of 16 bits.
-        assert!(off < 1e-2, "{off}");
+        assert!(off < tolerance, "{off}");
     };
 
     let packed = linear(&gpu);
     assert!(is_packed(&packed), "{packed:?}");
-    assert_right(&apply(&packed, &gpu));
+    // Its activations may have 16 bits, and each result is a sum of a thousand products.
+    assert_right(&apply(&packed, &gpu), 1e-2);
     // No kernel is as right as this.
     let deviations = block_on(gpu.compare_kernels(-1.0)).unwrap();
     let names: Vec<_> = deviations.iter().map(|(name, _)| *name).collect();
     assert_eq!(gpu.wrong_kernels(), names);
     let unpacked = linear(&gpu);
     assert!(!is_packed(&unpacked), "{unpacked:?}");
-    assert_right(&apply(&unpacked, &gpu));
+    assert_right(&apply(&unpacked, &gpu), 1e-3);
 }

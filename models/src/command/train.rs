@@ -45,7 +45,7 @@ pub struct Arguments {
     /// Folder that export writes the bundle into, or file for the judge, or of loss curves, which is an SVG or a PNG.
     #[arg(short, long, value_name = "PATH", required_if_eq_any(["export", "export-judge", "plot", TINY].map(|task| ("task", task))))]
     output: Option<PathBuf>,
-    /// How export stores weights.
+    /// How the weights of a bundle are stored.
     #[arg(long, value_enum, default_value = "q8_0")]
     quant: Quant,
 }

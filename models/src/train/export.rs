@@ -17,8 +17,8 @@ use super::stages::{Autoencoder, Shared, VAE_CONFIG, vae_config};
 use super::{Stage, TrainOptions, WEIGHTS, preview, result, result_path};
 use crate::quantize::Quant;
 
-/// Writes what a run resulted in as a bundle into the folder `out`, and returns its manifest. Of each part it takes the
-/// latest: before stage 3 the bundle is that of stage 2.
+/// Writes what a run resulted in as a bundle into the folder `out`, in the form that `quant` says, and returns its manifest.
+/// Of each part it takes the latest: before stage 3 the bundle is that of stage 2.
 ///
 /// # Errors
 /// A stage that is needed is not trained or does not belong to the others, the configuration is not the run's, or a file

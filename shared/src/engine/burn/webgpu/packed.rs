@@ -13,7 +13,7 @@ use cubecl::prelude::*;
 use cubecl::server::Handle;
 use half::f16;
 
-use super::opened;
+use super::{Gpu, opened};
 use crate::engine::burn::Burn;
 use crate::engine::cpu::matrix::Matrix;
 use crate::engine::cpu::packed;
@@ -63,17 +63,20 @@ impl Kernel {
         Self { form: Form::Q4, activations: Activations::F32 },
     ];
 
-    /// Those that the GPU has what it takes for.
-    fn possible() -> impl Iterator<Item = Self> {
-        let has_f16 = opened().is_some_and(|gpu| gpu.limits.has_f16);
+    /// Those that a GPU has what it takes for.
+    fn possible(has_f16: bool) -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(move |kernel| has_f16 || kernel.activations == Activations::F32)
     }
 
-    /// The best one for a weight: a comparison has not shown that it computes something else here.
+    /// The best one for a form: a comparison has not shown that it computes something else here.
+    fn best(form: Form, has_f16: bool, wrong: &[&str]) -> Option<Self> {
+        Self::possible(has_f16).find(|kernel| kernel.form == form && !wrong.contains(&kernel.name()))
+    }
+
+    /// The best one for a weight on this program's GPU.
     fn of(weight: &HostTensor) -> Option<Self> {
-        let form = Form::of(weight)?;
-        let is_right = |kernel: &Self| !opened().is_some_and(|gpu| gpu.wrong_kernels().contains(&kernel.name()));
-        Self::possible().find(|kernel| kernel.form == form && is_right(kernel))
+        let wrong = opened().map_or(&[][..], Gpu::wrong_kernels);
+        Self::best(Form::of(weight)?, has_f16(), wrong)
     }
 
     fn name(self) -> &'static str {
@@ -153,7 +156,7 @@ pub async fn compare(device: &Device) -> Result<Vec<(&'static str, f32)>, Engine
     let (x, bias) = (wave(rows * inputs, 0.7), wave(outputs, 0.3));
     let numbers = HostTensor::from_f32(vec![outputs, inputs], &wave(outputs * inputs, 0.37));
     let mut deviations = Vec::new();
-    for kernel in Kernel::possible() {
+    for kernel in Kernel::possible(has_f16()) {
         let weight = numbers.to_dtype(kernel.form.stored()).expect("rows of whole blocks");
         let read: Vec<f32> = match kernel.activations {
             Activations::F32 => x.clone(),
@@ -171,6 +174,11 @@ pub async fn compare(device: &Device) -> Result<Vec<(&'static str, f32)>, Engine
         deviations.push((kernel.name(), furthest / largest));
     }
     Ok(deviations)
+}
+
+/// Whether shaders on this program's GPU can have numbers of 16 bits.
+fn has_f16() -> bool {
+    opened().is_some_and(|gpu| gpu.limits.has_f16)
 }
 
 fn wave(n: usize, by: f32) -> Vec<f32> {
@@ -367,10 +375,22 @@ mod tests {
     }
 
     #[test]
+    fn a_wrong_kernel_gives_way_to_the_next_one() {
+        let best = |has_f16, wrong: &[&str]| Kernel::best(Form::Q4, has_f16, wrong).map(|kernel| kernel.activations);
+        let [fast, plain] = ["linear map of 4 bits, activations of 16", "linear map of 4 bits"];
+        assert_eq!(best(true, &[]), Some(Activations::F16));
+        assert_eq!(best(true, &[fast]), Some(Activations::F32));
+        assert_eq!(best(true, &["linear map of 8 bits, activations of 16"]), Some(Activations::F16));
+        assert_eq!(best(false, &[]), Some(Activations::F32));
+        assert_eq!(best(true, &[fast, plain]), None);
+        assert_eq!(best(false, &[plain]), None);
+    }
+
+    #[test]
     fn activations_that_16_bits_cannot_hold_stay_finite() {
         let device = pollster::block_on(BurnDevice::webgpu()).unwrap();
         let weight = HostTensor::from_f32(vec![4, 32], &[1.0; 4 * 32]).to_dtype(Stored::Q8_0).unwrap();
-        let kernels: Vec<_> = Kernel::possible().filter(|kernel| kernel.form == Form::Q8).collect();
+        let kernels: Vec<_> = Kernel::possible(has_f16()).filter(|kernel| kernel.form == Form::Q8).collect();
         for kernel in kernels {
             let on_gpu = PackedWeight::for_kernel(kernel, &weight, device.inner());
             let mut x = vec![0.0; 32];
