@@ -27,9 +27,21 @@ mod origin;
 mod storage;
 mod verify;
 
+// What libraries register before a program starts. The linker makes this function; if nothing called it, each call from
+// JavaScript would run all of it again, which took half the time of a step on the GPU.
+#[cfg(feature = "worker-gpu")]
+unsafe extern "C" {
+    fn __wasm_call_ctors();
+}
+
 /// Starts to listen, and says so.
 #[wasm_bindgen]
 pub fn start() {
+    // SAFETY: page and worker share nothing, and this is called once, before anything that needs it.
+    #[cfg(feature = "worker-gpu")]
+    unsafe {
+        __wasm_call_ctors();
+    }
     let worker = Rc::new(Worker::default());
     std::panic::set_hook(Box::new(|panic| {
         js::log_error(&panic.to_string());

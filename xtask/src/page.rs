@@ -104,7 +104,12 @@ fn compile(root: &Path, feature: &str) -> Result<PathBuf> {
     let mut files = files.flat_map(|message| message["filenames"].as_array().cloned().unwrap_or_default());
     let module =
         files.find_map(|file| file.as_str().filter(|name| name.ends_with("kosmosg_web.wasm")).map(PathBuf::from));
-    module.with_context(|| format!("cargo built no module for `{feature}`"))
+    let module = module.with_context(|| format!("cargo built no module for `{feature}`"))?;
+    // So the linker names an export that first runs all that libraries register, each time it is called.
+    const RUNS_CONSTRUCTORS: &[u8] = b".command_export";
+    let runs_constructors = fs::read(&module)?.windows(RUNS_CONSTRUCTORS.len()).any(|name| name == RUNS_CONSTRUCTORS);
+    ensure!(!runs_constructors, "`{feature}` must call `__wasm_call_ctors` once, or each call from JavaScript does");
+    Ok(module)
 }
 
 /// Makes `NAME.js` and `NAME_bg.wasm` of a module.
