@@ -94,7 +94,7 @@ const CREATURES: &str = "24";
 
 /// Page, server and command line, in `dist/`.
 fn build() -> anyhow::Result<()> {
-    cargo([&["build"], &NATIVE[..], &["--all-targets"]].concat())?;
+    cargo([&["build"], &NATIVE[..]].concat())?;
     for program in PROGRAMS {
         to_dist(program, program)?;
     }
