@@ -27,7 +27,7 @@ const GPU_PATIENCE: Duration = Duration::from_secs(600);
 const PATIENCE: Duration = Duration::from_secs(120);
 const STEPS: usize = 5;
 /// So many that there is time to do something in the middle.
-const MANY_STEPS: usize = 400;
+const MANY_STEPS: usize = 250;
 const SEED: u64 = 11;
 
 #[tokio::test(flavor = "multi_thread")]

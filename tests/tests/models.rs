@@ -115,6 +115,32 @@ async fn with_the_encoder_alone_the_server_draws() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_larger_than_the_room_for_it_is_not_begun() {
+    const BYTES: u64 = 8_000_000_000_000;
+    let folder = folder_of_two();
+    let another = folder.path().join("another");
+    // A file without contents takes no room on this disk.
+    std::fs::File::create(another.join("unet.gguf")).unwrap().set_len(BYTES).unwrap();
+    let mut manifest: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(another.join(MANIFEST)).unwrap()).unwrap();
+    let unet = &mut manifest["parts"]["unet"];
+    unet["bytes"] = json!(BYTES);
+    unet["files"][0]["bytes"] = json!(BYTES);
+    std::fs::write(another.join(MANIFEST), manifest.to_string()).unwrap();
+    let server = Server::of(folder.path()).await;
+    let page = Page::open(&server.address("/")).await;
+    page.deed(NAME, "Fetch (8000.0").await;
+    page.wait_for_text("#model-trouble", " GB more are needed, and this browser has room for").await;
+    // What fits can be had, and stays of use when the rest is asked for.
+    page.deed(NAME, "Only the encoder").await;
+    page.wait_for_deed(NAME, "Use").await;
+    page.deed(NAME, "Fetch the U-Net too").await;
+    page.wait_for_text("#model-trouble", " GB more are needed, and this browser has room for").await;
+    page.wait_for_deed(NAME, "Use").await;
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn files_of_this_device_and_addresses_are_models_too() {
     let folder = folder_of_two();
     let server = Server::of(folder.path()).await;

@@ -1,10 +1,12 @@
 //! The page as a person uses it.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use kosmosg::noise::Rng;
@@ -452,8 +454,16 @@ pub fn expected(seed: u64, steps: usize) -> Picture {
     expected_series(seed, steps, 1).remove(0)
 }
 
-/// The same, so many pictures of one seed.
+/// The same, so many pictures of one seed. Tests of one program share them.
 pub fn expected_series(seed: u64, steps: usize, count: usize) -> Vec<Picture> {
+    type Series = Arc<OnceLock<Vec<Picture>>>;
+    static MADE: Mutex<BTreeMap<[u64; 3], Series>> = Mutex::new(BTreeMap::new());
+    let key = [seed, steps as u64, count as u64];
+    let series = MADE.lock().unwrap().entry(key).or_default().clone();
+    series.get_or_init(|| generate(seed, steps, count)).clone()
+}
+
+fn generate(seed: u64, steps: usize, count: usize) -> Vec<Picture> {
     let folder = tempfile::tempdir().unwrap();
     let (image, output) = (folder.path().join("creature.png"), folder.path().join("out.png"));
     std::fs::write(&image, creature().to_png(None)).unwrap();

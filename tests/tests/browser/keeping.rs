@@ -10,7 +10,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const SAME_PICTURE: f64 = 40.0;
 const STEPS: usize = 5;
 /// So many that there is time to reload in the middle.
-const MANY_STEPS: usize = 400;
+const MANY_STEPS: usize = 250;
 const SEED: u64 = 11;
 
 async fn with_sentence(server: &Server, steps: usize, place: Where) -> Page {

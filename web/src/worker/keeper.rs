@@ -52,16 +52,18 @@ impl Keeper<'_> {
         let json = whole(origin, MANIFEST).await.map_err(unreachable)?;
         let manifest = Manifest::from_json(&json)?;
         let storage = Storage::open().await?;
-        let folder = storage.folder(&sha256(&json)[..KEY_DIGITS], true).await?;
+        let digest = sha256(&json);
+        let key = &digest[..KEY_DIGITS];
+        let folder = storage.folder(key, true).await?;
         let file = folder.open_record().await?;
-        let mut record = file.read()?.unwrap_or(Record { address: None, scope, checked: Default::default() });
+        let known = file.read()?;
+        let is_new = known.is_none();
+        let mut record = known.unwrap_or(Record { address: None, scope, checked: Default::default() });
         // What is there already is not taken away.
         if scope == Scope::Picture {
             record.scope = scope;
         }
         record.address = address.or(record.address);
-        folder.open(MANIFEST).await?.replace(&json)?;
-        file.write(&record)?;
 
         let mut there = BTreeMap::new();
         for PartFile { name, bytes, .. } in manifest.files(record.scope) {
@@ -69,7 +71,16 @@ impl Keeper<'_> {
             there.insert(name.clone(), length.min(*bytes));
         }
         let tally = Tally::new(self, &manifest, record.scope, there);
-        self.check_room(tally.of - tally.bytes()).await?;
+        if let Err(trouble) = self.check_room(tally.of - tally.bytes()).await {
+            // What was asked for is not begun, and what is there stays as it was.
+            drop(file);
+            if is_new {
+                storage.remove(key).await?;
+            }
+            return Err(trouble.into());
+        }
+        folder.open(MANIFEST).await?.replace(&json)?;
+        file.write(&record)?;
         for wanted in manifest.files(record.scope) {
             let slot = folder.open(&wanted.name).await?;
             if record.checked.contains(&wanted.name) && slot.length()? == wanted.bytes {
