@@ -28,7 +28,7 @@ mod storage;
 mod verify;
 
 // What libraries register before a program starts. The linker makes this function; if nothing called it, each call from
-// JavaScript would run all of it again, which took half the time of a step on the GPU.
+// JavaScript would run all of it again, which took most of the time of a step on the GPU.
 #[cfg(feature = "worker-gpu")]
 unsafe extern "C" {
     fn __wasm_call_ctors();
