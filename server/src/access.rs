@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::jobs::{Job, Owner};
 use tokens::random;
 
-pub use tokens::{Role, Token, TokenError, Tokens, private_file};
+pub use tokens::{Role, Token, TokenError, Tokens, private, private_file};
 
 mod tokens;
 

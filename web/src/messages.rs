@@ -106,7 +106,10 @@ pub enum Request {
         key: String,
     },
     /// Compare what this worker's kernels compute with what the processor computes. Answered by [`Reply::Verified`].
-    TestKernels,
+    TestKernels {
+        /// For tests: also those that the GPU has not what it takes for, which its driver refuses.
+        impossible: bool,
+    },
     /// Compare this worker's engine with a fixture of the public implementations' numbers (see [`kosmosg::verify`]).
     /// Binary data: the fixture's files. Answered by [`Reply::Verified`].
     Verify {

@@ -141,8 +141,8 @@ impl Worker {
                 let hash = noise::fingerprint(&noise::gaussian(seed, stream, count));
                 post(request, Reply::NoiseHash { hash }, Vec::new());
             }
-            Request::TestKernels => {
-                let rows = verify::kernels().await?;
+            Request::TestKernels { impossible } => {
+                let rows = verify::kernels(impossible).await?;
                 post(request, Reply::Verified { rows }, Vec::new());
             }
             Request::Verify { files } => {

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Error, Result, ensure};
 
-use crate::{NATIVE, PROGRAMS, cargo_program, run_command, to_dist};
+use crate::{NATIVE, PROGRAMS, cargo_command, run_command, to_dist};
 
 #[cfg(target_os = "linux")]
 mod wheels;
@@ -24,7 +24,7 @@ pub fn build(toolkit: Option<PathBuf>, capability: Option<String>) -> Result<()>
     };
     let path = env::var_os("PATH").unwrap_or_default();
     let path = env::join_paths(once(toolkit.join("bin")).chain(env::split_paths(&path)))?;
-    let mut build = Command::new(cargo_program());
+    let mut build = cargo_command();
     build.arg("build").args(NATIVE).args(["--bins", "--features", "kosmosg-server/cuda,kosmosg-models/cuda"]);
     // The build scripts of candle's dependencies look for nvcc in different ways.
     build.env("PATH", path).env("CUDA_HOME", &toolkit).env("NVCC", nvcc(&toolkit));

@@ -1,6 +1,7 @@
 //! The project's two commands, `cargo xtask serve` and `cargo xtask test`, and what they are made of.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -94,6 +95,13 @@ const CREATURES: &str = "24";
 
 /// Page, server and command line, in `dist/`.
 fn build() -> anyhow::Result<()> {
+    std::fs::create_dir_all(dist())?;
+    // Two builds at once would write the same files. The lock goes with the file's last handle.
+    let lock = File::create(dist().join(".lock"))?;
+    if lock.try_lock().is_err() {
+        eprintln!("waiting for another build into {}", dist().display());
+        lock.lock()?;
+    }
     cargo([&["build"], &NATIVE[..]].concat())?;
     for program in PROGRAMS {
         to_dist(program, program)?;
@@ -152,18 +160,27 @@ fn dist() -> PathBuf {
 
 /// Where cargo builds, whichever way it was told.
 fn target_dir() -> anyhow::Result<PathBuf> {
-    let output = Command::new(cargo_program()).args(["metadata", "--no-deps", "--format-version", "1"]).output()?;
+    let output = cargo_command().args(["metadata", "--no-deps", "--format-version", "1"]).output()?;
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
     Ok(metadata["target_directory"].as_str().context("cargo metadata has no target_directory")?.into())
 }
 
 fn cargo<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> anyhow::Result<()> {
-    run(cargo_program(), arguments)
+    run_command(cargo_command().args(arguments))
 }
 
-/// The cargo that runs this.
-fn cargo_program() -> OsString {
-    std::env::var_os("CARGO").unwrap_or("cargo".into())
+/// The cargo that runs this, without what it told this program of its package: build scripts that look at that would run
+/// again, and all that needs them be built again, whenever cargo is called by hand in between.
+fn cargo_command() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    let of_package = |name: &OsString| {
+        let name = name.to_string_lossy();
+        name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+    };
+    for name in std::env::vars_os().map(|(name, _)| name).filter(of_package) {
+        command.env_remove(name);
+    }
+    command
 }
 
 /// Runs a program to its end, its output shown.
@@ -172,10 +189,12 @@ fn run<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: impl IntoIterator
 }
 
 fn run_command(command: &mut Command) -> anyhow::Result<()> {
-    eprintln!("$ {command:?}");
-    let status = command.status().with_context(|| format!("starting {command:?}"))?;
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let line = words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ");
+    eprintln!("$ {line}");
+    let status = command.status().with_context(|| format!("starting {line}"))?;
     if !status.success() {
-        bail!("{command:?} failed: {status}");
+        bail!("{line} failed: {status}");
     }
     Ok(())
 }

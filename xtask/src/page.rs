@@ -18,7 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 use wasm_bindgen_cli_support::Bindgen;
 
-use crate::icon;
+use crate::{cargo_command, icon};
 
 /// The interface's texts, which the shell names.
 #[path = "../../web/src/texts.rs"]
@@ -90,8 +90,7 @@ pub fn profile(module: &str) -> &'static str {
 
 /// Compiles the page's crate with one feature, and returns the module's path.
 fn compile(root: &Path, feature: &str) -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
-    let output = Command::new(cargo)
+    let output = cargo_command()
         .current_dir(root)
         .args(["build", "--package", "kosmosg-web", "--lib", "--profile", profile(feature)])
         .args(["--target", TARGET, "--features", feature])

@@ -172,11 +172,14 @@ impl Tokens {
 /// # Errors
 /// What the system says.
 pub fn private_file(path: &Path) -> std::io::Result<fs::File> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    private(fs::OpenOptions::new().write(true).create(true).truncate(true)).open(path)
+}
+
+/// What they make, only its owner may read.
+pub fn private(options: &mut fs::OpenOptions) -> &mut fs::OpenOptions {
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    options
 }
 
 fn hash(token: &str) -> String {

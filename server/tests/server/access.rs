@@ -1,7 +1,6 @@
 //! Who may do what.
 
 use std::num::NonZeroU32;
-use std::path::Path;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -12,7 +11,7 @@ use kosmosg::protocol::{ErrorCode, JobCreated, JobEvent};
 use kosmosg_server::access::{Access, Role, TokenError, Tokens};
 use serde_json::{Value, json};
 
-use crate::support::{STEPS, Server, assert_error, bytes_of, denoise, json_of};
+use crate::support::{STEPS, Server, assert_error, bytes_of, denoise, is_private, json_of};
 
 /// A server that asks for a token, and tokens of an administrator and of two that make pictures.
 struct Closed {
@@ -216,16 +215,6 @@ fn tokens_are_kept_as_hashes_and_change_while_the_server_runs() {
     assert!(matches!(command.add("<b>", Role::Use), Err(TokenError::Name)));
     std::fs::write(&path, "{").unwrap();
     assert!(matches!(Tokens::open(Some(&path)), Err(TokenError::Json { .. })));
-}
-
-#[cfg(unix)]
-fn is_private(path: &Path) -> bool {
-    std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path).unwrap().permissions()) & 0o077 == 0
-}
-
-#[cfg(not(unix))]
-fn is_private(_: &Path) -> bool {
-    true
 }
 
 #[tokio::test]

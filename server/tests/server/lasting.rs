@@ -11,7 +11,9 @@ use kosmosg_server::jobs::{Jobs, Limits};
 use kosmosg_server::worker::Lost;
 use tempfile::TempDir;
 
-use crate::support::{Command, STEPS, Server, Setup, assert_error, bytes_of, denoise, generate, json_of, with_loras};
+use crate::support::{
+    Command, STEPS, Server, Setup, assert_error, bytes_of, denoise, generate, is_private, json_of, with_loras,
+};
 
 struct Lasting {
     folder: TempDir,
@@ -197,6 +199,9 @@ async fn a_file_of_jobs_belongs_to_one_server() {
     let (path, limits) = (setup.store.clone().unwrap(), setup.limits);
     let server = setup.start().await;
     assert!(matches!(Jobs::open(limits, Some(&path)), Err(StoreError::InUse)));
+    // People's sentences and pictures are in it, and in what SQLite writes beside it.
+    let files: Vec<_> = std::fs::read_dir(lasting.folder.path()).unwrap().map(|file| file.unwrap().path()).collect();
+    assert!(files.len() > 1 && files.iter().all(|file| is_private(file)), "{files:?}");
     server.stop().await;
     let other = lasting.folder.path().join("other");
     std::fs::write(&other, "no database, and long enough to be seen as none at all").unwrap();

@@ -1,7 +1,7 @@
 //! A server to test: a bundle without weights, a runner that takes a step when it is told to, and a client.
 
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -315,4 +315,16 @@ fn parse_events(chunk: &[u8]) -> Vec<(u64, JobEvent)> {
         (field("id: ").parse().unwrap(), serde_json::from_str(&field("data: ")).unwrap())
     };
     blocks.map(event).collect()
+}
+
+/// Whether only its owner may read a file.
+#[cfg(unix)]
+pub fn is_private(path: &Path) -> bool {
+    std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path).unwrap().permissions()) & 0o077 == 0
+}
+
+/// Other systems have no such modes.
+#[cfg(not(unix))]
+pub fn is_private(_: &Path) -> bool {
+    true
 }

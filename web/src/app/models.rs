@@ -40,6 +40,19 @@ pub struct Offer {
     pub address: String,
 }
 
+impl Offer {
+    /// Whether a kept model is this one: it comes from there, or all of it came from files that are the same by name and size.
+    fn is_kept_as(&self, model: &KeptModel) -> bool {
+        match &model.address {
+            Some(address) => *address == self.address,
+            None => {
+                let is_all = model.is_whole() && model.scope == Scope::Picture;
+                is_all && (&model.manifest.name, model.of) == (&self.entry.name, self.entry.bytes)
+            }
+        }
+    }
+}
+
 /// The program that keeps the models.
 #[derive(Debug, Default)]
 enum Keeper {
@@ -141,8 +154,8 @@ impl Models {
         };
         let mut rows = vec![built_in];
         rows.extend(self.kept.iter().map(|model| self.row_of_kept(model)));
-        let is_kept = |address: &str| self.kept.iter().any(|model| model.address.as_deref() == Some(address));
-        let offers = self.offered.iter().filter(|offer| offer.entry.id != BUNDLE && !is_kept(&offer.address));
+        let is_kept = |offer: &Offer| self.kept.iter().any(|model| offer.is_kept_as(model));
+        let offers = self.offered.iter().filter(|offer| offer.entry.id != BUNDLE && !is_kept(offer));
         rows.extend(offers.map(row_of_offer));
         for row in &mut rows {
             row.deeds.retain(|(_, deed)| match deed {

@@ -171,7 +171,8 @@ impl About {
         let heard = move |Envelope { body, .. }: Envelope<Reply>, _| match body {
             Reply::Started => {
                 if let Some(link) = &*about.tester.borrow() {
-                    link.send(&Envelope { request: TEST, body: Request::TestKernels }, Vec::new(), &[]);
+                    let body = Request::TestKernels { impossible: false };
+                    link.send(&Envelope { request: TEST, body }, Vec::new(), &[]);
                 }
             }
             Reply::Verified { rows } => about.finish(number, result(&rows)),

@@ -21,10 +21,14 @@ pub async fn rows(files: Files) -> Result<Vec<Row>, Failure> {
     Ok(rows.into_iter().map(finite).collect())
 }
 
-/// Compares the kernels of this worker's device with the processor, each as exactly as it must be to be used.
-pub async fn kernels() -> Result<Vec<Row>, Failure> {
+/// Compares the kernels of this worker's device with the processor, each as exactly as it must be to be used;
+/// `impossible` ones too, which the device has not what it takes for.
+pub async fn kernels(impossible: bool) -> Result<Vec<Row>, Failure> {
     let (device, _) = device::open().await?;
-    let kernels = device.compare_kernels(device::KERNEL_TOLERANCE).await?;
+    let kernels = match impossible {
+        true => device.compare_impossible_kernels(device::KERNEL_TOLERANCE).await?,
+        false => device.compare_kernels(device::KERNEL_TOLERANCE).await?,
+    };
     let row = |(kernel, deviation): (&str, f32)| Row::new(kernel, deviation.into(), device::KERNEL_TOLERANCE.into());
     Ok(kernels.into_iter().map(row).map(finite).collect())
 }

@@ -58,16 +58,28 @@ impl BurnDevice {
     }
 
     /// Compares the GPU's kernels of our own with the CPU on a small case: the name of each, and how far its result is off,
-    /// relative to the largest number. What deviates by more than `tolerance` at the first time is not used from then on. On the
-    /// CPU there is nothing to compare.
+    /// relative to the largest number; infinitely far if the driver refuses it. What deviates by more than `tolerance` at the first
+    /// time is not used from then on. On the CPU there is nothing to compare.
     ///
     /// # Errors
     /// [`EngineError`] if the device fails.
-    #[cfg_attr(not(feature = "webgpu"), expect(unused_variables, reason = "nothing can deviate"))]
     pub async fn compare_kernels(&self, tolerance: f32) -> Result<Vec<(&'static str, f32)>, EngineError> {
+        self.compare(tolerance, false).await
+    }
+
+    /// The same with kernels that the GPU has not what it takes for, to show what happens when it refuses some.
+    ///
+    /// # Errors
+    /// [`EngineError`] if the device fails.
+    pub async fn compare_impossible_kernels(&self, tolerance: f32) -> Result<Vec<(&'static str, f32)>, EngineError> {
+        self.compare(tolerance, true).await
+    }
+
+    #[cfg_attr(not(feature = "webgpu"), expect(unused_variables, reason = "nothing can deviate"))]
+    async fn compare(&self, tolerance: f32, impossible: bool) -> Result<Vec<(&'static str, f32)>, EngineError> {
         #[cfg(feature = "webgpu")]
         if let Some(gpu) = self.gpu() {
-            return gpu.compare_kernels(tolerance).await;
+            return gpu.compare_kernels(tolerance, impossible).await;
         }
         Ok(Vec::new())
     }

@@ -4,10 +4,12 @@
 //! that ends the program, and in a browser some passes with stale numbers. So the first such report is kept, and every
 //! later reading fails with it.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use ::burn::tensor::Device;
 use ::burn::tensor::wgpu::{WgpuInitError, WgpuSetup, wgpu};
+use ::burn::tensor::{Device, Tensor};
+
+use packed::Kernel;
 
 use super::Burn;
 use crate::engine::{Engine, EngineError};
@@ -33,12 +35,21 @@ pub struct Gpu {
     pub device: Device,
     pub limits: GpuLimits,
     setup: WgpuSetup,
-    /// What went wrong first.
-    fault: Arc<OnceLock<EngineError>>,
+    fault: Arc<Fault>,
     /// Why the device is gone.
     lost: Arc<OnceLock<String>>,
     /// Kernels that compute something else here than on the CPU.
     wrong_kernels: OnceLock<Vec<&'static str>>,
+}
+
+/// What went wrong first, if something did.
+#[derive(Debug, Default)]
+struct Fault(Mutex<Option<EngineError>>);
+
+impl Fault {
+    fn get(&self) -> MutexGuard<'_, Option<EngineError>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 static GPU: OnceLock<Result<Gpu, EngineError>> = OnceLock::new();
@@ -70,7 +81,7 @@ impl Gpu {
             device: "webgpu".to_owned(),
             detail: error.to_string(),
         })?;
-        let (fault, lost) = (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
+        let (fault, lost) = (Arc::new(Fault::default()), Arc::new(OnceLock::new()));
         let kept = lost.clone();
         setup.device.set_device_lost_callback(move |reason, message| {
             let _ = kept.set(format!("{reason:?} {message}"));
@@ -78,7 +89,7 @@ impl Gpu {
         let kept = fault.clone();
         setup.device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
             // The first one is the cause, what follows are its consequences.
-            let _ = kept.set(describe(&error));
+            kept.get().get_or_insert_with(|| describe(&error));
         }));
         let (info, limits) = (setup.adapter.get_info(), setup.device.limits());
         let has_f16 = setup.device.features().contains(wgpu::Features::SHADER_F16);
@@ -97,7 +108,7 @@ impl Gpu {
         if let Some(detail) = self.lost.get() {
             return Err(EngineError::DeviceLost { engine: Burn::NAME, detail: detail.clone() });
         }
-        self.fault.get().map_or(Ok(()), |fault| Err(fault.clone()))
+        self.fault.get().clone().map_or(Ok(()), Err)
     }
 
     /// Kernels that computed something else than the CPU, if [compared](Self::compare_kernels).
@@ -105,12 +116,36 @@ impl Gpu {
         self.wrong_kernels.get().map_or(&[], Vec::as_slice)
     }
 
-    /// See [`BurnDevice::compare_kernels`](super::BurnDevice::compare_kernels).
-    pub async fn compare_kernels(&self, tolerance: f32) -> Result<Vec<(&'static str, f32)>, EngineError> {
-        let deviations = packed::compare(&self.device).await?;
+    /// See [`BurnDevice::compare_kernels`](super::BurnDevice::compare_kernels). With `impossible` kernels, which this GPU has not
+    /// what it takes for, it has to refuse some.
+    pub async fn compare_kernels(
+        &self,
+        tolerance: f32,
+        impossible: bool,
+    ) -> Result<Vec<(&'static str, f32)>, EngineError> {
+        let mut deviations = Vec::new();
+        for kernel in Kernel::possible(impossible || self.limits.has_f16) {
+            let deviation = match packed::deviation(kernel, &self.device).await {
+                // What a driver refuses stops nothing else, and is as wrong as can be.
+                Err(EngineError::Operation { .. }) => {
+                    self.forget_fault().await?;
+                    f32::INFINITY
+                }
+                compared => compared?,
+            };
+            deviations.push((kernel.name(), deviation));
+        }
         let wrong = deviations.iter().filter(|(_, deviation)| *deviation > tolerance);
         let _ = self.wrong_kernels.set(wrong.map(|(kernel, _)| *kernel).collect());
         Ok(deviations)
+    }
+
+    /// Goes on after a computation that failed, with all reports of it.
+    async fn forget_fault(&self) -> Result<(), EngineError> {
+        // What is read after it comes after its reports.
+        let _ = Burn::to_host(Tensor::<1>::zeros([1], &self.device)).await;
+        self.fault.get().take();
+        self.check()
     }
 
     /// Takes the device away, as a driver's reset does.

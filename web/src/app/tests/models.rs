@@ -125,6 +125,23 @@ fn fetching_tells_how_far_it_is_and_can_be_paused() {
 }
 
 #[test]
+fn a_model_from_files_that_the_server_offers_too_is_listed_once() {
+    let mut scene = Scene::with_kept(Scope::Picture, None);
+    let from_files = |scope, is_whole| KeptModel { address: None, ..kept(scope, is_whole) };
+    for (model, times) in [
+        (from_files(Scope::Picture, true), 1),
+        // The rest can still be fetched.
+        (from_files(Scope::Picture, false), 2),
+        (from_files(Scope::Encoder, true), 2),
+        (KeptModel { of: 101, ..from_files(Scope::Picture, true) }, 2),
+    ] {
+        scene.keeps(0, vec![model.clone()]);
+        let rows = scene.app.models().rows();
+        assert_eq!(rows.iter().filter(|row| row.name == "Large").count(), times, "{model:?}");
+    }
+}
+
+#[test]
 fn what_was_not_fetched_is_the_servers() {
     let mut scene = Scene::with_kept(Scope::Encoder, Some(health()));
     assert_eq!(scene.app.place_of(Stage::Encode), Ok(Place::DeviceCpu));

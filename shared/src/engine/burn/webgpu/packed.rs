@@ -42,7 +42,7 @@ pub struct PackedWeight {
 
 /// A way to compute a linear map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Kernel {
+pub struct Kernel {
     form: Form,
     activations: Activations,
 }
@@ -64,7 +64,7 @@ impl Kernel {
     ];
 
     /// Those that a GPU has what it takes for.
-    fn possible(has_f16: bool) -> impl Iterator<Item = Self> {
+    pub fn possible(has_f16: bool) -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(move |kernel| has_f16 || kernel.activations == Activations::F32)
     }
 
@@ -79,7 +79,7 @@ impl Kernel {
         Self::best(Form::of(weight)?, has_f16(), wrong)
     }
 
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match (self.form, self.activations) {
             (Form::Q8, Activations::F32) => "linear map of 8 bits",
             (Form::Q8, Activations::F16) => "linear map of 8 bits, activations of 16",
@@ -146,34 +146,30 @@ pub fn takes(weight: &HostTensor) -> bool {
     Kernel::of(weight).is_some() && weight.shape()[0].is_multiple_of(COLUMNS)
 }
 
-/// Each kernel's name, and how far its result is from the CPU's on a small case, relative to the largest number.
+/// How far a kernel's result is from the CPU's on a small case, relative to the largest number.
 ///
 /// # Errors
-/// [`EngineError`] if the device fails.
-pub async fn compare(device: &Device) -> Result<Vec<(&'static str, f32)>, EngineError> {
+/// [`EngineError`] if the device fails or refuses the kernel.
+pub async fn deviation(kernel: Kernel, device: &Device) -> Result<f32, EngineError> {
     // A number of blocks that is odd, groups that fill no workgroup, and rows that fill no unit.
     let [rows, inputs, outputs] = [ROWS + 3, 5 * BLOCK, 3 * COLUMNS];
     let (x, bias) = (wave(rows * inputs, 0.7), wave(outputs, 0.3));
     let numbers = HostTensor::from_f32(vec![outputs, inputs], &wave(outputs * inputs, 0.37));
-    let mut deviations = Vec::new();
-    for kernel in Kernel::possible(has_f16()) {
-        let weight = numbers.to_dtype(kernel.form.stored()).expect("rows of whole blocks");
-        let read: Vec<f32> = match kernel.activations {
-            Activations::F32 => x.clone(),
-            Activations::F16 => x.iter().map(|&x| f16::from_f32(x).to_f32()).collect(),
-        };
-        let expected = packed::linear(Matrix::new(&read, [rows, inputs]), &weight, Some(&bias));
-        let on_gpu = PackedWeight::for_kernel(kernel, &weight, device);
-        let tensor = |numbers: &[f32]| Tensor::<1>::from_floats(numbers, device);
-        let y = linear(tensor(&x).reshape([rows, inputs]), &on_gpu, Some(tensor(&bias)));
-        let found = Burn::to_host(y).await?;
-        // A number that is none is as far as can be.
-        let off = |(found, expected): (&f32, &f32)| Some((found - expected).abs()).filter(|off| off.is_finite());
-        let furthest = found.iter().zip(&expected).map(|pair| off(pair).unwrap_or(f32::INFINITY)).fold(0.0, f32::max);
-        let largest = expected.iter().fold(0.0, |largest: f32, x| largest.max(x.abs()));
-        deviations.push((kernel.name(), furthest / largest));
-    }
-    Ok(deviations)
+    let weight = numbers.to_dtype(kernel.form.stored()).expect("rows of whole blocks");
+    let read: Vec<f32> = match kernel.activations {
+        Activations::F32 => x.clone(),
+        Activations::F16 => x.iter().map(|&x| f16::from_f32(x).to_f32()).collect(),
+    };
+    let expected = packed::linear(Matrix::new(&read, [rows, inputs]), &weight, Some(&bias));
+    let on_gpu = PackedWeight::for_kernel(kernel, &weight, device);
+    let tensor = |numbers: &[f32]| Tensor::<1>::from_floats(numbers, device);
+    let y = linear(tensor(&x).reshape([rows, inputs]), &on_gpu, Some(tensor(&bias)));
+    let found = Burn::to_host(y).await?;
+    // A number that is none is as far as can be.
+    let off = |(found, expected): (&f32, &f32)| Some((found - expected).abs()).filter(|off| off.is_finite());
+    let furthest = found.iter().zip(&expected).map(|pair| off(pair).unwrap_or(f32::INFINITY)).fold(0.0, f32::max);
+    let largest = expected.iter().fold(0.0, |largest: f32, x| largest.max(x.abs()));
+    Ok(furthest / largest)
 }
 
 /// Whether shaders on this program's GPU can have numbers of 16 bits.
