@@ -82,7 +82,8 @@ def main():
             step, decoding = measure()
             steps[name] += step
             decodings[name].append(decoding)
-            print(f"| {name} | {' '.join(f"{x:.2f}" for x in step)} | {decoding:.2f} |", flush=True)
+            each = " ".join(f"{x:.2f}" for x in step)
+            print(f"| {name} | {each} | {decoding:.2f} |", flush=True)
     print(f"\nMedians, PyTorch {torch.__version__}:\n\n| | a step, s | decoding, s |\n|---|--:|--:|")
     medians = {name: [statistics.median(times[name]) for times in (steps, decodings)] for name in rivals}
     for name, (step, decoding) in medians.items():

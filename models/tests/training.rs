@@ -120,6 +120,7 @@ fn a_bundle_can_be_trained_further(bundle: &Path, first: &Path, config: &TrainCo
     assert!(error.contains("a stage already"), "{error}");
 
     the_autoencoder_can_be_trained_on_while_its_latents_stay(again.path(), config);
+    the_denoiser_can_be_trained_on_while_its_text_encoder_stays(bundle, config);
 
     let mut still = config.clone();
     (still.decoder.training.steps, still.decoder.training.lr) = (1, 0.0);
@@ -276,6 +277,21 @@ fn the_autoencoder_can_be_trained_on_while_its_latents_stay(run_dir: &Path, conf
     }
     assert_eq!(scale(), before.1);
     train::export(run_dir, config, Quant::Q8_0, &run_dir.join("sharper")).unwrap();
+}
+
+/// What imitated the text encoder still belongs to it; what was taught through the denoiser does not.
+fn the_denoiser_can_be_trained_on_while_its_text_encoder_stays(bundle: &Path, config: &TrainConfig) {
+    let again = tempfile::tempdir().unwrap();
+    let run_dir = again.path();
+    train::import(bundle, config, run_dir).unwrap();
+    let mut other = config.clone();
+    other.decoder.trained = Some(vec!["unet.".to_owned()]);
+    run(Stage::Decoder, run_dir, &other).unwrap();
+    let export = || train::export(run_dir, config, Quant::Q8_0, &run_dir.join("clearer"));
+    let error = export().unwrap_err().to_string();
+    assert!(error.contains("stage instruct does not belong") && error.contains("`stages.decoder`"), "{error}");
+    fs::remove_dir_all(run_dir.join("instruct")).unwrap();
+    export().unwrap();
 }
 
 fn a_stage_goes_on_only_with_what_it_began_with(run_dir: &Path, config: &TrainConfig) {

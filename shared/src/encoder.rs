@@ -1,5 +1,9 @@
 //! From a prompt of words and pictures to a condition: vision tower, resampler, language model, AlignerNet.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use sha2::{Digest, Sha256};
+
 use crate::aligner::Aligner;
 use crate::bundle::{BundleError, Folder, Manifest};
 use crate::condition::Condition;
@@ -8,18 +12,39 @@ use crate::engine::{Engine, EngineError, Tensor};
 use crate::mllm::{Mllm, TokenBatch};
 use crate::picture::Picture;
 use crate::prompt::{PromptDocument, PromptError, PromptSequence};
+use crate::protocol::MAX_PICTURES;
 use crate::resampler::{Resampler, ResamplerSizes};
 use crate::tokenizer::Tokenizer;
 use crate::vision::VisionTower;
 use crate::weights::{Store, WeightError, Weights, load_except};
 
 /// Everything before the decoder.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Encoder<E: Engine> {
     tokenizer: Tokenizer,
     networks: EncoderNetworks<E>,
     config: KosmosGConfig,
     device: E::Device,
+    recent: Mutex<Recent<E>>,
+}
+
+/// What an [`Encoder`] computed lately and is likely to be asked for again: people change the words around a picture, and
+/// hardly ever what they steer away from.
+#[derive(Debug, Clone)]
+struct Recent<E: Engine> {
+    /// Pictures, the latest first.
+    pictures: Vec<Embedded<E>>,
+    /// A negative prompt and its condition.
+    negative: Option<(PromptSequence, Vec<f32>)>,
+}
+
+/// A picture as the language model takes it.
+#[derive(Debug, Clone)]
+struct Embedded<E: Engine> {
+    /// SHA-256 of what the vision tower saw.
+    digest: [u8; 32],
+    /// Embeddings `[1, L, D]`.
+    embeddings: Tensor<E, 3>,
 }
 
 /// The networks of an [`Encoder`].
@@ -149,7 +174,8 @@ impl<E: Engine> Encoder<E> {
             mllm,
             aligner: aligner.map_err(in_part("aligner"))?,
         };
-        Ok(Self { tokenizer, networks, config: config.clone(), device: device.clone() })
+        let recent = Mutex::new(Recent { pictures: Vec::new(), negative: None });
+        Ok(Self { tokenizer, networks, config: config.clone(), device: device.clone(), recent })
     }
 
     /// The encoder of a bundle in a folder.
@@ -177,20 +203,105 @@ impl<E: Engine> Encoder<E> {
         prompt.check_pictures(pictures.len())?;
         let sequence = self.tokenizer.sequence(prompt, latents, longest)?;
         let negative = self.tokenizer.sequence(&PromptDocument::from_words(negative), latents, longest)?;
-        let size = self.config.vision.image_size;
-        let shown: Vec<&Picture> = prompt.images().map(|place| &pictures[place.picture]).collect();
-        let images = (!shown.is_empty()).then(|| {
-            let pixels = shown.iter().flat_map(|picture| picture.pixels_for_encoder(size as u32)).collect();
-            self.networks.embed_pictures(Tensor::from_host(pixels, [shown.len(), 3, size, size], &self.device))
-        });
+        let Recent { pictures: mut embedded, negative: known } = self.recent().clone();
+        let mut images = Vec::new();
+        for place in prompt.images() {
+            let picture = self.embed(&pictures[place.picture], &mut embedded);
+            images.push(picture.embeddings.clone());
+            embedded.insert(0, picture);
+        }
+        embedded.truncate(MAX_PICTURES);
+        let images = (!images.is_empty()).then(|| Tensor::cat(images, 0));
         let cond = self.networks.condition(&self.batch(sequence), images)?;
-        let uncond = self.networks.condition(&self.batch(negative), None)?;
         let [_, tokens, width] = cond.shape();
-        Ok(Condition { tokens, width, cond: cond.to_host().await?, uncond: uncond.to_host().await? })
+        let cond = cond.to_host().await?;
+        let uncond = match known.filter(|(known, _)| *known == negative) {
+            Some((_, condition)) => condition,
+            None => self.networks.condition(&self.batch(negative.clone()), None)?.to_host().await?,
+        };
+        // Only now it is known that nothing failed on the way.
+        *self.recent() = Recent { pictures: embedded, negative: Some((negative, uncond.clone())) };
+        Ok(Condition { tokens, width, cond, uncond })
+    }
+
+    /// A picture's embeddings, taken out of `known` if they are there. Each is computed alone, so that they are the same to the
+    /// last bit whatever stands beside it.
+    fn embed(&self, picture: &Picture, known: &mut Vec<Embedded<E>>) -> Embedded<E> {
+        let size = self.config.vision.image_size;
+        let pixels = picture.pixels_for_encoder(size as u32);
+        let digest = Sha256::digest(bytemuck::cast_slice(&pixels)).into();
+        match known.iter().position(|other| other.digest == digest) {
+            Some(at) => known.remove(at),
+            None => {
+                let pixels = Tensor::from_host(pixels, [1, 3, size, size], &self.device);
+                Embedded { digest, embeddings: self.networks.embed_pictures(pixels) }
+            }
+        }
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent<E>> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn batch(&self, sequence: PromptSequence) -> TokenBatch {
         let PromptSequence { tokens, image_mask } = sequence;
         TokenBatch { tokens, image_mask, batch: 1, pad: self.config.special.pad }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use pollster::block_on;
+
+    use super::*;
+    use crate::engine::burn::{Burn, BurnDevice};
+
+    fn encoder() -> Encoder<Burn> {
+        let folder = Folder::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tiny")).unwrap();
+        Encoder::open(&folder, &BurnDevice::cpu()).unwrap()
+    }
+
+    fn encode(encoder: &Encoder<Burn>, text: &str, shades: &[u8], negative: &str) -> Condition {
+        let pictures: Vec<_> = shades.iter().map(|&shade| Picture::new(8, 8, vec![shade; 192]).unwrap()).collect();
+        let prompt = PromptDocument::from_text(text, pictures.len()).unwrap();
+        block_on(encoder.encode(&prompt, &pictures, negative)).unwrap()
+    }
+
+    #[test]
+    fn what_was_encoded_lately_is_not_computed_again() {
+        let encoder = encoder();
+        let first = encode(&encoder, "a <i> and a <i>", &[20, 200], "");
+        assert_eq!(encode(&encoder, "a <i> and a <i>", &[20, 200], ""), first);
+        // If it were computed again, what is changed here would not show.
+        for picture in &mut encoder.recent().pictures {
+            picture.embeddings = picture.embeddings.clone().affine(0.0, 0.0);
+        }
+        encoder.recent().negative.as_mut().unwrap().1.fill(0.5);
+        let changed = encode(&encoder, "a <i> and a <i>", &[20, 200], "");
+        assert_ne!(changed.cond, first.cond);
+        assert!(changed.uncond.iter().all(|&x| x == 0.5));
+        let other = encode(&encoder, "a <i> and a <i>", &[21, 201], "red");
+        assert!(other.cond != changed.cond && other.uncond != changed.uncond);
+    }
+
+    #[test]
+    fn what_was_encoded_before_changes_no_bit() {
+        let encoders = [encoder(), encoder()];
+        encode(&encoders[0], "a <i> and a <i>", &[20, 200], "blue");
+        for (text, shades) in [("a <i> in the snow", &[200][..]), ("<i> <i> <i>", &[200, 90, 200]), ("a star", &[])] {
+            let [after, fresh] = encoders.each_ref().map(|encoder| encode(encoder, text, shades, "red"));
+            assert_eq!(after, fresh, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_so_many_pictures_are_remembered() {
+        let encoder = encoder();
+        for shade in 0..MAX_PICTURES as u8 + 3 {
+            encode(&encoder, "<i>", &[shade], "");
+        }
+        assert_eq!(encoder.recent().pictures.len(), MAX_PICTURES);
     }
 }

@@ -219,7 +219,7 @@ impl<E: Engine> Decoder<E> {
 }
 
 /// All three stages of a bundle on one engine.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Pipeline<E: Engine> {
     /// Prompt to condition.
     pub encoder: Encoder<E>,

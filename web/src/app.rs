@@ -16,6 +16,7 @@ use crate::texts;
 use reading::Reader;
 
 pub use events::{Effect, Event, Phase, Processor, WorkerState};
+use job::Encoded;
 pub use job::{Doing, Job, Order};
 pub use models::{Deed, Models, Offer, Row, Task};
 pub use places::{Adapter, Choice, Places};
@@ -59,6 +60,8 @@ pub struct App {
     /// An order that came before the manifest.
     early: Option<Order>,
     job: Option<Job>,
+    /// What was encoded last with this model.
+    encoded: Option<Encoded>,
     /// How many jobs there were.
     jobs: u64,
     /// A job of the page before, until there is a model.
@@ -170,7 +173,7 @@ impl App {
             self.forget_reading();
             self.effects.push(Effect::ShowDefaults(Box::new(manifest.clone())));
         }
-        (self.source, self.manifest) = (Some(source), Some(manifest));
+        (self.source, self.manifest, self.encoded) = (Some(source), Some(manifest), None);
         // The built-in model is so small that the processor has it ready at once, and there is somebody to help.
         if self.models.current.is_none() {
             self.start(Processor::Cpu);

@@ -124,7 +124,11 @@ impl Shared {
         let progress = Progress::newest(&dir)?;
         let progress = progress.with_context(|| format!("stage {name} has no checkpoint in {}", dir.display()))?;
         if let Some(what) = progress.difference(&self.basis(stage)?) {
-            anyhow::bail!("stage {name} does not belong to the others: it began with another `{what}`; train it anew");
+            anyhow::bail!(
+                "stage {name} does not belong to the others: it began with another `{what}`; train it anew, or remove {} to do \
+                 without it",
+                dir.display()
+            );
         }
         Ok(())
     }
@@ -149,8 +153,9 @@ impl Shared {
             basis["prediction_type"] = json!(self.config.prediction_type);
         }
         for &earlier in stage.needs().iter().filter(|&&earlier| !self.config.does_without(earlier)) {
-            basis["stages"][earlier.name()] = match earlier {
-                Stage::Vae => self.latents_hash()?,
+            basis["stages"][earlier.name()] = match (stage, earlier) {
+                (_, Stage::Vae) => self.hash_of(earlier, makes_latents)?,
+                (Stage::Align | Stage::Imitate, Stage::Decoder) => self.hash_of(earlier, is_text_encoders)?,
                 _ => file_hash(&result_path(&self.run, earlier)?)?,
             }
             .into();
@@ -158,10 +163,10 @@ impl Shared {
         Ok(basis)
     }
 
-    /// Hash of what makes latents, which is all that later stages learn from the autoencoder.
-    fn latents_hash(&self) -> anyhow::Result<String> {
-        let mut weights = result(&self.run, Stage::Vae)?;
-        weights.retain(|name, _| makes_latents(name));
+    /// Hash of those weights of a stage that another learns from.
+    fn hash_of(&self, stage: Stage, counts: fn(&str) -> bool) -> anyhow::Result<String> {
+        let mut weights = result(&self.run, stage)?;
+        weights.retain(|name, _| counts(name));
         Ok(hash(&gguf::write(&weights)))
     }
 
@@ -191,6 +196,11 @@ impl Shared {
         let batch = pixels.len() / (3 * size * size);
         Tensor::from_host(pixels, [batch, 3, size, size], &self.device)
     }
+}
+
+/// Whether a parameter of stage 0c is the text encoder's, which is all that AlignerNet imitates of it.
+fn is_text_encoders(name: &str) -> bool {
+    name.starts_with("text.")
 }
 
 /// With fewer tokens, some scenes could hardly be told in any words.

@@ -34,6 +34,29 @@ impl Order {
     pub fn sentence(&self) -> String {
         sentence(&self.prompt)
     }
+
+    /// Whether both are encoded to the same condition.
+    fn says_the_same(&self, other: &Self) -> bool {
+        (&self.prompt, &self.pictures, &self.negative) == (&other.prompt, &other.pictures, &other.negative)
+    }
+}
+
+/// The condition of an order, which others may have too.
+#[derive(Debug)]
+pub struct Encoded {
+    /// The order.
+    pub order: Rc<Order>,
+    /// Its condition.
+    pub condition: Condition,
+    /// Where it was encoded.
+    pub place: Place,
+}
+
+impl Encoded {
+    /// Whether encoding `order` at `place` would find the same.
+    pub fn is_of(&self, order: &Order, place: Place) -> bool {
+        self.place == place && self.order.says_the_same(order)
+    }
 }
 
 /// An order on its way.

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use kosmosg::denoise::DenoiseState;
-use kosmosg::placement::Place;
+use kosmosg::placement::{Place, Stage};
 use kosmosg::protocol::GenerateSettings;
 
 use super::job::{Doing, Job, Line, Order};
@@ -104,12 +104,15 @@ impl App {
         self.results.begin(&order, 0);
         self.places.failures.clear();
         (self.jobs, self.resumed_at) = (self.jobs + 1, None);
+        let place = self.place_of(Stage::Encode);
+        let encoded = self.encoded.as_ref().filter(|encoded| place.is_ok_and(|place| encoded.is_of(&order, place)));
+        let (condition, encoded_at) = encoded.map(|encoded| (encoded.condition.clone(), encoded.place)).unzip();
         self.job = Some(Job {
             order: Rc::new(order),
             takes,
             at: 0,
-            condition: None,
-            encoded_at: None,
+            condition,
+            encoded_at,
             start: state.clone(),
             state,
             doing: Doing::Waiting(Place::DeviceCpu),

@@ -2,7 +2,7 @@
 
 use kosmosg::placement::{Failure, FailureKind, Place, Stage};
 
-use super::job::Moved;
+use super::job::{Encoded, Moved};
 use super::{App, Choice, Doing, Effect, Job, LOAD, Phase, Processor, WorkerState};
 use crate::messages::{Envelope, Fault, Reply, Request};
 use crate::texts;
@@ -77,7 +77,9 @@ impl App {
         match reply {
             Reply::Encoded { condition } => {
                 self.has_warmed_up[0] |= processor == Processor::Gpu;
-                (job.condition, job.encoded_at) = (Some(condition), Some(processor.place()));
+                let (order, place) = (job.order.clone(), processor.place());
+                (job.condition, job.encoded_at) = (Some(condition.clone()), Some(place));
+                self.encoded = Some(Encoded { order, condition, place });
                 self.proceed();
             }
             Reply::Loading { bytes, of } => {
@@ -164,6 +166,7 @@ impl App {
         let Some(job) = &mut self.job else { return };
         if kind == FailureKind::WrongNumbers {
             job.distrust(place);
+            self.encoded.take_if(|encoded| encoded.place == place);
         }
         job.moved = Some(Moved { from: place, step: job.state.step(), why: Some(kind) });
         let stage = job.next_stage();

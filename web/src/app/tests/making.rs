@@ -1,11 +1,11 @@
 //! Several pictures, one after the other.
 
 use kosmosg::prompt::{ImageRef, PromptDocument, PromptItem};
-use kosmosg::protocol::{GenerateSettings, JobCreated, JobEvent, JobRequest};
+use kosmosg::protocol::{GenerateSettings, JobCreated, JobEvent, JobRequest, PictureFile};
 
 use super::super::results::MOST_RESULTS;
 use super::super::*;
-use super::scene::{Scene, adapter, condition, health, order};
+use super::scene::{Scene, adapter, condition, health, manifest, order};
 use crate::messages::{Fault, Reading, Reply};
 use crate::report::{Browser, NoGpu};
 
@@ -57,6 +57,37 @@ impl Scene {
     fn numbers(&self) -> Vec<u64> {
         self.app.results().list().iter().map(|outcome| outcome.number).collect()
     }
+}
+
+#[test]
+fn what_was_just_encoded_is_not_encoded_again() {
+    let mut scene = Scene::ready(None);
+    scene.makes_one();
+    scene.orders(with_seed(8));
+    assert!(matches!(scene.request(), Request::Denoise { .. }), "another seed");
+    scene.makes();
+    for other in [
+        Order { prompt: PromptDocument::from_text("a <i> in the snow", 1).unwrap(), ..order() },
+        Order { pictures: vec![PictureFile(vec![1, 2, 4])], ..order() },
+        Order { negative: "red".into(), ..order() },
+    ] {
+        scene.orders(other);
+        assert!(matches!(scene.request(), Request::Encode { .. }), "{:?}", scene.job().order);
+        scene.answers(Reply::Encoded { condition: condition() });
+        scene.makes();
+    }
+    // Another place, or another model, has its own.
+    scene.makes_one();
+    scene.happens(Event::Device { adapter: Some(adapter()), cpu_memory_bytes: 1 << 30 });
+    scene.happens(Event::Choose(Choice::Gpu));
+    scene.load_gpu();
+    scene.orders(order());
+    assert!(matches!(scene.request(), Request::Encode { .. }));
+    scene.happens(Event::Cancel);
+    scene.happens(Event::Choose(Choice::Cpu));
+    scene.happens(Event::Manifest { base: "http://here/".into(), manifest: Box::new(manifest()) });
+    scene.orders(order());
+    assert!(matches!(scene.request(), Request::Encode { .. }));
 }
 
 #[test]
@@ -131,8 +162,7 @@ fn what_is_ordered_meanwhile_waits_for_its_turn() {
     assert_eq!(scene.waits_in_line(), [9]);
     scene.makes();
     assert_eq!((scene.app.state(), scene.app.seed()), ("running", Some(9)));
-    assert!(matches!(scene.request(), Request::Encode { .. }));
-    scene.answers(Reply::Encoded { condition: condition() });
+    assert!(matches!(scene.request(), Request::Denoise { .. }));
     scene.makes();
     assert_eq!((scene.app.state(), scene.numbers()), ("done", vec![2, 1]));
 }
@@ -148,7 +178,7 @@ fn cancelling_one_begins_the_next_and_cancelling_all_begins_none() {
         panic!("{:?}", scene.effects)
     };
     assert_eq!((cancel.request, &cancel.body), (request, &Request::Cancel));
-    assert!(matches!(next.body, Request::Encode { .. }));
+    assert!(matches!(next.body, Request::Denoise { .. }));
     assert_eq!((scene.app.seed(), scene.waits_in_line()), (Some(8), vec![9, 10, 11]));
     scene.happens(Event::CancelAll);
     assert_eq!((scene.app.status().as_str(), scene.waits_in_line().len()), (texts::CANCELLED, 0));
@@ -270,7 +300,7 @@ fn orders_before_the_model_are_made_one_after_the_other() {
     scene.orders(with_seed(3));
     assert_eq!((scene.app.state(), scene.waits_in_line()), ("failed", vec![2]), "it says the same again");
     scene.happens(Event::GoOn(Choice::Auto));
-    let manifest = Box::new(super::scene::manifest());
+    let manifest = Box::new(manifest());
     scene.happens(Event::Manifest { base: "http://here/".into(), manifest });
     assert_eq!((scene.app.state(), scene.app.seed()), ("running", Some(2)));
 }

@@ -115,7 +115,7 @@ fn another_picture_takes_the_place_of_one_that_is_waited_for() {
     scene.server_goes();
     scene.has_waited(PATIENCE);
     scene.happens(Event::Make(Box::new(order())));
-    assert!(matches!(&scene.effects[..], [Effect::Delete { id }, Effect::Send { .. }] if id == "x"));
+    assert!(matches!(&scene.effects[..], [Effect::Delete { id }, Effect::Post { .. }] if id == "x"));
 }
 
 #[test]

@@ -141,10 +141,12 @@ impl Scene {
         sent.next().unwrap()
     }
 
-    /// Begins a job and encodes it.
+    /// Begins a job and encodes it, if it is not known from the one before.
     pub fn encode(&mut self) {
         self.happens(Event::Make(Box::new(order())));
-        self.answers(Reply::Encoded { condition: condition() });
+        if self.job().condition.is_none() {
+            self.answers(Reply::Encoded { condition: condition() });
+        }
     }
 
     /// Does steps on the worker.
