@@ -142,7 +142,8 @@ impl Gpu {
 
     /// Goes on after a computation that failed, with all reports of it.
     async fn forget_fault(&self) -> Result<(), EngineError> {
-        // What is read after it comes after its reports.
+        // What is read after it comes after its reports, and fails with them: that error is the one to forget. A device that is
+        // of no use shows in `check`, or at the next reading.
         let _ = Burn::to_host(Tensor::<1>::zeros([1], &self.device)).await;
         self.fault.get().take();
         self.check()
