@@ -25,7 +25,7 @@ use crate::{cargo_command, icon};
 #[expect(dead_code, reason = "the shell has no use for the texts that are made at run time")]
 mod texts;
 
-/// The modules: the crate's feature, which is also the name of the file.
+/// The modules: the crate's program and feature, which is also the name of the file.
 pub const MODULES: [&str; 3] = ["ui", "worker-cpu", "worker-gpu"];
 /// What they are compiled for.
 pub const TARGET: &str = "wasm32-unknown-unknown";
@@ -44,12 +44,12 @@ pub fn build(out: &Path) -> Result<()> {
     let app = out.join("app");
     let fresh = app.join("new");
     fs::create_dir_all(&fresh)?;
-    for feature in MODULES {
-        if feature == "worker-gpu" && std::env::var_os(WITHOUT_GPU).is_some() {
+    for module in MODULES {
+        if module == "worker-gpu" && std::env::var_os(WITHOUT_GPU).is_some() {
             eprintln!("{WITHOUT_GPU} is set: the page will have no WebGPU");
             continue;
         }
-        bind(&compile(root, feature)?, feature, &fresh)?;
+        bind(&compile(root, module)?, module, &fresh)?;
     }
     let from = root.join("web/static");
     for file in ["app.js", "worker.js"] {
@@ -88,26 +88,25 @@ pub fn profile(module: &str) -> &'static str {
     if module == "ui" { "wasm-ui" } else { "wasm" }
 }
 
-/// Compiles the page's crate with one feature, and returns the module's path.
-fn compile(root: &Path, feature: &str) -> Result<PathBuf> {
+/// Compiles one of the page's modules, and returns its path.
+fn compile(root: &Path, name: &str) -> Result<PathBuf> {
     let output = cargo_command()
         .current_dir(root)
-        .args(["build", "--package", "kosmosg-web", "--lib", "--profile", profile(feature)])
-        .args(["--target", TARGET, "--features", feature])
+        .args(["build", "--package", "kosmosg-web", "--bin", name, "--profile", profile(name)])
+        .args(["--target", TARGET, "--features", name])
         .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit())
         .output()?;
-    ensure!(output.status.success(), "building the page's module `{feature}` failed");
+    ensure!(output.status.success(), "building the page's module `{name}` failed");
     let messages = String::from_utf8(output.stdout)?;
     let files = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let mut files = files.flat_map(|message| message["filenames"].as_array().cloned().unwrap_or_default());
-    let module =
-        files.find_map(|file| file.as_str().filter(|name| name.ends_with("kosmosg_web.wasm")).map(PathBuf::from));
-    let module = module.with_context(|| format!("cargo built no module for `{feature}`"))?;
+    let module = files.find_map(|file| file.as_str().filter(|path| path.ends_with(".wasm")).map(PathBuf::from));
+    let module = module.with_context(|| format!("cargo built no module `{name}`"))?;
     // So the linker names an export that first runs all that libraries register, each time it is called.
     const RUNS_CONSTRUCTORS: &[u8] = b".command_export";
     let runs_constructors = fs::read(&module)?.windows(RUNS_CONSTRUCTORS.len()).any(|name| name == RUNS_CONSTRUCTORS);
-    ensure!(!runs_constructors, "`{feature}` must call `__wasm_call_ctors` once, or each call from JavaScript does");
+    ensure!(!runs_constructors, "`{name}` must call `__wasm_call_ctors` once, or each call from JavaScript does");
     Ok(module)
 }
 
