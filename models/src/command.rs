@@ -13,7 +13,7 @@ pub mod verify;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use kosmosg::bundle::Folder;
 use kosmosg::engine::burn::BurnDevice;
 use kosmosg::engine::candle::CandleDevice;
@@ -127,6 +127,13 @@ fn default_bundle() -> PathBuf {
 fn built_in(name: &str) -> PathBuf {
     let here = Path::new("models").join(name);
     if here.exists() { here } else { Path::new(env!("CARGO_MANIFEST_DIR")).join(name) }
+}
+
+/// Says before the work that its result cannot be written, where the folder for it is missing.
+fn check_place(file: &Path) -> anyhow::Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    ensure!(folder.is_dir(), "cannot write {}: there is no folder {}", file.display(), folder.display());
+    Ok(())
 }
 
 fn read_picture(path: &Path) -> anyhow::Result<Picture> {

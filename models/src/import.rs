@@ -2,7 +2,7 @@
 //!
 //! Files are read tensor by tensor and written the same way, so that a model larger than memory can be imported.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -69,7 +69,8 @@ type Parts<'a> = BTreeMap<&'static str, (Vec<Planned>, &'a dyn Source)>;
 /// be written: each with its place.
 pub fn import(options: &ImportOptions, out: &Path, mut event: impl FnMut(Event<'_>)) -> anyhow::Result<Manifest> {
     let ImportOptions { checkpoint, quant, .. } = options;
-    let known = options.network.as_deref().map(network::read).transpose()?;
+    let given = options.network.as_deref().map(network::read).transpose()?;
+    let known = given.as_ref().map(|given| &given.config);
     let converted = tokenizer(options)?;
     let opened = open_checkpoint(checkpoint)?;
     let weights = opened.source();
@@ -81,9 +82,10 @@ pub fn import(options: &ImportOptions, out: &Path, mut event: impl FnMut(Event<'
         options.dictionary.display(),
         converted.vocab_size
     );
-    let kosmosg = network::sizes(&weights.shapes(), opened.settings().as_ref(), &converted.special, known.as_ref())
+    let kosmosg = network::sizes(&weights.shapes(), opened.settings().as_ref(), &converted.special, known)
         .with_context(|| checkpoint.display().to_string())?;
-    let StableDiffusion { unet, vae, text, scheduler, unused } = StableDiffusion::open(&options.decoder)?;
+    let StableDiffusion { unet, vae, text, scheduler, unused } =
+        StableDiffusion::open(&options.decoder, given.as_ref())?;
     let latents = unet.config.sample_size.map(|side| side * vae.config.downscale());
     let mut draft = Manifest {
         format: FORMAT,
@@ -123,7 +125,9 @@ pub fn import(options: &ImportOptions, out: &Path, mut event: impl FnMut(Event<'
     let all = parts.values().flat_map(|(plan, _)| plan);
     event(Event::Total(all.filter_map(bytes).sum()));
 
-    let basis = serde_json::to_string(&(&draft, format!("{quant:?}"), stamp(checkpoint)?, stamp(&options.decoder)?))?;
+    let files: BTreeSet<_> = parts.values().flat_map(|(_, source)| source.files()).collect();
+    let stamps = files.into_iter().map(stamp).collect::<anyhow::Result<Vec<_>>>()?;
+    let basis = serde_json::to_string(&(&draft, format!("{quant:?}"), stamps))?;
     let mut writer = Writer::create(out, &basis, options.resume)?;
     for (part, (plan, source)) in &parts {
         writer.part(part, plan, |planned| {

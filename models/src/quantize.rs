@@ -14,35 +14,34 @@ use serde::Serialize;
 pub enum Quant {
     /// As exact as computing is.
     F32,
-    /// Large matrices in blocks of 8 bits, the rest as f16 has it.
+    /// Matrices and tables in blocks of 8 bits, the rest as f16 has it.
     #[value(name = "q8_0")]
     Q8_0,
-    /// Large matrices in blocks of 4 bits, the rest as f16 has it.
+    /// Matrices in blocks of 4 bits, tables in 8, the rest as f16 has it.
     #[value(name = "q4_0")]
     Q4_0,
     /// 16 bits; norms and biases in 32.
     F16,
-    /// The language model's large matrices in blocks of 4 bits, the others in 8.
+    /// The language model's matrices in blocks of 4 bits, the others and tables in 8.
     Mixed,
 }
 
 impl Quant {
-    /// How a tensor of a part is stored. Norms and biases stay exact, since they are few; kernels of convolutions and tables, of
-    /// which a run reads a few rows, have 16 bits at least, and so has all of the autoencoder, which shows every error.
+    /// How a tensor of a part is stored. Norms and biases stay exact, since they are few; kernels of convolutions have 16 bits at
+    /// least, and so has all of the autoencoder, which shows every error. Tables, where an error is not averaged over a
+    /// product's many, have 8.
     pub fn form(self, part: &str, name: &str, shape: &[usize]) -> DType {
-        let is_matrix = shape.len() == 2 && name.ends_with(".weight") && !is_table(name);
         let unpacked = if self == Self::F32 { DType::F32 } else { DType::F16 };
         let packed = match self {
             _ if part == "vae" => unpacked,
             Self::F32 | Self::F16 => unpacked,
-            Self::Q8_0 => DType::Q8_0,
-            Self::Q4_0 => DType::Q4_0,
-            Self::Mixed if part == "mllm" => DType::Q4_0,
-            Self::Mixed => DType::Q8_0,
+            Self::Q4_0 if !is_table(name) => DType::Q4_0,
+            Self::Mixed if part == "mllm" && !is_table(name) => DType::Q4_0,
+            Self::Q8_0 | Self::Q4_0 | Self::Mixed => DType::Q8_0,
         };
         match shape {
             [] | [_] => DType::F32,
-            [_, row] if is_matrix && row % packed.block() == 0 => packed,
+            [_, row] if name.ends_with(".weight") && row % packed.block() == 0 => packed,
             _ => unpacked,
         }
     }
@@ -117,7 +116,12 @@ mod tests {
         assert_eq!(form("encoder.layers.0.mlp.fc1.weight", &[512, 128]), DType::Q8_0);
         assert_eq!(form("encoder.layers.0.mlp.fc1.weight", &[512, 100]), DType::F16);
         assert_eq!(form("unet.time_embedding.linear_1.weight", &[384, 96]), DType::Q8_0);
-        assert_eq!(form("gpt_model.decoder.embed_tokens.weight", &[167, 192]), DType::F16);
+        assert_eq!(form("gpt_model.decoder.embed_tokens.weight", &[167, 192]), DType::Q8_0);
+        for quant in [Quant::Q4_0, Quant::Mixed] {
+            assert_eq!(quant.form("mllm", "gpt_model.decoder.layers.0.ffn.fc1.weight", &[512, 128]), DType::Q4_0);
+            assert_eq!(quant.form("mllm", "gpt_model.decoder.embed_tokens.weight", &[167, 192]), DType::Q8_0);
+        }
+        assert_eq!(Quant::F16.form("mllm", "gpt_model.decoder.embed_tokens.weight", &[167, 192]), DType::F16);
         assert_eq!(form("aligner.encoder_query", &[40, 128]), DType::F16);
         assert_eq!(form("conv_in.weight", &[64, 8, 3, 3]), DType::F16);
         assert_eq!(form("conv_in.bias", &[64]), DType::F32);

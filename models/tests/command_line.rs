@@ -150,6 +150,14 @@ fn damaged_bundles_say_what_is_wrong() {
     let said = say("misshapen");
     assert!(said.contains("`conv_in.bias` has shape [1]"), "{said}");
 
+    // Of an imported one, the text encoder has CLIP's words.
+    let mut other = manifest.clone();
+    other.networks.text.as_mut().unwrap().vocab_size = 49_408;
+    bundle::write(&dir.path().join("words"), other, &tokenizer, &parts).unwrap();
+    let words = dir.path().join("words");
+    let said = complaint(&["eval", "sprites", "--subjects", "2", "--ceilings", "--bundle", text(&words)]);
+    assert!(said.contains("the text encoder has 49408 words"), "{said}");
+
     write("corrupt", &|_| ());
     let file = dir.path().join("corrupt/unet.gguf");
     let mut bytes = std::fs::read(&file).unwrap();
@@ -160,6 +168,48 @@ fn damaged_bundles_say_what_is_wrong() {
     std::fs::write(&file, []).unwrap();
     assert!(say("corrupt").contains("0 bytes"));
     assert!(say("absent").contains("bundle.json"));
+}
+
+#[test]
+fn what_lies_beside_a_bundle_stays() {
+    let tiny = Folder::open(tiny()).unwrap();
+    let parts = BTreeMap::from([("aligner".to_owned(), tiny.part("aligner").unwrap())]);
+    let dir = tempfile::tempdir().unwrap();
+    let beside = |name: String| dir.path().join(name);
+    let write = || bundle::write(&beside("x".into()), tiny.manifest().clone(), &tiny.tokenizer().unwrap(), &parts);
+    write().unwrap();
+    std::fs::create_dir(beside("x.old".into())).unwrap();
+    write().unwrap();
+    let mut names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["x", "x.old"]);
+    // What cannot take its place yet is kept, with what tells how to go on.
+    let aside = beside(format!("x.replaced-{}", std::process::id()));
+    std::fs::create_dir_all(aside.join("something")).unwrap();
+    let error = write().unwrap_err().to_string();
+    assert!(error.contains(text(&aside)), "{error}");
+    assert!(beside("x.unfinished/unfinished.json".into()).exists() && beside("x/bundle.json".into()).exists());
+}
+
+#[test]
+fn places_that_are_missing_are_named_before_the_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("missing/out");
+    for (arguments, why) in [
+        (&["generate", "--prompt", "x", "-o"][..], "there is no folder"),
+        (&["encode", "--prompt", "x", "-o"], "there is no folder"),
+        (&["encode", "--prompt", "x", "--against"], "No such file"),
+        (&["eval", "sprites", "--subjects", "2", "--sheet"], "there is no folder"),
+        (&["eval", "sprites", "--subjects", "2", "-o"], "there is no folder"),
+        (&["eval", "sprites", "--subjects", "2", "--bundle"], "opening the bundle"),
+    ] {
+        let arguments = [arguments, &[text(&missing)]].concat();
+        let output = kosmosg(&arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(text(&missing)) && said.contains(why), "{arguments:?}: {said}");
+        assert!(output.stdout.is_empty(), "{arguments:?} did something before");
+    }
 }
 
 /// Writes tensors in Hugging Face's form.
@@ -271,6 +321,9 @@ fn a_controlnet_follows_its_picture() {
     assert_ne!(a, plain);
     assert_ne!(controlled(&pictures[1], "1").0, a);
     assert_eq!(controlled(&pictures[0], "0").0, plain);
+    let wide = ["--controlnet", text(dir.path()), "--control", text(&pictures[0]), "--width", "96", "--height", "48"];
+    let (wide, _) = picture_with(dir.path(), &wide);
+    assert_eq!((wide.width(), wide.height()), (96, 48));
 }
 
 #[test]

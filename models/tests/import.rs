@@ -10,6 +10,7 @@ use std::process::{Command, Output};
 use kosmosg::bundle::Folder;
 use kosmosg::weights::{HostTensor, safetensors as reader};
 use kosmosg_models::import::source::{self, Source as _};
+use kosmosg_models::import::stable_diffusion::StableDiffusion;
 use kosmosg_models::import::torch::TorchFile;
 use safetensors::tensor::{Dtype, TensorView};
 use zip::write::SimpleFileOptions;
@@ -246,23 +247,66 @@ fn one_file_in_the_authors_names_is_the_same_decoder() {
             single.insert(names[&name].clone(), tensor.reshape(shape).unwrap());
         }
     }
-    single.insert("model_ema.decay".to_owned(), HostTensor::from_f32(vec![1], &[1.0]));
+    // The text encoder, as transformers 5 writes it, and then as older versions did.
+    let text = fixtures().join("kosmosg/text_encoder");
+    let of_text = |name: &str| format!("cond_stage_model.transformer.{name}");
+    for (name, tensor) in tensors(&text.join("model.safetensors")) {
+        single.insert(of_text(&format!("text_model.{name}")), tensor);
+    }
+    let unneeded = ["text_model.embeddings.position_ids", "text_projection.weight", "logit_scale"].map(of_text);
+    for name in unneeded.into_iter().chain(["model_ema.decay".to_owned()]) {
+        single.insert(name, HostTensor::from_f32(vec![1], &[1.0]));
+    }
     let path = dir.path().join("v1.safetensors");
     write(&path, &single);
-    let decoder = kosmosg_models::import::stable_diffusion::StableDiffusion::open(&path).unwrap();
-    assert_eq!(decoder.unused, ["model_ema.decay"]);
-    let folder = kosmosg_models::import::stable_diffusion::StableDiffusion::open(&fixtures().join("sd")).unwrap();
-    assert_eq!(decoder.unet.config.block_out_channels, folder.unet.config.block_out_channels);
-    assert_eq!(decoder.unet.config.down_block_types, folder.unet.config.down_block_types);
-    assert_eq!(decoder.unet.config.up_block_types, folder.unet.config.up_block_types);
-    assert_eq!(decoder.vae.config.block_out_channels, folder.vae.config.block_out_channels);
-    for (single, folder) in [(&decoder.unet.weights, &folder.unet.weights), (&decoder.vae.weights, &folder.vae.weights)]
-    {
-        assert_eq!(single.shapes(), folder.shapes());
-        for name in folder.shapes().into_keys() {
-            assert_eq!(single.read(name).unwrap().to_f32(), folder.read(name).unwrap().to_f32(), "{name}");
-        }
+    let said = complaint(&[("--decoder", &path)]);
+    assert!(said.contains("`unet` has widths [16, 32, 32, 32]") && said.contains("--network"), "{said}");
+
+    let json = |path: PathBuf| serde_json::from_slice::<serde_json::Value>(&fs::read(path).unwrap()).unwrap();
+    let mut sizes = json(fixtures().join("kosmosg/config.json"));
+    for (part, folder) in [("unet", fixtures().join("sd/unet")), ("vae", fixtures().join("sd/vae")), ("text", text)] {
+        sizes[part] = json(folder.join("config.json"));
     }
+    let network = dir.path().join("sizes.json");
+    fs::write(&network, sizes.to_string()).unwrap();
+    let [one, several] = ["one", "several"].map(|name| dir.path().join(name));
+    let output = import(&one, &[("--decoder", &path), ("--network", &network)]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("cond_stage_model.transformer… (3 tensors)") && said.contains("model_ema.decay"), "{said}");
+    let output = import(&several, &[("--decoder", &decoder_with_text(dir.path()))]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let [one, several] = [one, several].map(|out| Folder::open(out).unwrap().manifest().clone());
+    assert_eq!(one.networks, several.networks);
+    assert_eq!(one.parts, several.parts);
+    assert!(one.parts.contains_key("text"));
+}
+
+/// A folder of diffusers with a text encoder.
+fn decoder_with_text(dir: &Path) -> PathBuf {
+    let decoder = dir.join("decoder");
+    for name in ["sd/unet", "sd/vae", "sd/scheduler", "kosmosg/text_encoder"] {
+        let from = fixtures().join(name);
+        copy(&from, &decoder.join(from.file_name().unwrap()));
+    }
+    decoder
+}
+
+/// The published folder says the first and last words of no tokenizer that there is.
+#[test]
+fn the_ends_of_clips_texts_are_put_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let decoder = decoder_with_text(dir.path());
+    let config = decoder.join("text_encoder/config.json");
+    let ends = |words: u32| {
+        let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+        (json["vocab_size"], json["bos_token_id"], json["eos_token_id"]) = (words.into(), 0.into(), 2.into());
+        fs::write(&config, json.to_string()).unwrap();
+        let text = StableDiffusion::open(&decoder, None).unwrap().text.unwrap().config;
+        (text.bos_token_id, text.eos_token_id)
+    };
+    assert_eq!(ends(49_408), (49_406, 49_407));
+    assert_eq!(ends(99), (0, 2));
 }
 
 #[test]
@@ -395,21 +439,34 @@ fn an_interrupted_import_goes_on() {
     let out = dir.path().join("bundle");
     // The system ends a program whose file grows beyond this: after some parts, before the largest.
     let command = format!("ulimit -f 600; exec {} \"$@\"", env!("CARGO_BIN_EXE_kosmosg"));
-    let arguments = import_arguments(&out, &[]);
-    let stopped = Command::new("bash").args(["-c", &command, "kosmosg"]).args(&arguments).output().unwrap();
-    assert!(!stopped.status.success() && !out.exists());
+    let decoder = decoder_with_text(dir.path());
+    let arguments = import_arguments(&out, &[("--decoder", &decoder)]);
+    let stop = || {
+        let stopped = Command::new("bash").args(["-c", &command, "kosmosg"]).args(&arguments).output().unwrap();
+        assert!(!stopped.status.success());
+    };
+    let resume = || {
+        let output = kosmosg(&arguments.iter().map(String::as_str).chain(["--resume"]).collect::<Vec<_>>());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
     let written = |path: PathBuf| fs::metadata(path).and_then(|metadata| metadata.modified()).unwrap();
     let unfinished = dir.path().join("bundle.unfinished");
+    stop();
+    assert!(unfinished.join("unfinished.json").exists() && !out.exists());
     let before = written(unfinished.join("aligner.gguf"));
-    assert!(unfinished.join("unfinished.json").exists());
-
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(["--resume"]).collect();
-    let output = kosmosg(&arguments);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    resume();
     assert_eq!(written(out.join("aligner.gguf")), before, "the finished file was written again");
     assert!(!unfinished.exists() && !out.join("unfinished.json").exists());
 
     let anew = dir.path().join("anew");
-    assert!(import(&anew, &[]).status.success());
+    assert!(import(&anew, &[("--decoder", &decoder)]).status.success());
     assert_eq!(Folder::open(&anew).unwrap().manifest(), Folder::open(&out).unwrap().manifest());
+
+    // With another file in the decoder's folder, all begins again.
+    stop();
+    let before = written(unfinished.join("aligner.gguf"));
+    let weights = decoder.join("vae/diffusion_pytorch_model.safetensors");
+    fs::write(&weights, fs::read(&weights).unwrap()).unwrap();
+    resume();
+    assert_ne!(written(out.join("aligner.gguf")), before, "a file of another import was kept");
 }

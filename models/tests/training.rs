@@ -15,6 +15,7 @@ use kosmosg::picture::Picture;
 use kosmosg::pipeline::{Pipeline, Request};
 use kosmosg::prompt::PromptDocument;
 use kosmosg::protocol::GenerateSettings;
+use kosmosg::schedule::TimestepSpacing;
 use kosmosg_models::quantize::Quant;
 use kosmosg_models::sprites::{self, Backdrop, Creature, Edit, Scene, Split};
 use kosmosg_models::train::{self, Stage, TrainConfig, TrainOptions};
@@ -133,7 +134,29 @@ fn a_bundle_can_be_trained_further(bundle: &Path, first: &Path, config: &TrainCo
     let mut other = config.clone();
     other.networks.unet.norm_num_groups = 8;
     let error = train::import(bundle, &other, tempfile::tempdir().unwrap().path()).unwrap_err().to_string();
-    assert!(error.contains("other networks"), "{error}");
+    assert!(error.contains("another `networks.unet.norm_num_groups`"), "{error}");
+    what_only_sampling_looks_at_may_differ(bundle, config);
+}
+
+fn what_only_sampling_looks_at_may_differ(bundle: &Path, config: &TrainConfig) {
+    let dir = tempfile::tempdir().unwrap();
+    let other = dir.path().join("bundle");
+    copy_folder(bundle, &other, false);
+    let import = |change: &dyn Fn(&mut Manifest)| {
+        let mut manifest = Folder::open(bundle).unwrap().manifest().clone();
+        change(&mut manifest);
+        fs::write(other.join("bundle.json"), serde_json::to_vec(&manifest).unwrap()).unwrap();
+        train::import(&other, config, tempfile::tempdir().unwrap().path()).map_err(|error| error.to_string())
+    };
+    import(&|manifest| {
+        manifest.scheduler.timestep_spacing = Some(TimestepSpacing::Leading);
+        (manifest.networks.unet.sample_size, manifest.networks.vae.sample_size) = (None, Some(256));
+    })
+    .unwrap();
+    let error = import(&|manifest| manifest.scheduler.beta_end = 0.02).unwrap_err();
+    assert!(error.contains("another `scheduler.beta_end`"), "{error}");
+    let error = import(&|manifest| manifest.networks.kosmosg.connector.heads = Some(1)).unwrap_err();
+    assert!(error.contains("another `networks.kosmosg.connector.heads`"), "{error}");
 }
 
 #[test]
@@ -141,7 +164,7 @@ fn prepared_files_train_what_a_bundle_began() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = miniature();
     for stage in Stage::ALL {
-        (config.training_mut(stage).unwrap().steps, config.training_mut(stage).unwrap().sheet_every) = (2, u64::MAX);
+        (config.training_mut(stage).unwrap().steps, config.training_mut(stage).unwrap().sheet_every) = (2, 0);
         run(stage, &dir.path().join("world"), &config).unwrap();
     }
     let bundle = dir.path().join("bundle");
@@ -337,7 +360,7 @@ fn every_loss_falls_on_a_few_samples() {
         };
         let training = config.training_mut(stage).unwrap();
         (training.samples, training.batch, training.steps) = (Some(2), 2, steps);
-        (training.checkpoint_every, training.sheet_every) = (steps, u64::MAX);
+        (training.checkpoint_every, training.sheet_every) = (steps, 0);
         run(stage, dir.path(), &config).unwrap();
         let losses = losses(dir.path(), stage);
         let (first, last) = (losses[0].1, losses[losses.len() - 1].1);
@@ -351,7 +374,7 @@ fn an_interrupted_run_equals_one_that_ran_through() {
     let interrupted = tempfile::tempdir().unwrap();
     let mut config = miniature();
     for stage in Stage::ALL {
-        config.training_mut(stage).unwrap().sheet_every = u64::MAX;
+        config.training_mut(stage).unwrap().sheet_every = 0;
         config.training_mut(stage).unwrap().steps = 6;
         run(stage, through.path(), &config).unwrap();
         stage_copies(stage, through.path(), interrupted.path());
@@ -360,6 +383,7 @@ fn an_interrupted_run_equals_one_that_ran_through() {
         config.training_mut(stage).unwrap().steps = 6;
         run(stage, interrupted.path(), &config).unwrap();
         assert_eq!(losses(through.path(), stage), losses(interrupted.path(), stage), "{stage:?}");
+        assert!(!through.path().join(stage.name()).join("sheets").exists(), "{stage:?} drew a sheet");
         let [a, b] = [through.path(), interrupted.path()].map(|run| train::result(run, stage).unwrap());
         for (name, tensor) in &a {
             assert_eq!(tensor.bytes(), b[name].bytes(), "{stage:?}: {name}");
@@ -375,7 +399,7 @@ fn the_papers_ablations_can_be_trained() {
     (config.imitate, config.judge) = (None, None);
     for stage in Stage::ALL {
         let Some(training) = config.training_mut(stage) else { continue };
-        (training.steps, training.sheet_every) = (2, u64::MAX);
+        (training.steps, training.sheet_every) = (2, 0);
         run(stage, &dir.path().join("whole"), &config).unwrap();
     }
     config.align = None;
@@ -412,7 +436,7 @@ fn lower_precision_learns_the_same() {
     let mut config = miniature();
     for stage in Stage::ALL {
         let training = config.training_mut(stage).unwrap();
-        (training.steps, training.sheet_every) = (STEPS, u64::MAX);
+        (training.steps, training.sheet_every) = (STEPS, 0);
         run(stage, f32.path(), &config).unwrap();
     }
     for (precision, tolerance, fewest) in [(Precision::F16, 0.01, 5), (Precision::Bf16, 0.05, Stage::ALL.len())] {
@@ -443,7 +467,7 @@ fn checkpointing_computes_the_same() {
     let [kept, again] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let mut config = miniature();
     for stage in Stage::ALL {
-        config.training_mut(stage).unwrap().sheet_every = u64::MAX;
+        config.training_mut(stage).unwrap().sheet_every = 0;
         (config.training_mut(stage).unwrap().steps, config.training_mut(stage).unwrap().ema) = (3, None);
         run(stage, kept.path(), &config).unwrap();
         stage_copies(stage, kept.path(), again.path());

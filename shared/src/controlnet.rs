@@ -86,12 +86,18 @@ pub struct Control<E: Engine> {
 }
 
 impl<E: Engine> Control<E> {
-    /// Follows `picture`, brought to a square as all pictures are, in making latents of `side` × `side`; `scale` is the
-    /// conditioning scale.
-    pub fn new(controlnet: ControlNet<E>, picture: &Picture, side: usize, scale: f32, device: &E::Device) -> Self {
-        let side = side * controlnet.hint_scale();
-        let pixels = picture.pixels_for_vae(side as u32);
-        let hint = Tensor::from_host(pixels, [1, HINT_CHANNELS, side, side], device).affine(0.5, 0.5);
+    /// Follows `picture`, the middle of it that is as wide for its height, in making latents of `[height, width]`; `scale` is
+    /// the conditioning scale.
+    pub fn new(
+        controlnet: ControlNet<E>,
+        picture: &Picture,
+        latents: [usize; 2],
+        scale: f32,
+        device: &E::Device,
+    ) -> Self {
+        let [height, width] = latents.map(|side| side * controlnet.hint_scale());
+        let pixels = picture.pixels_for_controlnet([height as u32, width as u32]);
+        let hint = Tensor::from_host(pixels, [1, HINT_CHANNELS, height, width], device);
         Self { controlnet, hint, scale }
     }
 

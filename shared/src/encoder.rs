@@ -47,6 +47,12 @@ struct Embedded<E: Engine> {
     embeddings: Tensor<E, 3>,
 }
 
+impl<E: Engine> Recent<E> {
+    const fn nothing() -> Self {
+        Self { pictures: Vec::new(), negative: None }
+    }
+}
+
 /// The networks of an [`Encoder`].
 #[derive(Debug, Clone)]
 pub struct EncoderNetworks<E: Engine> {
@@ -174,8 +180,8 @@ impl<E: Engine> Encoder<E> {
             mllm,
             aligner: aligner.map_err(in_part("aligner"))?,
         };
-        let recent = Mutex::new(Recent { pictures: Vec::new(), negative: None });
-        Ok(Self { tokenizer, networks, config: config.clone(), device: device.clone(), recent })
+        let config = config.clone();
+        Ok(Self { tokenizer, networks, config, device: device.clone(), recent: Mutex::new(Recent::nothing()) })
     }
 
     /// The encoder of a bundle in a folder.
@@ -219,9 +225,12 @@ impl<E: Engine> Encoder<E> {
             Some((_, condition)) => condition,
             None => self.networks.condition(&self.batch(negative.clone()), None)?.to_host().await?,
         };
-        // Only now it is known that nothing failed on the way.
-        *self.recent() = Recent { pictures: embedded, negative: Some((negative, uncond.clone())) };
-        Ok(Condition { tokens, width, cond, uncond })
+        let condition = Condition { tokens, width, cond, uncond };
+        // Only now it is known whether anything failed on the way. What is not finite might come of what was remembered.
+        let is_sound = condition.validate([tokens, width]).is_ok();
+        let now = Recent { pictures: embedded, negative: Some((negative, condition.uncond.clone())) };
+        *self.recent() = if is_sound { now } else { Recent::nothing() };
+        Ok(condition)
     }
 
     /// A picture's embeddings, taken out of `known` if they are there. Each is computed alone, so that they are the same to the
@@ -284,6 +293,17 @@ mod tests {
         assert!(changed.uncond.iter().all(|&x| x == 0.5));
         let other = encode(&encoder, "a <i> and a <i>", &[21, 201], "red");
         assert!(other.cond != changed.cond && other.uncond != changed.uncond);
+    }
+
+    #[test]
+    fn what_is_not_finite_is_forgotten() {
+        let encoder = encoder();
+        let first = encode(&encoder, "a <i>", &[20], "");
+        for picture in &mut encoder.recent().pictures {
+            picture.embeddings = picture.embeddings.clone().affine(f32::NAN, 0.0);
+        }
+        assert!(encode(&encoder, "a <i>", &[20], "").cond[0].is_nan());
+        assert_eq!(encode(&encoder, "a <i>", &[20], ""), first);
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl Picture {
     /// When `size` is 0.
     pub fn square(&self, size: u32, filter: Filter) -> Picture {
         assert!(size > 0, "a picture has at least one pixel");
-        resize::square(self, size, filter)
+        resize::cover(self, [size; 2], filter)
     }
 
     /// The vision tower's input `[3, size, size]`, reference section 3.
@@ -64,6 +64,15 @@ impl Picture {
     /// The VAE's input `[3, size, size]` in -1…1, reference section 3.
     pub fn pixels_for_vae(&self, size: u32) -> Vec<f32> {
         self.square(size, Filter::Bilinear).normalized([0.5; 3], [0.5; 3])
+    }
+
+    /// A ControlNet's hint `[3, height, width]` in 0…1: the middle after the picture was resized to cover that.
+    ///
+    /// # Panics
+    /// When `height` or `width` is 0.
+    pub fn pixels_for_controlnet(&self, [height, width]: [u32; 2]) -> Vec<f32> {
+        assert!(height > 0 && width > 0, "a picture has at least one pixel");
+        resize::cover(self, [width, height], Filter::Bilinear).normalized([0.0; 3], [1.0; 3])
     }
 
     /// The picture of the VAE's output `[3, H, W]`; what lies outside -1…1 is clipped.

@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -10,10 +10,10 @@ use kosmosg::engine::Engine;
 use kosmosg::engine::burn::Burn;
 use kosmosg::engine::candle::Candle;
 use kosmosg::verify::cosine;
-use kosmosg::weights::safetensors;
+use kosmosg::weights::{HostTensor, safetensors};
 use kosmosg_models::verify::On;
 
-use super::{Computing, PromptArguments};
+use super::{Computing, PromptArguments, check_place};
 
 /// Encodes a prompt of words and pictures, without making a picture: what the decoder would be told.
 #[derive(Debug, clap::Args)]
@@ -38,12 +38,14 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> anyhow::Result<ExitCode> {
+        self.output.iter().try_for_each(|file| check_place(file))?;
+        let others = self.against.as_deref().map(read_condition).transpose()?;
         let condition = match self.computing.on()? {
             On::Burn(device) => self.encode::<Burn>(&device)?,
             On::Candle(device) => self.encode::<Candle>(&device)?,
         };
         let shape = [condition.tokens, condition.width];
-        let halves = [("cond", &condition.cond), ("uncond", &condition.uncond)];
+        let halves = [(HALVES[0], &condition.cond), (HALVES[1], &condition.uncond)];
         if let Some(path) = &self.output {
             let bytes = halves.map(|(name, numbers)| {
                 (name, numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<_>>())
@@ -55,14 +57,9 @@ impl Arguments {
             let views = views.collect::<Result<Vec<_>, _>>()?;
             std::fs::write(path, serialize(views, None)?).with_context(|| path.display().to_string())?;
         }
-        if let Some(path) = &self.against {
-            let name = path.display().to_string();
-            let others = safetensors::read(&name, std::fs::read(path).with_context(|| name.clone())?)?;
-            for (half, ours) in halves {
-                let theirs = others.get(half).with_context(|| format!("{name} has no {half}"))?;
-                ensure!(theirs.shape() == shape, "{name}: {half} is {:?}, and here {shape:?}", theirs.shape());
-                println!("{half:6} cosine {:.6}", cosine(ours, &theirs.to_f32()));
-            }
+        for ((half, ours), theirs) in halves.into_iter().zip(others.iter().flatten()) {
+            ensure!(theirs.shape() == shape, "--against: {half} is {:?}, and here {shape:?}", theirs.shape());
+            println!("{half:6} cosine {:.6}", cosine(ours, &theirs.to_f32()));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -77,4 +74,14 @@ impl Arguments {
         println!("loaded in {:.1} s, encoded in {:.1} s on {}", loaded.as_secs_f64(), encoded.as_secs_f64(), E::NAME);
         Ok(condition)
     }
+}
+
+const HALVES: [&str; 2] = ["cond", "uncond"];
+
+/// Both halves of a condition that was written before.
+fn read_condition(path: &Path) -> anyhow::Result<[HostTensor; 2]> {
+    let name = path.display().to_string();
+    let tensors = safetensors::read(&name, std::fs::read(path).with_context(|| name.clone())?)?;
+    let half = |half: &str| tensors.get(half).cloned().with_context(|| format!("{name} has no {half}"));
+    Ok([half(HALVES[0])?, half(HALVES[1])?])
 }

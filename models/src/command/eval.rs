@@ -105,9 +105,14 @@ impl Arguments {
         ClipText<E>: Sync,
         VaeEncoder<E>: Sync,
     {
+        self.sheet.iter().chain(&self.output).try_for_each(|file| super::check_place(file))?;
         let subjects = self.subjects as usize;
         let bundle = self.bundle.clone().unwrap_or_else(super::default_bundle);
+        let also = self.also.iter().map(|(name, dir)| Ok((name, open(dir)?))).collect::<anyhow::Result<Vec<_>>>()?;
         let model = Answerer::<E>::load(open(&bundle)?, &device)?;
+        if self.ceilings {
+            model.text_encoder()?;
+        }
         let text = model.manifest().networks.text.as_ref();
         let longest = text.map_or(LONGEST_CAPTION, |text| text.max_position_embeddings - 2);
         let tasks = task::tasks(self.seed, subjects, longest);
@@ -131,21 +136,14 @@ impl Arguments {
             row("captions", &|bar| model.captions(&tasks, self.seed, threads, || bar.inc(1)))?;
         }
         let pictures = row("kosmos-g", &|bar| model.prompts(&tasks, self.seed, threads, || bar.inc(1)))?;
-        for (name, dir) in &self.also {
-            let model = Answerer::<E>::load(open(dir)?, &device)?;
+        for (name, folder) in also {
+            let model = Answerer::<E>::load(folder, &device)?;
             row(name, &|bar| model.prompts(&tasks, self.seed, threads, || bar.inc(1)))?;
         }
         let unrelated = |(i, task): (usize, &Task)| task::unrelated(self.seed, i, &task.scene);
         row("chance", &|_| Ok(tasks.iter().enumerate().map(unrelated).collect()))?;
 
-        if let Some(path) = &self.sheet {
-            let png = sheet(&tasks, &pictures).to_png(None);
-            std::fs::write(path, png).with_context(|| path.display().to_string())?;
-        }
         let tables = score::markdown(&rows);
-        if let Some(path) = &self.output {
-            std::fs::write(path, &tables).with_context(|| path.display().to_string())?;
-        }
         if self.json {
             let rows: serde_json::Map<_, _> = rows
                 .into_iter()
@@ -157,6 +155,13 @@ impl Arguments {
             println!("{}", serde_json::to_string_pretty(&all)?);
         } else {
             println!("{tables}");
+        }
+        if let Some(path) = &self.sheet {
+            let png = sheet(&tasks, &pictures).to_png(None);
+            std::fs::write(path, png).with_context(|| path.display().to_string())?;
+        }
+        if let Some(path) = &self.output {
+            std::fs::write(path, &tables).with_context(|| path.display().to_string())?;
         }
         Ok(ExitCode::SUCCESS)
     }

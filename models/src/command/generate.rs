@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
-use kosmosg::denoise::DenoiseState;
+use kosmosg::denoise::{DenoiseSettings, DenoiseState};
 use kosmosg::engine::Engine;
 use kosmosg::engine::burn::Burn;
 use kosmosg::engine::candle::Candle;
@@ -14,7 +14,7 @@ use kosmosg::protocol::GenerateSettings;
 use kosmosg::sampler::SamplerKind;
 use kosmosg_models::verify::On;
 
-use super::{Computing, PromptArguments};
+use super::{Computing, PromptArguments, check_place};
 use adapters::Adapters;
 
 mod adapters;
@@ -75,16 +75,17 @@ impl Arguments {
     }
 
     fn run_on<E: Engine>(self, device: E::Device) -> anyhow::Result<ExitCode> {
+        check_place(&self.output)?;
         let request = self.request()?;
         let folder = self.prompt.bundle()?;
         let begin = Instant::now();
         let mut pipeline = Pipeline::<E>::load_with(&folder, &device, |unet| self.adapters.merge(unet))?;
-        if let Some(control) = self.adapters.control(folder.manifest(), &device)? {
+        let &DenoiseSettings { height, width, .. } = pipeline.start(&request.settings, self.picture)?.settings();
+        if let Some(control) = self.adapters.control(folder.manifest(), [height, width], &device)? {
             pipeline.denoiser = pipeline.denoiser.with_control(control);
         }
         let load_secs = begin.elapsed().as_secs_f64();
         let mut begin = Instant::now();
-        pipeline.start(&request.settings, self.picture)?;
         let Request { prompt, pictures, negative, settings } = &request;
         let condition = pollster::block_on(pipeline.encoder.encode(prompt, pictures, negative))?;
         let mut made = Vec::new();

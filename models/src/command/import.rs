@@ -34,7 +34,8 @@ pub struct Arguments {
     /// How weights are stored.
     #[arg(long, value_enum, default_value = "q8_0")]
     quant: Quant,
-    /// Sizes of the networks, where they are not the published ones and the checkpoint does not say them.
+    /// Sizes of the networks, where they are not the published ones and the files do not say them: {"config": {"mllm": …}},
+    /// and for a decoder in one file its parts' config.json as "unet", "vae" and "text".
     #[arg(long, value_name = "FILE")]
     network: Option<PathBuf>,
     /// Go on with what an interrupted import left.

@@ -42,7 +42,7 @@ impl Arguments {
         match self.preset {
             Preset::KosmosG => {
                 let config = match &self.network {
-                    Some(path) => import::network::read(path)?,
+                    Some(path) => import::network::read(path)?.config,
                     None => KosmosGConfig::published(),
                 };
                 synth::kosmos_g(&config, self.seed, &self.output, progress)?;

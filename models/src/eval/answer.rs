@@ -4,7 +4,7 @@ use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use kosmosg::bundle::{Folder, Manifest};
 use kosmosg::clip_text::ClipText;
 use kosmosg::condition::Condition;
@@ -48,6 +48,22 @@ where
         self.folder.manifest()
     }
 
+    /// The sizes of the text encoder, which has to have the language model's words: a bundle has one tokenizer.
+    ///
+    /// # Errors
+    /// There is none, or it has words of its own.
+    pub fn text_encoder(&self) -> anyhow::Result<&ClipTextConfig> {
+        let networks = &self.manifest().networks;
+        let text = networks.text.as_ref().context("the bundle has no text encoder")?;
+        let (theirs, words) = (text.vocab_size, networks.kosmosg.mllm.vocab_size);
+        ensure!(
+            theirs == words,
+            "the text encoder has {theirs} words and the language model {words}: nothing in the bundle tells which words the \
+             text encoder's are, so it cannot be told captions"
+        );
+        Ok(text)
+    }
+
     /// The picture of each task, from its words and pictures. Task `i` has the noise of `seed` and `i`.
     ///
     /// # Errors
@@ -70,7 +86,7 @@ where
     /// could do at best.
     ///
     /// # Errors
-    /// The bundle has no text encoder, or the engine failed.
+    /// Those of [`text_encoder`](Self::text_encoder), or the engine failed.
     pub fn captions(
         &self,
         tasks: &[Task],
@@ -78,8 +94,7 @@ where
         threads: usize,
         done: impl Fn() + Sync,
     ) -> anyhow::Result<Vec<Picture>> {
-        let manifest = self.manifest();
-        let config = manifest.networks.text.as_ref().context("the bundle has no text encoder")?;
+        let (manifest, config) = (self.manifest(), self.text_encoder()?);
         let text = load(&self.folder.part("text")?, &self.device, |weights| {
             ClipText::<E>::new(&weights.at("text_model"), config)
         })?;

@@ -3,25 +3,37 @@
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
-use kosmosg::config::{AlignerConfig, ConnectorConfig, KosmosGConfig, MllmConfig, SpecialTokens, VisionConfig};
+use kosmosg::config::{
+    AlignerConfig, ClipTextConfig, ConnectorConfig, KosmosGConfig, MllmConfig, SpecialTokens, UNetConfig, VaeConfig,
+    VisionConfig,
+};
 use serde::Deserialize;
 
 use super::pickle::{Id, Pickle};
 use super::source::{Shapes, places};
 
 /// Sizes as a file says them: `{"config": {"mllm": …}}`.
+#[derive(Debug, Deserialize)]
+pub struct Given {
+    /// Those of KOSMOS-G.
+    pub config: KosmosGConfig,
+    /// The denoiser of a decoder in one file, as diffusers writes it.
+    pub unet: Option<UNetConfig>,
+    /// Its autoencoder.
+    pub vae: Option<VaeConfig>,
+    /// Its text encoder, as transformers writes it.
+    pub text: Option<ClipTextConfig>,
+}
+
+/// Reads such a file.
 ///
 /// # Errors
 /// The file cannot be read, or says no sizes that networks can have.
-pub fn read(path: &Path) -> anyhow::Result<KosmosGConfig> {
-    #[derive(Deserialize)]
-    struct File {
-        config: KosmosGConfig,
-    }
+pub fn read(path: &Path) -> anyhow::Result<Given> {
     let json = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let File { config } = serde_json::from_slice(&json).with_context(|| format!("{} says no sizes", path.display()))?;
-    config.validate().with_context(|| path.display().to_string())?;
-    Ok(config)
+    let given: Given = serde_json::from_slice(&json).with_context(|| format!("{} says no sizes", path.display()))?;
+    given.config.validate().with_context(|| path.display().to_string())?;
+    Ok(given)
 }
 
 /// The sizes of the networks with these tensors. Numbers of heads show in no tensor: those of the language model are in the

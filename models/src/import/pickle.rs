@@ -203,6 +203,27 @@ mod tests {
     }
 
     #[test]
+    fn what_checkpoints_name_is_known() {
+        for name in [
+            // Of Stable Diffusion's.
+            "pytorch_lightning.callbacks.model_checkpoint\nModelCheckpoint",
+            // `typing.Dict[str, Any]` in OmegaConf's, and `b"\xff"`, `b""`, `int`, `range` in all, by protocol 2.
+            "_operator\ngetitem",
+            "_codecs\nencode",
+            "__builtin__\nbytes",
+            "__builtin__\nlong",
+            "__builtin__\nunicode",
+            "__builtin__\ntype",
+            "__builtin__\nobject",
+            "__builtin__\nxrange",
+            "builtins\nrange",
+        ] {
+            let pickle = Pickle::read(format!("c{name}\n(S'x'\ntR.").as_bytes()).unwrap();
+            assert!(matches!(pickle.node(pickle.root()), Node::Call(_)), "{name}");
+        }
+    }
+
+    #[test]
     fn large_numbers_become_their_nearest() {
         for (bytes, int) in [
             (b"\x8a\x02\x00\x80.".as_slice(), -32768),
@@ -252,7 +273,11 @@ mod tests {
         // Values within values, as deep as it goes.
         let deep = [vec![b')'; 1], vec![0x85; 1_000_000], vec![b'.']].concat();
         assert_eq!(Pickle::read(&deep).unwrap().length, deep.len());
-        let many = [vec![b'N'; MOST_NODES + 1], vec![b'.']].concat();
-        assert!(Pickle::read(&many).unwrap_err().to_string().contains("more than"));
+        // Values, marks, the same value again, and the same value remembered.
+        for (first, again) in [(b'N', b'N'), (b'(', b'('), (b'N', b'2'), (b'N', 0x94)] {
+            let many = [vec![first], vec![again; MOST_NODES + 1], vec![b'.']].concat();
+            let error = Pickle::read(&many).unwrap_err().to_string();
+            assert!(error.contains("more than"), "{again}: {error}");
+        }
     }
 }

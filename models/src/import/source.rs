@@ -20,6 +20,8 @@ pub trait Source {
     /// # Errors
     /// There is none of that name, or the file cannot be read.
     fn read(&self, name: &str) -> anyhow::Result<HostTensor>;
+    /// The files that they are in.
+    fn files(&self) -> Vec<&Path>;
 }
 
 /// Shapes by name.
@@ -146,6 +148,10 @@ impl Source for SafetensorsFile {
         let bytes = self.bytes.read(self.data + start as u64, (end - start) as u64)?;
         float.tensor(info.shape.clone(), bytes).with_context(|| format!("{}: `{name}`", self.bytes.path.display()))
     }
+
+    fn files(&self) -> Vec<&Path> {
+        vec![&self.bytes.path]
+    }
 }
 
 /// How floating-point numbers are stored.
@@ -207,5 +213,9 @@ impl Source for Joined {
     fn read(&self, name: &str) -> anyhow::Result<HostTensor> {
         let source = self.0.iter().find(|source| source.shapes().contains_key(name));
         source.with_context(|| format!("there is no tensor `{name}`"))?.read(name)
+    }
+
+    fn files(&self) -> Vec<&Path> {
+        self.0.iter().flat_map(|source| source.files()).collect()
     }
 }

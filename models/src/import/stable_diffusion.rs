@@ -11,8 +11,9 @@ use kosmosg::weights::HostTensor;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::network::Given;
 use super::source::{self, Joined, Shapes, Source};
-use names::{UNetNames, modern, vae_levels, vae_name};
+use names::{UNetNames, modern, text_name, vae_levels, vae_name};
 use sizes::{text_config, unet_config, vae_config};
 
 mod names;
@@ -41,28 +42,40 @@ pub struct Network<C> {
 }
 
 impl StableDiffusion {
-    /// Reads all but the numbers.
+    /// Reads all but the numbers. A folder says its networks' sizes; those of one file that are not the published ones are
+    /// `given`.
     ///
     /// # Errors
     /// A file is missing or damaged, or the networks are none of Stable Diffusion 1.
-    pub fn open(path: &Path) -> anyhow::Result<Self> {
-        if path.is_dir() { Self::open_folder(path) } else { Self::open_file(path) }
+    pub fn open(path: &Path, given: Option<&Given>) -> anyhow::Result<Self> {
+        if path.is_dir() { Self::open_folder(path) } else { Self::open_file(path, given) }
             .with_context(|| format!("cannot read Stable Diffusion from {}", path.display()))
     }
 
     fn open_folder(dir: &Path) -> anyhow::Result<Self> {
         let scheduler = dir.join("scheduler/scheduler_config.json");
         let text = dir.join("text_encoder");
+        let current = |name: &str| Some(modern(name));
+        let mut text: Option<Network<ClipTextConfig>> =
+            text.is_dir().then(|| component(&text, "model", text_name)).transpose()?;
+        let mut unused = Vec::new();
+        if let Some(Network { config, weights }) = &mut text {
+            unused = left(&*weights.source, &[&*weights]);
+            // What transformers wrote before it was noticed, of CLIP's own words: other models mean what they say.
+            if (config.vocab_size, config.eos_token_id) == (49_408, 2) {
+                (config.bos_token_id, config.eos_token_id) = (49_406, 49_407);
+            }
+        }
         Ok(Self {
-            unet: component(&dir.join("unet"), "diffusion_pytorch_model")?,
-            vae: component(&dir.join("vae"), "diffusion_pytorch_model")?,
-            text: text.is_dir().then(|| component(&text, "model")).transpose()?,
+            unet: component(&dir.join("unet"), "diffusion_pytorch_model", current)?,
+            vae: component(&dir.join("vae"), "diffusion_pytorch_model", current)?,
+            text,
             scheduler: if scheduler.exists() { read_json(&scheduler)? } else { SchedulerConfig::stable_diffusion() },
-            unused: Vec::new(),
+            unused,
         })
     }
 
-    fn open_file(path: &Path) -> anyhow::Result<Self> {
+    fn open_file(path: &Path, given: Option<&Given>) -> anyhow::Result<Self> {
         let source: Rc<dyn Source> = source::open(path)?.into();
         let shapes = source.shapes();
         let unet = UNetNames::of(shapes.keys().copied())?;
@@ -72,28 +85,44 @@ impl StableDiffusion {
         };
         let unet = part(&|name| unet.rename(name.strip_prefix("model.diffusion_model.")?))?;
         let vae = part(&|name| Some(vae_name(name.strip_prefix("first_stage_model.")?, levels)))?;
-        let text = part(&|name| Some(name.strip_prefix("cond_stage_model.transformer.")?.to_owned()))?;
-        let used: BTreeSet<_> = [&unet, &vae, &text].into_iter().flat_map(Renamed::originals).collect();
-        let unused = shapes.keys().filter(|name| !used.contains(**name)).map(|name| (*name).to_owned()).collect();
-        let text = match text.shapes().is_empty() {
-            true => None,
-            false => Some(Network { config: text_config(&text.shapes())?, weights: text }),
-        };
+        let text = part(&|name| text_name(name.strip_prefix("cond_stage_model.transformer.")?))?;
+        let unused = left(&*source, &[&unet, &vae, &text]);
+        let text = (!text.tensors.is_empty()).then_some(text);
         Ok(Self {
-            unet: Network { config: unet_config(&unet.shapes())?, weights: unet },
-            vae: Network { config: vae_config(&vae.shapes())?, weights: vae },
-            text,
+            unet: sized(unet, given.and_then(|given| given.unet.clone()), unet_config)?,
+            vae: sized(vae, given.and_then(|given| given.vae.clone()), vae_config)?,
+            text: text.map(|text| sized(text, given.and_then(|given| given.text.clone()), text_config)).transpose()?,
             scheduler: SchedulerConfig::stable_diffusion(),
             unused,
         })
     }
 }
 
+/// A network of one file, of the `given` sizes or those that its tensors tell.
+fn sized<C>(
+    weights: Renamed,
+    given: Option<C>,
+    told: impl Fn(&Shapes<'_>) -> anyhow::Result<C>,
+) -> anyhow::Result<Network<C>> {
+    let config = given.map_or_else(|| told(&weights.shapes()), Ok)?;
+    Ok(Network { config, weights })
+}
+
+/// Tensors of a source that are in none of these.
+fn left(source: &dyn Source, networks: &[&Renamed]) -> Vec<String> {
+    let used: BTreeSet<_> = networks.iter().flat_map(|network| network.originals()).collect();
+    source.shapes().into_keys().filter(|name| !used.contains(name)).map(str::to_owned).collect()
+}
+
 /// A network of a diffusers folder.
-fn component<C: DeserializeOwned>(dir: &Path, stem: &str) -> anyhow::Result<Network<C>> {
+fn component<C: DeserializeOwned>(
+    dir: &Path,
+    stem: &str,
+    rename: impl Fn(&str) -> Option<String>,
+) -> anyhow::Result<Network<C>> {
     let config = read_json(&dir.join("config.json"))?;
     let source: Rc<dyn Source> = weights(dir, stem)?.into();
-    Ok(Network { config, weights: Renamed::new(source, |name| Some(modern(name)))? })
+    Ok(Network { config, weights: Renamed::new(source, rename)? })
 }
 
 /// The weights in a folder: in full precision if they are there, in one file or in several.
@@ -189,6 +218,10 @@ impl Source for Renamed {
     fn read(&self, name: &str) -> anyhow::Result<HostTensor> {
         let (shape, original) = self.tensors.get(name).with_context(|| format!("there is no tensor `{name}`"))?;
         Ok(self.source.read(original)?.reshape(shape.clone())?)
+    }
+
+    fn files(&self) -> Vec<&Path> {
+        self.source.files()
     }
 }
 

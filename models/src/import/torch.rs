@@ -288,6 +288,10 @@ impl Source for TorchTensors {
         }
         float.tensor(shape.clone(), numbers).with_context(|| format!("{}: `{name}`", bytes.path.display()))
     }
+
+    fn files(&self) -> Vec<&Path> {
+        vec![&self.file.bytes.path]
+    }
 }
 
 /// Whether numbers lie one after the other; the stride of a dimension of one does not matter.

@@ -5,10 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use kosmosg::digest::sha256;
 use kosmosg::weights::{HostTensor, gguf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::loss_scale::LossScale;
 
@@ -59,7 +59,7 @@ impl Progress {
 }
 
 /// The path to the first value of `now` that is another one in `then`; what `now` does not have may be anything.
-fn difference(now: &Value, then: &Value) -> Option<String> {
+pub(super) fn difference(now: &Value, then: &Value) -> Option<String> {
     let Value::Object(entries) = now else { return (now != then).then(String::new) };
     entries.iter().find_map(|(key, value)| {
         let path = difference(value, &then[key])?;
@@ -138,17 +138,7 @@ pub(super) fn read_tensors(path: &Path) -> anyhow::Result<BTreeMap<String, HostT
 /// A file that is missing, with its path.
 pub(super) fn file_hash(path: &Path) -> anyhow::Result<String> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(hash(&bytes))
-}
-
-/// SHA-256 of some bytes, in hexadecimal.
-pub(super) fn hash(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-/// Bytes in hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok(sha256(&bytes))
 }
 
 /// Writes a file so that it is always there as a whole.

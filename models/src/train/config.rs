@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
+use kosmosg::bundle;
 use kosmosg::config::{ClipTextConfig, KosmosGConfig, UNetConfig, VaeConfig};
 use kosmosg::engine::burn::train::Precision;
 use kosmosg::schedule::{PredictionType, SchedulerConfig};
@@ -147,7 +148,7 @@ pub struct Training {
     pub ema: Option<f64>,
     /// Updates between two checkpoints.
     pub checkpoint_every: u64,
-    /// Updates between two sample sheets.
+    /// Updates between two sample sheets; with 0 there is none.
     pub sheet_every: u64,
 }
 
@@ -340,7 +341,7 @@ impl TrainConfig {
     /// Reads a [preset](Self::preset) or a TOML file, with changes.
     ///
     /// # Errors
-    /// The file and the place in it, or the change that is none.
+    /// The file and the place in it, the change that is none, or the first setting that cannot be.
     pub fn read(name: &Path, changes: &[Change]) -> anyhow::Result<Self> {
         let text = match name.to_str().and_then(Self::preset) {
             Some(preset) => preset.to_owned(),
@@ -356,7 +357,47 @@ impl TrainConfig {
         }
         let folder = name.parent().unwrap_or(Path::new(""));
         config.data.iter_mut().flat_map(FileData::paths).for_each(|path| *path = folder.join(&*path));
+        config.validate().with_context(|| format!("{} cannot be trained", name.display()))?;
         Ok(config)
+    }
+
+    /// Whether it can be trained: what else would stop a stage after hours of others.
+    fn validate(&self) -> anyhow::Result<()> {
+        let Networks { kosmosg, text, unet, vae } = self.networks.clone();
+        let networks = bundle::Networks { kosmosg, unet, vae, text: Some(text) };
+        networks.validate().map_err(|error| error.within("networks"))?;
+        let Networks { kosmosg, text, unet, vae } = &self.networks;
+        for (setting, found, like, expected) in [
+            ("text.hidden_size", text.hidden_size, "unet.cross_attention_dim", unet.cross_attention_dim),
+            (
+                "text.max_position_embeddings",
+                text.max_position_embeddings,
+                "kosmosg.aligner.queries",
+                kosmosg.aligner.queries,
+            ),
+        ] {
+            ensure!(found == expected, "networks.{setting} is {found}, expected {expected}, as networks.{like} is");
+        }
+        let (side, downscale) = (self.picture_size, vae.downscale());
+        ensure!(
+            side > 0 && side.is_multiple_of(downscale),
+            "picture_size is {side}, expected a multiple of {downscale} pixels"
+        );
+        for stage in Stage::ALL {
+            let Some(Training { batch, parts, samples, checkpoint_every, .. }) = self.training(stage) else { continue };
+            for (setting, value) in [
+                ("batch", *batch as u64),
+                ("parts", *parts as u64),
+                ("samples", samples.unwrap_or(1)),
+                ("checkpoint_every", *checkpoint_every),
+            ] {
+                ensure!(value > 0, "{}.training.{setting} is 0, expected 1 or more", stage.name());
+            }
+        }
+        for (stage, draws) in [(Stage::Decoder, self.decoder.draws), (Stage::Instruct, self.instruct.draws)] {
+            ensure!(draws > 0, "{}.draws is 0, expected 1 or more", stage.name());
+        }
+        Ok(())
     }
 
     /// The preset of the built-in bundle.

@@ -5,13 +5,15 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use kosmosg::bundle::{self, Defaults, FORMAT, Family, Folder, Manifest, PartFile, Tensors};
-use kosmosg::config::VaeConfig;
+use kosmosg::config::{UNetConfig, VaeConfig};
 use kosmosg::engine::burn::{Burn, BurnDevice};
 use kosmosg::pipeline::Pipeline;
 use kosmosg::sampler::SamplerKind;
+use kosmosg::schedule::SchedulerConfig;
 use kosmosg::weights::{DType, HostTensor, gguf};
+use serde_json::{Value, json};
 
-use super::checkpoint::{Checkpoint, Progress, write_whole};
+use super::checkpoint::{Checkpoint, Progress, difference, write_whole};
 use super::config::{Networks, TrainConfig};
 use super::stages::{Autoencoder, Shared, VAE_CONFIG, vae_config};
 use super::{Stage, TrainOptions, WEIGHTS, preview, result, result_path};
@@ -79,12 +81,12 @@ pub fn import(bundle: &Path, config: &TrainConfig, run: &Path) -> anyhow::Result
     let manifest = folder.manifest();
     let bundle::Networks { kosmosg, unet, vae, text } = manifest.networks.clone();
     let text = text.with_context(|| format!("{} has no text encoder", bundle.display()))?;
-    let unscaled = VaeConfig { scaling_factor: config.networks.vae.scaling_factor, ..vae.clone() };
-    if (Networks { kosmosg, text, unet, vae: unscaled }) != config.networks {
-        anyhow::bail!("{} is of other networks than the configuration's", bundle.display());
-    }
-    if (&manifest.scheduler, manifest.picture_size) != (&config.scheduler(), config.picture_size) {
-        anyhow::bail!("{} has another noise schedule or picture size than the configuration", bundle.display());
+    let theirs =
+        trained(Networks { kosmosg, text, unet, vae: vae.clone() }, &manifest.scheduler, manifest.picture_size);
+    let ours = trained(config.networks.clone(), &config.scheduler(), config.picture_size);
+    // A setting that only one of them has differs too.
+    if let Some(what) = difference(&ours, &theirs).or_else(|| difference(&theirs, &ours)) {
+        anyhow::bail!("{} has another `{what}` than the configuration", bundle.display());
     }
     let shared = Shared::new(&TrainOptions { config: config.clone(), run: run.to_owned(), device: BurnDevice::cpu() })?;
     let has = |stage: &Stage| *stage != Stage::Judge && !config.does_without(*stage);
@@ -107,6 +109,22 @@ pub fn import(bundle: &Path, config: &TrainConfig, run: &Path) -> anyhow::Result
         Checkpoint::start(basis, weights).write(&dir)?;
     }
     Ok(())
+}
+
+/// What training goes by: not the latents' scale, which is the autoencoder's own, nor how big the published networks' pictures
+/// were and how samplers spread their steps.
+fn trained(networks: Networks, scheduler: &SchedulerConfig, picture_size: usize) -> Value {
+    let unet = UNetConfig { sample_size: None, ..networks.unet };
+    let vae = VaeConfig { sample_size: None, scaling_factor: 1.0, ..networks.vae };
+    let scheduler = SchedulerConfig {
+        class_name: None,
+        steps_offset: 0,
+        set_alpha_to_one: None,
+        timestep_spacing: None,
+        ..scheduler.clone()
+    };
+    let networks = Networks { unet, vae, ..networks };
+    json!({ "networks": networks, "scheduler": scheduler, "picture_size": picture_size })
 }
 
 const ORIGIN_FILES: &str = "Trained by `kosmosg train` on prepared files.";

@@ -139,10 +139,10 @@ pub(super) fn train<T: Task + Sync>(job: &Job, task: &T) -> anyhow::Result<()> {
             seconds: trainer.progress.seconds,
         })?;
         let is_last = step == training.steps;
-        if is_last || step % training.checkpoint_every == 0 {
+        if is_last || step.is_multiple_of(training.checkpoint_every) {
             trainer.save(dir, task)?;
         }
-        if is_last || step % training.sheet_every == 0 {
+        if training.sheet_every > 0 && (is_last || step.is_multiple_of(training.sheet_every)) {
             trainer.draw(dir, task)?;
         }
     }
@@ -191,7 +191,16 @@ mod tests {
 
     fn job(dir: &Path, steps: u64) -> Job {
         let common = TrainConfig::tiny().vae.training;
-        let training = Training { steps, parts: 1, lr: 0.1, warmup: 0, decay: Decay::Constant, ema: None, ..common };
+        let training = Training {
+            steps,
+            parts: 1,
+            lr: 0.1,
+            warmup: 0,
+            decay: Decay::Constant,
+            ema: None,
+            sheet_every: 0,
+            ..common
+        };
         let basis = serde_json::json!({});
         Job { name: "toy", dir: dir.to_owned(), training, basis, device: BurnDevice::cpu().training() }
     }

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 
 use kosmosg::clip_text::ClipText;
 use kosmosg::config::KosmosGConfig;
+use kosmosg::digest::sha256;
 use kosmosg::engine::Tensor;
 use kosmosg::engine::burn::{Burn, BurnDevice};
 use kosmosg::noise::Rng;
@@ -15,7 +16,7 @@ use kosmosg::picture::Picture;
 use kosmosg::weights::gguf;
 use serde_json::{Value, json};
 
-use super::checkpoint::{Progress, file_hash, hash};
+use super::checkpoint::{Progress, file_hash};
 use super::config::{Networks, TrainConfig};
 use super::data::{Data, Files, Words, World};
 use super::parameters::Parameters;
@@ -167,7 +168,7 @@ impl Shared {
     fn hash_of(&self, stage: Stage, counts: fn(&str) -> bool) -> anyhow::Result<String> {
         let mut weights = result(&self.run, stage)?;
         weights.retain(|name, _| counts(name));
-        Ok(hash(&gguf::write(&weights)))
+        Ok(sha256(&gguf::write(&weights)))
     }
 
     /// What a stage resulted in, as a part of a later one that stays as it is.

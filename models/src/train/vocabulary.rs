@@ -2,11 +2,11 @@
 
 use anyhow::Context as _;
 use kosmosg::config::SpecialTokens;
+use kosmosg::digest::hex;
 use kosmosg::noise::Rng;
 use kosmosg::tokenizer::{Piece, PieceKind, Tokenizer, Vocabulary};
 use sha2::{Digest, Sha256};
 
-use super::checkpoint::hex;
 use super::config::Networks;
 use crate::sprites::{self, Edit, Split};
 

@@ -181,16 +181,19 @@ impl Writer {
             let path = unfinished.join(name);
             fs::write(&path, contents).map_err(at(&path))?;
         }
-        let state = unfinished.join(STATE);
+        // A name that nobody else gives: what is set aside here is removed.
+        let old = beside(&out, &format!("replaced-{}", std::process::id()));
+        let is_replaced = out.exists();
+        if is_replaced {
+            fs::rename(&out, &old).map_err(at(&old))?;
+        }
+        fs::rename(&unfinished, &out).map_err(at(&out))?;
+        // Until then, an interrupted writer could go on.
+        let state = out.join(STATE);
         if state.exists() {
             fs::remove_file(&state).map_err(at(&state))?;
         }
-        let old = beside(&out, "old");
-        if out.exists() {
-            fs::rename(&out, &old).map_err(at(&out))?;
-        }
-        fs::rename(&unfinished, &out).map_err(at(&out))?;
-        if old.exists() {
+        if is_replaced {
             fs::remove_dir_all(&old).map_err(at(&old))?;
         }
         Ok(manifest)

@@ -353,7 +353,7 @@ impl Engine for Candle {
         mask: &Mask<Self>,
     ) -> CandleTensor<3> {
         let Some(attention) = q.device.kernels.attention else {
-            return plain::attention::<Self>(q, k, v, heads, mask);
+            return attention_in_parts([q, k, v], heads, mask, SCORES);
         };
         q.device.run("attention", &[&q.shape, &k.shape, &v.shape], q.shape, || {
             let mask = match mask {
@@ -364,6 +364,30 @@ impl Engine for Candle {
             Ok(attention([q.get()?, k.get()?, v.get()?], heads, mask)?)
         })
     }
+}
+
+/// Scores that attention computes at once in the plain way: 256 MiB of them in f32, of which softmax has several copies. All
+/// scores of a large picture would take many times what the rest of the U-Net does.
+const SCORES: usize = 64 << 20;
+
+/// [`plain::attention`] of so many queries at a time that they have no more than `most` scores. A causal mask is for texts, which
+/// are short.
+fn attention_in_parts(
+    [q, k, v]: [CandleTensor<3>; 3],
+    heads: usize,
+    mask: &Mask<Candle>,
+    most: usize,
+) -> CandleTensor<3> {
+    let [b, tq, _] = q.shape;
+    let at_once = (most / (b * heads * k.shape[1]).max(1)).max(1);
+    if at_once >= tq || matches!(mask, Mask::Causal) {
+        return plain::attention::<Candle>(q, k, v, heads, mask);
+    }
+    let part = |first| {
+        let q = Candle::narrow(q.clone(), 1, first, at_once.min(tq - first));
+        plain::attention::<Candle>(q, k.clone(), v.clone(), heads, mask)
+    };
+    Candle::cat((0..tq).step_by(at_once).map(part).collect(), 1)
 }
 
 fn prepare_bias(bias: Option<Parameter<Candle>>, device: &CandleDevice) -> Option<CandleTensor<1>> {
@@ -380,4 +404,30 @@ fn optional(bias: &Option<CandleTensor<1>>) -> Result<Option<&Tensor>, Failure> 
 fn with<const D: usize>(mut shape: [usize; D], dim: usize, size: usize) -> [usize; D] {
     shape[dim] = size;
     shape
+}
+
+#[cfg(test)]
+mod tests {
+    use pollster::block_on;
+
+    use super::*;
+
+    #[test]
+    fn attention_in_parts_is_the_same() {
+        let device = CandleDevice::cpu_like_cuda();
+        let tensor = |shape: [usize; 3], salt: usize| {
+            let number = |i: usize| ((i * 37 + salt) % 101) as f32 / 50.0 - 1.0;
+            Candle::from_host((0..shape.iter().product()).map(number).collect(), shape, &device)
+        };
+        let (shape, heads) = ([2, 7, 8], 2);
+        let qkv = || [tensor(shape, 1), tensor([2, 5, 8], 2), tensor([2, 5, 8], 3)];
+        let hidden = (0..10).map(|i| if i % 5 == 3 { Mask::<Candle>::HIDDEN } else { 0.0 }).collect();
+        let keys = Mask::Keys(crate::engine::Tensor(Candle::from_host(hidden, [2, 5], &device)));
+        for mask in [Mask::None, keys] {
+            // Three queries at a time, one at a time though even it is too much, and all.
+            let [whole, parts @ ..] = [usize::MAX, 2 * 2 * 5 * 3, 1, 2 * 2 * 5 * 7]
+                .map(|most| block_on(Candle::to_host(attention_in_parts(qkv(), heads, &mask, most))).unwrap());
+            assert!(parts.iter().all(|part| *part == whole), "{parts:?} are not {whole:?}");
+        }
+    }
 }

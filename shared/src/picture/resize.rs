@@ -37,27 +37,29 @@ impl Filter {
     }
 }
 
-/// The `size` × `size` middle of `picture` after its shorter side became `size`, the longer one in proportion, rounded
-/// down. Only what stays is computed, so that a long thin picture costs no more than another.
-pub(super) fn square(picture: &Picture, size: u32, filter: Filter) -> Picture {
+/// The middle of `picture`, `[width, height]` as `size` says, after one side became as long as that, the other in proportion,
+/// rounded down, and no shorter. Only what stays is computed, so that a long thin picture costs no more than another.
+pub(super) fn cover(picture: &Picture, size: [u32; 2], filter: Filter) -> Picture {
     let (width, height) = (u64::from(picture.width), u64::from(picture.height));
-    let scaled = |side: u64| u64::from(size) * side / width.min(height);
+    let [across, down] = size.map(u64::from);
+    let is_narrow = across * height >= down * width;
+    let scaled = |side: u64| if is_narrow { across * side / width } else { down * side / height };
     let columns_first = height.saturating_sub(scaled(height)) > 2 * width.saturating_sub(scaled(width));
 
-    let mut columns = weights(width, scaled(width), size, filter);
-    let mut rows = weights(height, scaled(height), size, filter);
+    let mut columns = weights(width, scaled(width), size[0], filter);
+    let mut rows = weights(height, scaled(height), size[1], filter);
     let (left, right) = take_offset(&mut columns);
     let (top, bottom) = take_offset(&mut rows);
     let lines = picture.rgb.chunks_exact(3 * picture.width as usize).take(bottom).skip(top);
     let window: Vec<u8> = lines.flat_map(|line| &line[3 * left..3 * right]).copied().collect();
 
-    let (stride, narrow) = (3 * (right - left), 3 * size as usize);
+    let (stride, narrow) = (3 * (right - left), 3 * size[0] as usize);
     let rgb = if columns_first {
         along_rows(&along_columns(&window, stride, &rows), stride, &columns)
     } else {
         along_columns(&along_rows(&window, stride, &columns), narrow, &rows)
     };
-    Picture { width: size, height: size, rgb }
+    Picture { width: size[0], height: size[1], rgb }
 }
 
 /// What one result is made of: pixels from `first` on, weighted in fixed point.
@@ -180,7 +182,7 @@ mod tests {
         for (width, height, size, bicubic, bilinear) in cases {
             let picture = picture(width, height);
             let hash = |filter| {
-                let values: Vec<f32> = square(&picture, size, filter).rgb.iter().map(|&v| f32::from(v)).collect();
+                let values: Vec<f32> = cover(&picture, [size; 2], filter).rgb.iter().map(|&v| f32::from(v)).collect();
                 crate::noise::fingerprint(&values)[..16].to_string()
             };
             assert_eq!(hash(Filter::Bicubic), bicubic, "{width} x {height} to {size}");
@@ -191,7 +193,20 @@ mod tests {
     #[test]
     fn a_square_of_the_right_size_stays() {
         let picture = picture(9, 9);
-        assert_eq!(square(&picture, 9, Filter::Bicubic), picture);
+        assert_eq!(cover(&picture, [9; 2], Filter::Bicubic), picture);
+    }
+
+    #[test]
+    fn what_is_covered_need_not_be_square() {
+        let whole = picture(12, 8);
+        assert_eq!(cover(&whole, [12, 8], Filter::Bilinear), whole);
+        // The middle rows of what is as wide, and the middle columns of what is as high.
+        let rows = cover(&whole, [12, 4], Filter::Bilinear);
+        assert_eq!((rows.width, rows.height, &rows.rgb[..]), (12, 4, &whole.rgb[3 * 12 * 2..3 * 12 * 6]));
+        let columns = cover(&whole, [3, 8], Filter::Bilinear);
+        assert_eq!((columns.width, columns.height, &columns.rgb[..9]), (3, 8, &whole.rgb[3 * 4..3 * 7]));
+        let other = cover(&whole, [33, 16], Filter::Bilinear);
+        assert_eq!((other.width, other.height, other.rgb.len()), (33, 16, 3 * 33 * 16));
     }
 
     #[test]
@@ -204,7 +219,7 @@ mod tests {
     #[test]
     fn a_long_thin_picture_costs_little() {
         let picture = Picture::new(1, 1 << 20, vec![7; 3 << 20]).unwrap();
-        let square = square(&picture, 224, Filter::Bicubic);
+        let square = cover(&picture, [224; 2], Filter::Bicubic);
         assert!(square.rgb.iter().all(|&value| value == 7));
     }
 }

@@ -17,8 +17,8 @@ const MAX_DIMS: u32 = 4;
 /// Tensors by name.
 ///
 /// # Errors
-/// [`WeightError::Malformed`], naming `what`, if the bytes are not GGUF, end too early, or hold a type of tensor that is
-/// not one of [`DType`].
+/// [`WeightError::Malformed`], naming `what`, if the bytes are not GGUF, end too early, hold a type of tensor that is
+/// not one of [`DType`], or tensors that together have more bytes than the file.
 pub fn read(what: &str, bytes: &[u8]) -> Result<BTreeMap<String, HostTensor>, WeightError> {
     let tensor = |(name, Located { shape, dtype, start })| {
         let length = dtype.bytes(&shape).expect("a shape that was checked");
@@ -48,6 +48,7 @@ pub fn index(what: &str, beginning: &[u8], length: u64) -> Result<BTreeMap<Strin
     let mut cursor = Cursor { bytes: beginning, at: 0 };
     let entries = read_header(&mut cursor).map_err(malformed)?;
     let data = cursor.at.next_multiple_of(ALIGNMENT) as u64;
+    let mut left = length.saturating_sub(data);
     let mut tensors = BTreeMap::new();
     for Entry { name, shape, dtype, offset } in entries {
         let bytes = dtype.bytes(&shape).ok_or_else(|| malformed(format!("tensor `{name}`: shape {shape:?}")))? as u64;
@@ -56,6 +57,8 @@ pub fn index(what: &str, beginning: &[u8], length: u64) -> Result<BTreeMap<Strin
         let Some(start) = start else {
             return Err(malformed(format!("ends inside tensor `{name}`; the file is truncated")));
         };
+        // Thousands of names for the same bytes would be many times the file in memory.
+        left = left.checked_sub(bytes).ok_or_else(|| malformed("its tensors overlap".into()))?;
         if tensors.insert(name.clone(), Located { shape, dtype, start }).is_some() {
             return Err(malformed(format!("tensor `{name}` is there twice")));
         }
@@ -252,6 +255,25 @@ mod tests {
         for end in 0..file.len() {
             assert!(matches!(read("x.gguf", &file[..end]), Err(WeightError::Malformed { .. })), "{end}");
         }
+    }
+
+    #[test]
+    fn tensors_together_are_no_larger_than_the_file() {
+        let numbers = HostTensor::from_f32(vec![64], &[1.0; 64]);
+        let file = |names: &[&str]| {
+            let tensors = names.iter().map(|name| ((*name).to_owned(), numbers.clone())).collect();
+            write(&tensors)
+        };
+        let mut overlapping = file(&["a", "b"]);
+        // The second one's place is the last number of the header.
+        let header = overlapping.len() - 2 * numbers.bytes().len();
+        let place = overlapping[..header].windows(8).rposition(|bytes| bytes == 256u64.to_le_bytes()).unwrap();
+        overlapping[place..place + 8].fill(0);
+        assert!(read("x.gguf", &file(&["a", "b"])).is_ok());
+        // Where the file has room for both, no harm is done.
+        assert!(read("x.gguf", &overlapping).is_ok());
+        overlapping.truncate(header + numbers.bytes().len());
+        assert!(read("x.gguf", &overlapping).unwrap_err().to_string().contains("overlap"));
     }
 
     #[test]

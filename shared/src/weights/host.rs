@@ -169,7 +169,7 @@ impl HostTensor {
         decode_into(self.dtype, &self.bytes()[rows.start * row_bytes..rows.end * row_bytes], numbers);
     }
 
-    /// The same tensor in another form, each number rounded to the nearest that it can hold.
+    /// The same tensor in another form, as closely as it can hold it.
     ///
     /// # Errors
     /// [`WeightError::Malformed`] if its rows are not whole blocks.
@@ -245,18 +245,46 @@ fn encode_q8_0(block: &[f32]) -> Vec<u8> {
 }
 
 fn encode_q4_0(block: &[f32]) -> Vec<u8> {
-    // The number of the largest size takes the one code, −8, that has no positive twin.
-    let largest = block.iter().fold(0f32, |m, &x| if x.abs() > m.abs() { x } else { m });
-    let scale = f16::from_f32(largest / -8.0);
+    let scale = f16::from_f32(fitted_scale(block));
     let inverse = if scale.to_f32() != 0.0 { 1.0 / scale.to_f32() } else { 0.0 };
     let quant = |x: f32| (x * inverse + 8.0).round().clamp(0.0, 15.0) as u8;
     let nibbles = (0..16).map(|i| quant(block[i]) | quant(block[16 + i]) << 4);
     scale.to_le_bytes().into_iter().chain(nibbles).collect()
 }
 
+/// The scale of 4-bit codes with the least mean square error, of a few that are tried.
+fn fitted_scale(block: &[f32]) -> f32 {
+    /// Adding it leaves a number no bits behind the point: much faster than rounding.
+    const ROUND: f32 = 12_582_912.0;
+    let largest = block.iter().fold(0f32, |m, &x| if x.abs() > m.abs() { x } else { m });
+    if largest == 0.0 {
+        return 0.0;
+    }
+    // The number of the largest size takes about −8, the one code that has no positive twin. Then the scale is fitted to the
+    // codes: the error is what this leaves of the numbers' squares.
+    let fit = |code_of_largest: f32| {
+        let inverse = code_of_largest / largest;
+        // Eight sums side by side, as processors add.
+        let (mut products, mut squares) = ([0.0; 8], [0.0; 8]);
+        for xs in block.as_chunks::<8>().0 {
+            for ((x, product), square) in xs.iter().zip(&mut products).zip(&mut squares) {
+                let code = (x * inverse).clamp(-8.0, 7.0) + ROUND - ROUND;
+                *product += code * x;
+                *square += code * code;
+            }
+        }
+        let [products, squares] = [products, squares].map(|sums| sums.iter().sum::<f32>());
+        (products * products / squares, products / squares)
+    };
+    let fits = [-7.0, -7.5, -8.0, -8.5, -9.0].map(fit);
+    fits.into_iter().fold((0.0, 0.0), |best, fit| if fit.0 > best.0 { fit } else { best }).1
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bundle::Folder;
+    use crate::noise;
 
     fn wave(n: usize) -> Vec<f32> {
         (0..n).map(|i| (i as f32 * 0.37).sin() * (1.0 + i as f32 * 0.01)).collect()
@@ -276,6 +304,31 @@ mod tests {
             assert!(error <= tolerance * norm(&mut numbers.iter().copied()), "{dtype:?}: {error}");
             assert_eq!(packed.rows(&[2, 0]), [&packed.to_f32()[128..192], &packed.to_f32()[..64]].concat());
         }
+    }
+
+    /// Squares of the errors of 4-bit codes whose scale is fitted, against those of one that only brings the largest to −8.
+    fn fitted_against_plain(numbers: &[f32]) -> f64 {
+        let tensor = HostTensor::from_f32(vec![numbers.len()], numbers);
+        let fitted = tensor.to_dtype(DType::Q4_0).unwrap().to_f32();
+        let plain = numbers.chunks_exact(32).flat_map(|block| {
+            let largest = block.iter().fold(0f32, |m, &x| if x.abs() > m.abs() { x } else { m });
+            let scale = f16::from_f32(largest / -8.0).to_f32();
+            block.iter().map(move |x| if scale == 0.0 { 0.0 } else { scale * (x / scale).round().clamp(-8.0, 7.0) })
+        });
+        let errors = |packed: &mut dyn Iterator<Item = f32>| {
+            packed.zip(numbers).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>()
+        };
+        errors(&mut fitted.into_iter()) / errors(&mut plain.into_iter())
+    }
+
+    #[test]
+    fn fitted_scales_lose_less() {
+        let gaussian = fitted_against_plain(&noise::gaussian(1, 0, 1 << 16));
+        let tiny = Folder::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tiny")).unwrap();
+        let matrices = tiny.part("mllm").unwrap().into_values().filter(|tensor| tensor.dtype() == DType::Q8_0);
+        let trained = fitted_against_plain(&matrices.flat_map(|tensor| tensor.to_f32()).collect::<Vec<_>>());
+        println!("mean square errors: {gaussian:.4} of normal numbers, {trained:.4} of trained ones");
+        assert!(gaussian < 0.91 && trained < 0.91, "{gaussian} {trained}");
     }
 
     #[test]

@@ -59,8 +59,13 @@ impl Adapters {
         Ok(())
     }
 
-    /// The ControlNet with its picture, if one is asked for.
-    pub fn control<E: Engine>(&self, manifest: &Manifest, device: &E::Device) -> anyhow::Result<Option<Control<E>>> {
+    /// The ControlNet with its picture, if one is asked for, for latents of `[height, width]`.
+    pub fn control<E: Engine>(
+        &self,
+        manifest: &Manifest,
+        latents: [usize; 2],
+        device: &E::Device,
+    ) -> anyhow::Result<Option<Control<E>>> {
         let (Some(dir), Some(picture)) = (&self.controlnet, &self.control) else { return Ok(None) };
         let file = dir.join("config.json");
         let config: UNetConfig = serde_json::from_slice(&read(&file)?).with_context(|| file.display().to_string())?;
@@ -73,8 +78,7 @@ impl Adapters {
         let controlnet = load(&tensors, device, |weights| ControlNet::new(weights, &config));
         let controlnet = controlnet.with_context(|| weights.display().to_string())?;
         let picture = read_picture(picture)?;
-        let [_, side, _] = manifest.latent_shape();
-        Ok(Some(Control::new(controlnet, &picture, side, self.control_scale, device)))
+        Ok(Some(Control::new(controlnet, &picture, latents, self.control_scale, device)))
     }
 
     /// What a recipe says about them.

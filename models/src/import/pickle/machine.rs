@@ -11,22 +11,31 @@ pub(super) const MOST_NODES: usize = 1 << 21;
 /// Names that may stand in a checkpoint: they build tensors and settings. Their own code is not run either; what each stands for
 /// is known here, or does not matter.
 const KNOWN: &[&str] = &[
+    "_codecs.encode",
+    "_operator.getitem",
     "argparse.Namespace",
     "collections.Counter",
     "collections.OrderedDict",
     "collections.defaultdict",
     "builtins.bool",
     "builtins.bytearray",
+    "builtins.bytes",
     "builtins.complex",
     "builtins.dict",
     "builtins.float",
     "builtins.frozenset",
     "builtins.int",
     "builtins.list",
+    "builtins.long",
+    "builtins.object",
+    "builtins.range",
     "builtins.set",
     "builtins.slice",
     "builtins.str",
     "builtins.tuple",
+    "builtins.type",
+    "builtins.unicode",
+    "builtins.xrange",
     "datetime.timedelta",
     "numpy.core.multiarray._reconstruct",
     "numpy.core.multiarray.scalar",
@@ -35,6 +44,7 @@ const KNOWN: &[&str] = &[
     "numpy.dtype",
     "numpy.ndarray",
     "pathlib.PosixPath",
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
     "torch.Size",
     "torch.device",
     "torch._utils._rebuild_parameter",
@@ -80,6 +90,10 @@ impl<'a> Machine<'a> {
     /// Runs to the end of the pickle, and returns what it is.
     pub fn run(&mut self) -> Result<Id, PickleError> {
         loop {
+            // A byte of a pickle can make these longer by several.
+            if self.stack.len().max(self.marks.len()).max(self.memo.len()) > MOST_NODES {
+                return Err(self.damaged(format!("more than {MOST_NODES} values at once")));
+            }
             let op = self.byte()?;
             match op {
                 b'.' => return self.pop(),

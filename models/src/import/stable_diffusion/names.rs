@@ -16,6 +16,14 @@ pub(super) fn modern(name: &str) -> String {
     format!("{place}mid_block.attentions.0.{map}.{kind}")
 }
 
+/// The text model's name for a tensor, which transformers 5 writes without what all of them begin with; none for those that only
+/// CLIP's other half needs, and for the numbers of the positions, which older versions wrote and conversions turned into floats.
+pub(super) fn text_name(name: &str) -> Option<String> {
+    let name = name.strip_prefix("text_model.").unwrap_or(name);
+    let is_unneeded = name.ends_with("position_ids") || name.starts_with("text_projection") || name == "logit_scale";
+    (!is_unneeded).then(|| format!("text_model.{name}"))
+}
+
 /// How the denoiser's blocks are numbered in its authors' names.
 pub(super) struct UNetNames {
     /// Residual blocks of a level on the way down.
@@ -209,6 +217,16 @@ mod tests {
             ("quant_conv.weight", "quant_conv.weight"),
         ] {
             assert_eq!(vae_name(theirs, 4), ours, "{theirs}");
+        }
+        for (theirs, ours) in [
+            ("text_model.final_layer_norm.bias", Some("text_model.final_layer_norm.bias")),
+            ("final_layer_norm.bias", Some("text_model.final_layer_norm.bias")),
+            ("text_model.embeddings.position_ids", None),
+            ("embeddings.position_ids", None),
+            ("text_projection.weight", None),
+            ("logit_scale", None),
+        ] {
+            assert_eq!(text_name(theirs).as_deref(), ours, "{theirs}");
         }
         assert_eq!(modern("encoder.mid_block.attentions.0.query.weight"), "encoder.mid_block.attentions.0.to_q.weight");
         assert_eq!(

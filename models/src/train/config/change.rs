@@ -77,6 +77,21 @@ mod tests {
             let error = read(&[change]).unwrap_err().to_string();
             assert!(error.contains(why), "{change}: {error}");
         }
+        for (change, why) in [
+            ("decoder.training.checkpoint_every=0", "decoder.training.checkpoint_every is 0"),
+            ("vae.training.batch=0", "vae.training.batch is 0"),
+            ("lm.training.parts=0", "lm.training.parts is 0"),
+            ("judge.training.samples=0", "judge.training.samples is 0"),
+            ("instruct.draws=0", "instruct.draws is 0"),
+            ("picture_size=60", "picture_size is 60, expected a multiple of 8"),
+            ("networks.kosmosg.mllm.heads=5", "networks.kosmosg.mllm.heads is 5, expected a divisor"),
+            ("networks.vae.block_out_channels=[]", "networks.vae.block_out_channels has 0 entries"),
+            ("networks.text.max_position_embeddings=41", "expected 40, as networks.kosmosg.aligner.queries is"),
+        ] {
+            let error = format!("{:#}", read(&[change]).unwrap_err());
+            assert!(error.starts_with("tiny cannot be trained") && error.contains(why), "{change}: {error}");
+        }
+        assert!(read(&["vae.training.sheet_every=0"]).is_ok());
         for change in ["decoder.draws", "decoder.draws=many"] {
             assert!(change.parse::<Change>().is_err(), "{change}");
         }

@@ -14,6 +14,7 @@ use std::sync::Mutex;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use kosmosg::digest::hex;
 use kosmosg::noise::Rng;
 use kosmosg::picture::Picture;
 use regex::{Regex, RegexBuilder};
@@ -21,7 +22,6 @@ use sha2::{Digest as _, Sha256};
 
 use super::lines::{Lines, Parsed};
 use super::{Constructed, Data, Item, Kind, Sample, Words, prompt};
-use crate::train::checkpoint::hex;
 use crate::train::config::{FileData, TrainConfig};
 use crate::train::init::sample_rng;
 
