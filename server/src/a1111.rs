@@ -5,11 +5,11 @@
 //!
 //! `<lora:NAME:STRENGTH>` in a prompt asks for a LoRA, and is none of its words.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, Query, Request, State};
+use axum::extract::{Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -25,12 +25,17 @@ use serde_json::{Map, Value, json};
 
 use crate::app::{Shared, owner};
 use crate::bundles::{Bundle, Bundles};
+use crate::desk::Desk;
 use crate::error::{Error, in_form};
 use crate::jobs::{Job, Owner};
 use crate::order::{Wanted, any_seed, at_size};
 
 /// Digits of a file's SHA-256 that name a model.
 const HASH: usize = 10;
+/// Largest request that is repeated in its answer, in bytes, its pictures left out: until then it is in memory.
+const MAX_ECHO: usize = 1 << 20;
+/// Owners whose choice of a model is remembered.
+const MAX_CHOICES: usize = 1000;
 
 /// Lists of what there is nothing of here.
 const EMPTY: [&str; 8] = [
@@ -71,17 +76,31 @@ pub(crate) fn routes() -> Router<Shared> {
         .method_not_allowed_fallback(async || Error::method())
 }
 
-/// The models that owners have chosen with `options`.
+/// The models that owners have chosen with `options`, the last choice last.
 #[derive(Debug, Default)]
-pub(crate) struct Choices(Mutex<HashMap<Owner, String>>);
+pub(crate) struct Choices(Mutex<VecDeque<(Owner, String)>>);
 
 impl Choices {
     fn of(&self, owner: &Owner) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(owner).cloned()
+        let choices = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        choices.iter().find(|(other, _)| other == owner).map(|(_, bundle)| bundle.clone())
     }
 
     fn set(&self, owner: Owner, bundle: String) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(owner, bundle);
+        let mut choices = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        choices.retain(|(other, _)| *other != owner);
+        choices.push_back((owner, bundle));
+        if choices.len() > MAX_CHOICES {
+            choices.pop_front();
+        }
+    }
+}
+
+/// The model that an owner has chosen.
+async fn chosen(shared: &Shared, owner: &Owner) -> Result<Option<String>, Error> {
+    match &shared.app.jobs {
+        Desk::Own(_) => Ok(shared.choices.of(owner)),
+        Desk::Fleet(fleet) => fleet.chosen(owner).await.map_err(Error::store),
     }
 }
 
@@ -118,7 +137,6 @@ pub struct Asked {
     send_images: Option<bool>,
     init_images: Option<Vec<String>>,
     denoising_strength: Option<f64>,
-    include_init_images: Option<bool>,
     mask: Option<Value>,
     enable_hr: Option<bool>,
     script_name: Option<String>,
@@ -132,24 +150,15 @@ struct Options {
 }
 
 async fn generate(State(shared): State<Shared>, request: Request) -> Result<Json<Value>, Error> {
-    let owner = owner(request.extensions());
-    let body = body(&shared, request).await?;
-    let asked = Asked { init_images: None, ..Asked::read(&body)? };
-    make(shared, owner, read(&body)?, asked).await
+    make(shared, request, |asked| Ok(Asked { init_images: None, ..asked })).await
 }
 
 async fn edit(State(shared): State<Shared>, request: Request) -> Result<Json<Value>, Error> {
-    let owner = owner(request.extensions());
-    let body = body(&shared, request).await?;
-    let asked = Asked::read(&body)?;
-    if asked.init_images.as_ref().is_none_or(Vec::is_empty) {
-        return Err(Error::unreadable("img2img needs a picture in init_images"));
-    }
-    make(shared, owner, read(&body)?, asked).await
-}
-
-async fn body(shared: &Shared, request: Request) -> Result<Bytes, Error> {
-    shared.receive(request, Bytes::from_request).await?.map_err(|error| Error::invalid(error.body_text()))
+    let has_picture = |asked: Asked| match asked.init_images.as_deref() {
+        None | Some([]) => Err(Error::unreadable("img2img needs a picture in init_images")),
+        Some(_) => Ok(asked),
+    };
+    make(shared, request, has_picture).await
 }
 
 impl Asked {
@@ -201,27 +210,46 @@ impl Asked {
     }
 }
 
-/// Makes what is `asked`; `echo` is the whole request.
-async fn make(shared: Shared, owner: Owner, mut echo: Map<String, Value>, asked: Asked) -> Result<Json<Value>, Error> {
-    let wanted = asked.wanted(shared.choices.of(&owner), &shared.app.bundles)?;
-    let order = shared.order(owner, wanted).await?;
+/// Makes what is asked for, as `form` has it.
+async fn make(
+    shared: Shared,
+    request: Request,
+    form: impl FnOnce(Asked) -> Result<Asked, Error> + Send + 'static,
+) -> Result<Json<Value>, Error> {
+    let owner = owner(request.extensions());
+    let body = shared.body(request).await?;
+    let chosen = chosen(&shared, &owner).await?;
+    let wanted = move |bundles: &Bundles| {
+        let asked = form(Asked::read(&body)?)?;
+        let strength = asked.denoising_strength.filter(|_| asked.init_images.is_some());
+        let rest = (asked.send_images, asked.batch_size.unwrap_or(1), strength, echo(&body)?);
+        Ok((asked.wanted(chosen, bundles)?, rest))
+    };
+    let (order, (send_images, batch, strength, echo)) = shared.order(owner, wanted).await?;
     // Of an interrupted one, clients expect what there is.
     let so_far =
         |(job, png): (&Job, Option<Bytes>)| png.or_else(|| Some(Bytes::from(at_size(job.preview()?, order.pixels()))));
     let pngs: Vec<_> = order.pictures().await?.into_iter().filter_map(so_far).collect();
     let recipes = pngs.iter().map(|png| Recipe::read(png)).collect::<Result<Vec<_>, _>>().map_err(Error::internal)?;
     let recipes: Vec<_> = recipes.into_iter().flatten().collect();
-    if asked.include_init_images != Some(true) && echo.contains_key("init_images") {
-        echo.insert("init_images".into(), Value::Null);
-    }
-    let images: Vec<_> = match asked.send_images {
+    let images: Vec<_> = match send_images {
         Some(false) => Vec::new(),
         _ => pngs.iter().map(|png| STANDARD.encode(png)).collect(),
     };
-    let mut info = info(&recipes, order.bundle(), asked.batch_size.unwrap_or(1));
-    info["denoising_strength"] = asked.init_images.and(asked.denoising_strength).into();
+    let mut info = info(&recipes, order.bundle(), batch);
+    info["denoising_strength"] = strength.into();
     let info = info.to_string();
     Ok(Json(json!({ "images": images, "parameters": echo, "info": info })))
+}
+
+/// What an answer repeats of its request: what is large would wait with it.
+fn echo(body: &[u8]) -> Result<Map<String, Value>, Error> {
+    let mut echo: Map<String, Value> = read(body)?;
+    if let Some(pictures) = echo.get_mut("init_images") {
+        *pictures = Value::Null;
+    }
+    let bytes = serde_json::to_string(&echo).map_or(0, |text| text.len());
+    Ok(if bytes > MAX_ECHO { Map::new() } else { echo })
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
@@ -311,7 +339,8 @@ fn info(recipes: &[Recipe], bundle: &Bundle, batch: u64) -> Value {
 
 #[derive(Debug, Deserialize)]
 struct ProgressQuery {
-    skip_current_image: Option<bool>,
+    /// As Python's programs write it.
+    skip_current_image: Option<String>,
 }
 
 /// How far the client's own jobs are.
@@ -320,18 +349,28 @@ async fn progress(
     Query(query): Query<ProgressQuery>,
     extensions: axum::http::Extensions,
 ) -> Result<Json<Value>, Error> {
-    let jobs = shared.app.jobs.of(&owner(&extensions)).await.map_err(Error::store)?;
-    let first = jobs.first();
+    let is_skipped = match query.skip_current_image.unwrap_or_default().to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" | "t" | "y" => true,
+        "false" | "0" | "no" | "off" | "f" | "n" | "" => false,
+        other => return Err(Error::unreadable(format!("skip_current_image is {other}; choose true or false"))),
+    };
+    let owner = owner(&extensions);
+    let mut jobs = shared.orders.of(&owner);
+    if jobs.is_empty() {
+        jobs = shared.app.jobs.of(&owner).await.map_err(Error::store)?;
+    }
+    // An order's jobs all have as many steps.
+    let done: f64 = jobs.iter().map(|job| share(job)).sum();
+    let ended = jobs.iter().filter(|job| job.has_ended()).count();
+    let first = jobs.iter().find(|job| !job.has_ended());
     let (step, of, seconds) = match first.map(|job| job.last()) {
         Some(JobEvent::Step { step, of, seconds }) => (step, of, seconds),
         _ => (0, first.and_then(|job| job.state()).map_or(0, |state| state.evaluations()), 0.0),
     };
-    let share = if of == 0 { 0.0 } else { step as f64 / of as f64 };
-    let eta = if step == 0 { 0.0 } else { seconds / step as f64 * (of - step) as f64 };
-    let image = first.filter(|_| query.skip_current_image != Some(true)).and_then(|job| job.preview());
+    let eta = if step == 0 { 0.0 } else { seconds * of as f64 / step as f64 * (jobs.len() as f64 - done) };
+    let image = first.filter(|_| !is_skipped).and_then(|job| job.preview());
     Ok(Json(json!({
-        // The first of several jobs is as much of the whole as any.
-        "progress": if jobs.is_empty() { 0.0 } else { share / jobs.len() as f64 },
+        "progress": if jobs.is_empty() { 0.0 } else { done / jobs.len() as f64 },
         "eta_relative": eta,
         "state": {
             "skipped": false,
@@ -340,7 +379,7 @@ async fn progress(
             "job": first.map_or(String::new(), |job| job.id().to_string()),
             "job_count": jobs.len(),
             "job_timestamp": "0",
-            "job_no": 0,
+            "job_no": ended,
             "sampling_step": step,
             "sampling_steps": of,
         },
@@ -349,15 +388,25 @@ async fn progress(
     })))
 }
 
+/// How much of a job is done, of 1.
+fn share(job: &Job) -> f64 {
+    match job.last() {
+        JobEvent::Step { step, of, .. } => step as f64 / of as f64,
+        last => f64::from(u8::from(last.is_last())),
+    }
+}
+
 /// Cancels the client's own jobs, nobody else's.
 async fn interrupt(State(shared): State<Shared>, extensions: axum::http::Extensions) -> Result<Json<Value>, Error> {
     let jobs = &shared.app.jobs;
-    jobs.of(&owner(&extensions)).await.map_err(Error::store)?.iter().for_each(|job| jobs.cancel(job));
+    for job in jobs.of(&owner(&extensions)).await.map_err(Error::store)? {
+        jobs.cancel(&job).await.map_err(Error::store)?;
+    }
     Ok(Json(json!({})))
 }
 
 async fn options(State(shared): State<Shared>, extensions: axum::http::Extensions) -> Result<Json<Value>, Error> {
-    let chosen = shared.choices.of(&owner(&extensions));
+    let chosen = chosen(&shared, &owner(&extensions)).await?;
     let bundle = shared.app.bundles.get_or_first(chosen.as_deref())?;
     Ok(Json(json!({
         "sd_model_checkpoint": title(bundle),
@@ -370,10 +419,13 @@ async fn options(State(shared): State<Shared>, extensions: axum::http::Extension
 /// Chooses the model of this client's further requests; the rest has no meaning here.
 async fn set_options(State(shared): State<Shared>, request: Request) -> Result<Json<Value>, Error> {
     let owner = owner(request.extensions());
-    let body =
-        shared.receive(request, Bytes::from_request).await?.map_err(|error| Error::invalid(error.body_text()))?;
+    let body = shared.body(request).await?;
     if let Some(title) = read::<Options>(&body)?.sd_model_checkpoint {
-        shared.choices.set(owner, by_title(&shared.app.bundles, &title)?);
+        let bundle = by_title(&shared.app.bundles, &title)?;
+        match &shared.app.jobs {
+            Desk::Own(_) => shared.choices.set(owner, bundle),
+            Desk::Fleet(fleet) => fleet.choose(&owner, &bundle).await.map_err(Error::store)?,
+        }
     }
     Ok(Json(Value::Null))
 }
@@ -414,10 +466,12 @@ struct PngInfo {
 
 /// The recipe in a picture.
 async fn png_info(State(shared): State<Shared>, request: Request) -> Result<Json<Value>, Error> {
-    let body =
-        shared.receive(request, Bytes::from_request).await?.map_err(|error| Error::invalid(error.body_text()))?;
-    let PngInfo { image } = read(&body)?;
-    let recipe = Recipe::read(&decode(&image)?).map_err(Error::invalid)?;
+    let body = shared.body(request).await?;
+    let recipe = move |_: &Bundles| {
+        let PngInfo { image } = read(&body)?;
+        Recipe::read(&decode(&image)?).map_err(Error::invalid)
+    };
+    let recipe = shared.check(recipe).await?;
     let (text, parameters) = match &recipe {
         Some(recipe) => (recipe.parameters(), parameters(recipe)),
         None => (String::new(), json!({})),

@@ -96,7 +96,10 @@ impl Access {
     /// The tokens, as the file has them now.
     pub fn tokens(&self) -> MutexGuard<'_, Tokens> {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = tokens.refresh() {
+        let was_stale = tokens.is_stale();
+        if let Err(error) = tokens.refresh()
+            && !was_stale
+        {
             tracing::error!("{error}; the tokens stay as they were");
         }
         tokens
@@ -147,7 +150,7 @@ impl Access {
         })?;
         let tokens = self.tokens();
         let token = tokens.find(&shown).ok_or_else(|| Error::unauthorized("this token is not known here"))?;
-        Ok(Visitor { owner: Owner::named(&token.name), role: token.role, is_known: true })
+        Ok(Visitor { owner: Owner::with_token(token.id()), role: token.role, is_known: true })
     }
 
     /// Counts a request that makes work.

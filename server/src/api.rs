@@ -4,9 +4,8 @@ use std::convert::Infallible;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -22,11 +21,14 @@ use crate::access::Visitor;
 use crate::admission::admit;
 use crate::app::{EngineName, Shared, owner};
 use crate::error::Error;
-use crate::jobs::{Job, JobId, Key, Next};
+use crate::jobs::{Hold, Job, JobId, Key, Next};
 use crate::metrics;
 
 /// Longest [idempotency key](idempotency_key).
 const MAX_KEY: usize = 255;
+
+/// Without this a proxy may keep events back until there are many.
+pub(crate) const UNBUFFERED: [(&str, &str); 1] = [("x-accel-buffering", "no")];
 
 /// The routes below `/api`.
 pub(crate) fn routes() -> Router<Shared> {
@@ -67,7 +69,7 @@ struct JobPath {
 pub(crate) async fn health(State(Shared { app, .. }): State<Shared>) -> Result<Json<Health>, Error> {
     let EngineName { engine, device } = app.engine.clone();
     let (queued, _) = app.jobs.counts().await.map_err(Error::store)?;
-    let capacity = app.jobs.capacity();
+    let capacity = app.jobs.limits().waiting;
     Ok(Json(Health { version: env!("CARGO_PKG_VERSION").into(), engine, device, queued, capacity }))
 }
 
@@ -171,28 +173,21 @@ pub(crate) async fn create_job(
     let owner = owner(request.extensions());
     // A request that came before under its key is answered also when the queue is full.
     if key.is_none() {
-        shared.admits().await?;
+        shared.admits(&owner).await?;
     }
-    let body = shared.receive(request, Bytes::from_request).await?.map_err(|error| refused_body(&error))?;
+    let body = shared.body(request).await?;
     let jobs = &shared.app.jobs;
-    let key = key.map(|name| Key { name, digest: Sha256::digest(&body).into() });
-    if let Some(key) = &key {
+    let hold = key.map_or(Hold::Name, |name| Hold::Key(Key { name, digest: Sha256::digest(&**body).into() }));
+    if let Hold::Key(key) = &hold {
         let before = jobs.submitted(owner.clone(), key.clone()).await;
         if let Some((job, position)) = before.map_err(|refusal| shared.refused(refusal))? {
             return Ok(accepted(&job, position));
         }
-        shared.admits().await?;
+        shared.admits(&owner).await?;
     }
     let work = shared.check(move |bundles| admit(&body, bundles)).await?;
-    let (job, position) = shared.submit(owner, work, key).await?;
+    let (job, position) = shared.submit(owner, work, hold).await?;
     Ok(accepted(&job, position))
-}
-
-fn refused_body(error: &BytesRejection) -> Error {
-    match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Error::too_large(),
-        _ => Error::invalid(format!("the body did not arrive: {}", error.body_text())),
-    }
 }
 
 fn accepted(job: &Job, position: usize) -> (StatusCode, Json<JobCreated>) {
@@ -234,9 +229,7 @@ pub(crate) async fn job_events(Found(job): Found, headers: HeaderMap) -> Respons
         let json = serde_json::to_string(&event).expect("an event is plain data");
         Ok::<_, Infallible>(Event::default().id(number.to_string()).data(json))
     });
-    // Without this a proxy may keep the events back until there are many.
-    let headers = [("x-accel-buffering", "no")];
-    (headers, Sse::new(events).keep_alive(KeepAlive::default())).into_response()
+    (UNBUFFERED, Sse::new(events).keep_alive(KeepAlive::default())).into_response()
 }
 
 #[utoipa::path(
@@ -283,11 +276,18 @@ pub(crate) async fn job_state(
     path = "/api/v1/jobs/{id}",
     tag = "jobs",
     params(JobPath),
-    responses((status = 204, description = "It stops before its next step"), (status = "4XX", body = ApiError)),
+    responses(
+        (status = 204, description = "It is cancelled, also if the server ends now, and stops before its next step"),
+        (status = "4XX", body = ApiError),
+        (status = 503, body = ApiError, description = "It may go on"),
+    ),
 )]
-pub(crate) async fn cancel_job(State(Shared { app, .. }): State<Shared>, Found(job): Found) -> StatusCode {
-    app.jobs.cancel(&job);
-    StatusCode::NO_CONTENT
+pub(crate) async fn cancel_job(
+    State(Shared { app, .. }): State<Shared>,
+    Found(job): Found,
+) -> Result<StatusCode, Error> {
+    app.jobs.cancel(&job).await.map_err(Error::store)?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// The job that a request's path names.

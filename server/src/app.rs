@@ -2,18 +2,26 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, OriginalUri, Request};
-use axum::http::{Extensions, HeaderMap, HeaderValue, header};
+use axum::body::{Body, Bytes};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, OriginalUri, Request};
+use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 use axum::routing::get;
-use axum::serve::{Listener, ListenerExt};
+use axum::serve::Listener;
 use axum::{Router, middleware};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
 use kosmosg::protocol::MAX_REQUEST_BYTES;
-use tokio::sync::{Notify, Semaphore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
+use tower::ServiceExt;
 use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use tower_http::trace::TraceLayer;
 
@@ -23,18 +31,22 @@ use crate::bundles::Bundles;
 use crate::desk::Desk;
 use crate::error::Error;
 use crate::hosts::{self, Hosts};
-use crate::jobs::{Job, JobId, Key, Owner, Refusal};
+use crate::jobs::{Hold, Job, JobId, Owner, Refusal};
+use crate::order::Orders;
 use crate::work::Work;
 use crate::{api, openai, openapi, page, pairing};
 
 /// Bodies that are checked at the same time: each may need the memory of a large photograph.
 const CHECKS_AT_ONCE: usize = 2;
-/// Bodies that arrive or wait for their check at the same time, each of up to [`MAX_REQUEST_BYTES`].
+/// Bodies that arrive, wait for their check or are checked at the same time, each of up to [`MAX_REQUEST_BYTES`].
 const ARRIVALS_AT_ONCE: usize = 8;
-/// When to come again while so many arrive.
+/// How long a request waits while so many are here, and when to come again after that.
 const RETRY_SECS: u64 = 2;
-/// How long a body may take to arrive: the largest over 20 Mbit/s. Who sends a byte now and then would keep others out.
-pub const BODY_TIME: Duration = Duration::from_secs(30);
+/// How long a request's head and then its body may take to arrive: the largest over 20 Mbit/s. Who sends a byte now and then
+/// would keep others out.
+pub const ARRIVAL_TIME: Duration = Duration::from_secs(30);
+/// Connections at once: with their files, fewer than what systems let a program have, which mostly is 1024. Others wait.
+const CONNECTIONS: usize = 512;
 /// How long open connections may take to end when the server stops.
 pub const GRACE: Duration = Duration::from_secs(5);
 
@@ -51,8 +63,8 @@ pub struct App {
     pub page: Option<PathBuf>,
     /// Origins whose pages may use this server besides its own.
     pub allowed_origins: Vec<HeaderValue>,
-    /// How long a request's body may take to arrive; mostly [`BODY_TIME`].
-    pub body_time: Duration,
+    /// How long a request's head and then its body may take to arrive; mostly [`ARRIVAL_TIME`].
+    pub arrival_time: Duration,
     /// Who may use it.
     pub access: Arc<Access>,
     /// What it is called.
@@ -75,6 +87,7 @@ pub struct EngineName {
 pub(crate) struct Shared {
     pub(crate) app: Arc<App>,
     pub(crate) choices: Arc<Choices>,
+    pub(crate) orders: Arc<Orders>,
     arrivals: Arc<Semaphore>,
     checks: Arc<Semaphore>,
 }
@@ -86,6 +99,7 @@ pub fn router(app: App) -> Router {
     let shared = Shared {
         app: Arc::new(app),
         choices: Arc::default(),
+        orders: Arc::default(),
         arrivals: Arc::new(Semaphore::new(ARRIVALS_AT_ONCE)),
         checks: Arc::new(Semaphore::new(CHECKS_AT_ONCE)),
     };
@@ -145,57 +159,118 @@ fn span(request: &Request) -> tracing::Span {
 
 /// Serves until `shutdown`; then the queue closes, the streams of those who follow a job end, and connections have [`GRACE`]
 /// to do so.
-///
-/// # Errors
-/// If the listener fails.
 pub async fn serve<L: Listener<Addr = SocketAddr>>(
-    listener: L,
+    mut listener: L,
     app: App,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    let stopping = Arc::new(Notify::new());
-    let signal = {
-        let (jobs, stopping) = (app.jobs.clone(), Arc::clone(&stopping));
-        async move {
-            shutdown.await;
-            jobs.close();
-            stopping.notify_one();
+) {
+    let (jobs, head_time) = (app.jobs.clone(), app.arrival_time);
+    let router = router(app);
+    let (stop, stopping) = watch::channel(());
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        tokio::select! {
+            () = &mut shutdown => break,
+            (place, (stream, address)) = next => {
+                let talk = converse(stream, address, router.clone(), head_time, stopping.clone());
+                tokio::spawn(async move {
+                    let _place = place;
+                    talk.await;
+                });
+            }
+        }
+    }
+    drop((listener, stopping));
+    jobs.close();
+    stop.send_replace(());
+    if timeout(GRACE, stop.closed()).await.is_err() {
+        tracing::warn!("connections are still open; leaving them");
+    }
+}
+
+/// Answers the requests of a connection, until its end or the server's. One on which no request comes for `head_time` is
+/// closed.
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    address: SocketAddr,
+    router: Router,
+    head_time: Duration,
+    mut stopping: watch::Receiver<()>,
+) {
+    let service = router.map_request(move |request: axum::http::Request<_>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(ConnectInfo(address));
+        request
+    });
+    // What has to guess the version waits for the first byte without an end.
+    let mut http = Builder::new(TokioExecutor::new()).http1_only();
+    http.http1().timer(TokioTimer::new()).header_read_timeout(head_time);
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
+    let result = tokio::select! {
+        result = &mut connection => result,
+        _ = stopping.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
         }
     };
-    let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
-    // axum tells the address of a client for what it has wrapped itself.
-    let server = axum::serve(listener.tap_io(|_| {}), service).with_graceful_shutdown(signal);
-    let late = async {
-        stopping.notified().await;
-        tokio::time::sleep(GRACE).await;
-    };
-    tokio::select! {
-        result = server => result,
-        () = late => {
-            tracing::warn!("connections are still open; leaving them");
-            Ok(())
-        }
+    if let Err(error) = result {
+        tracing::debug!("a connection: {error}");
+    }
+}
+
+/// What has arrived of a request, in one of the places for it, which it gives back with itself.
+#[derive(Debug)]
+pub(crate) struct Arrived<T> {
+    what: T,
+    _place: OwnedSemaphorePermit,
+}
+
+impl<T> Arrived<T> {
+    /// It alone; its place is free then.
+    pub(crate) fn take(self) -> T {
+        self.what
+    }
+}
+
+impl<T> Deref for Arrived<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.what
     }
 }
 
 impl Shared {
-    /// Whether another job would be taken.
-    pub(crate) async fn admits(&self) -> Result<(), Error> {
-        self.app.jobs.admits().await.map_err(|refusal| self.refused(refusal))
+    /// Whether another job of that owner would be taken.
+    pub(crate) async fn admits(&self, owner: &Owner) -> Result<(), Error> {
+        self.app.jobs.admits(owner).await.map_err(|refusal| self.refused(refusal))
     }
 
-    /// Reads a request's body with `read`. What headers can refuse is refused before; only so many arrive at once, and not
-    /// for long.
+    /// Reads what comes with a request with `read`. What headers can refuse is refused before; only so many are here at once,
+    /// and none arrives for long.
     pub(crate) async fn receive<T>(
         &self,
         request: Request,
-        read: impl AsyncFnOnce(Request, &()) -> T,
-    ) -> Result<T, Error> {
+        read: impl AsyncFnOnce(Request, &()) -> Result<T, Error>,
+    ) -> Result<Arrived<T>, Error> {
         if content_length(request.headers()).is_some_and(|bytes| bytes > MAX_REQUEST_BYTES as u64) {
             return Err(Error::too_large());
         }
-        let _arrival = self.arrivals.try_acquire().map_err(|_| Error::crowded(RETRY_SECS))?;
-        timeout(self.app.body_time, read(request, &())).await.map_err(|_| Error::slow(self.app.body_time))
+        let place = timeout(Duration::from_secs(RETRY_SECS), Arc::clone(&self.arrivals).acquire_owned()).await;
+        let place = place.map_err(|_| Error::crowded(RETRY_SECS))?.map_err(Error::internal)?;
+        let time = self.app.arrival_time;
+        let what = timeout(time, read(request, &())).await.map_err(|_| Error::slow(time))??;
+        Ok(Arrived { what, _place: place })
+    }
+
+    /// [Receives](Self::receive) a request's body.
+    pub(crate) async fn body(&self, request: Request) -> Result<Arrived<Bytes>, Error> {
+        self.receive(request, body).await
     }
 
     /// Does what may take long, such as decoding pictures, where it disturbs nobody.
@@ -213,15 +288,17 @@ impl Shared {
     }
 
     /// Queues work.
-    pub(crate) async fn submit(&self, owner: Owner, work: Work, key: Option<Key>) -> Result<(Arc<Job>, usize), Error> {
-        let (job, position) = self.app.jobs.submit(owner, work, key).await.map_err(|refusal| self.refused(refusal))?;
+    pub(crate) async fn submit(&self, owner: Owner, work: Work, hold: Hold) -> Result<(Arc<Job>, usize), Error> {
+        let (job, position) = self.app.jobs.submit(owner, work, hold).await.map_err(|refusal| self.refused(refusal))?;
         tracing::info!(job = %job.id(), position, "queued");
         Ok((job, position))
     }
 
     pub(crate) fn refused(&self, refusal: Refusal) -> Error {
+        let limits = self.app.jobs.limits();
         match refusal {
-            Refusal::Full { retry_after_secs } => Error::busy(self.app.jobs.capacity(), retry_after_secs),
+            Refusal::Full { retry_after_secs } => Error::busy(limits.waiting, retry_after_secs),
+            Refusal::Enough { retry_after_secs } => Error::enough(limits.waiting_of_one, retry_after_secs),
             Refusal::Closed => Error::stopping(),
             Refusal::KeyTaken => Error::key_taken(),
             Refusal::Store(error) => Error::store(error),
@@ -240,6 +317,13 @@ async fn no_page() -> &'static str {
 /// Whom a request comes from.
 pub(crate) fn owner(extensions: &Extensions) -> Owner {
     extensions.get::<Visitor>().map_or_else(Owner::here, |visitor| visitor.owner.clone())
+}
+
+async fn body(request: Request, state: &()) -> Result<Bytes, Error> {
+    Bytes::from_request(request, state).await.map_err(|error| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Error::too_large(),
+        _ => Error::invalid(format!("the body did not arrive: {}", error.body_text())),
+    })
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {

@@ -8,7 +8,6 @@ use std::str::FromStr;
 
 use anyhow::{Context, bail};
 use axum::http::HeaderValue;
-use clap::builder::ArgPredicate;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use kosmosg::engine::candle::CandleDevice;
 use kosmosg_server::access::Role;
@@ -56,11 +55,12 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub together: u8,
 
-    /// How many jobs may wait. Who comes when the queue is full is told when to come again.
+    /// How many jobs may wait; where several can come, half of them of one. Who comes when the queue is full is told when to come
+    /// again.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub queue: u16,
 
-    /// How many minutes a job may take, its waiting included.
+    /// How many minutes a job may take, its waiting included; the time in which no server runs does not count.
     #[arg(long, value_name = "MINUTES", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub deadline: u32,
 
@@ -102,11 +102,11 @@ pub struct Arguments {
     pub tls: TlsMode,
 
     /// Certificate, PEM; without one, the server makes one of its own and shows its fingerprint.
-    #[arg(long, value_name = "FILE", requires_if(ArgPredicate::IsPresent, "key"))]
+    #[arg(long, value_name = "FILE")]
     pub cert: Option<PathBuf>,
 
     /// The certificate's key, PEM.
-    #[arg(long, value_name = "FILE", requires_if(ArgPredicate::IsPresent, "cert"))]
+    #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
 
     /// A name that the server is reached by, such as pictures.example.org; its addresses and this computer's name need not be
@@ -120,7 +120,7 @@ pub struct Arguments {
     pub allowed_origins: Vec<HeaderValue>,
 
     /// A file with values for flags that are not given, such as `listen = "0.0.0.0:8080"`.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
 
     /// Print the values as such a file would have them, and end.
@@ -212,7 +212,7 @@ Examples:
   kosmosg-server --models /data/kosmosg --page dist/page --listen 0.0.0.0:8080 --device cuda
       a computer with a GPU for everybody at home; it shows a code with which the first device pairs itself
   kosmosg-server token add laptop
-      a token for a program
+      a token for a program; with `--config FILE` for the server that runs with this file
   kosmosg-server --models /data/kosmosg --device cuda --redis redis://192.168.1.5
       one of several computers that share their jobs; with `--work elsewhere` one that only takes requests
 
@@ -238,7 +238,21 @@ impl Arguments {
             print!("{}", as_file(&command, &matches)?);
             std::process::exit(0);
         }
-        Ok(Self::from_arg_matches(&matches)?)
+        let arguments = Self::from_arg_matches(&matches)?;
+        let missing = match (&arguments.cert, &arguments.key) {
+            (Some(_), None) => "--key",
+            (None, Some(_)) => "--cert",
+            _ => return Ok(arguments),
+        };
+        bail!(
+            "certificate and key go together, and {missing} is missing; as a flag, a variable or in the file of --config"
+        )
+    }
+
+    /// How many jobs of one owner may wait.
+    pub fn queue_of_one(&self) -> u16 {
+        let is_shared = self.is_public() || self.redis.is_some() || self.access == AccessMode::Token;
+        if is_shared { self.queue.div_ceil(2) } else { self.queue }
     }
 
     /// Whether others than this computer reach the server.

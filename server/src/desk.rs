@@ -8,7 +8,7 @@ use kosmosg::denoise::DenoiseState;
 
 use crate::fleet::Fleet;
 use crate::jobs::store::StoreError;
-use crate::jobs::{Job, JobId, Jobs, Key, Owner, Refusal};
+use crate::jobs::{Hold, Job, JobId, Jobs, Key, Limits, Owner, Refusal};
 use crate::work::Work;
 
 /// The jobs, as the routes see them.
@@ -25,10 +25,10 @@ impl Desk {
     ///
     /// # Errors
     /// A [`Refusal`].
-    pub async fn submit(&self, owner: Owner, work: Work, key: Option<Key>) -> Result<(Arc<Job>, usize), Refusal> {
+    pub async fn submit(&self, owner: Owner, work: Work, hold: Hold) -> Result<(Arc<Job>, usize), Refusal> {
         match self {
-            Self::Own(jobs) => jobs.submit(owner, work, key).await,
-            Self::Fleet(fleet) => fleet.submit(owner, work, key).await,
+            Self::Own(jobs) => jobs.submit(owner, work, hold).await,
+            Self::Fleet(fleet) => fleet.submit(owner, work, hold).await,
         }
     }
 
@@ -47,10 +47,10 @@ impl Desk {
     ///
     /// # Errors
     /// A [`Refusal`].
-    pub async fn admits(&self) -> Result<(), Refusal> {
+    pub async fn admits(&self, owner: &Owner) -> Result<(), Refusal> {
         match self {
-            Self::Own(jobs) => jobs.admits(),
-            Self::Fleet(fleet) => fleet.admits().await,
+            Self::Own(jobs) => jobs.admits(owner),
+            Self::Fleet(fleet) => fleet.admits(owner).await,
         }
     }
 
@@ -87,11 +87,25 @@ impl Desk {
         }
     }
 
-    /// See [`Jobs::cancel`].
-    pub fn cancel(&self, job: &Job) {
+    /// Cancels a job, whatever happens to the server after that. See [`Jobs::cancel`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn cancel(&self, job: &Arc<Job>) -> Result<(), StoreError> {
+        match self {
+            Self::Own(jobs) => {
+                jobs.cancel(job);
+                jobs.flush().await
+            }
+            Self::Fleet(fleet) => fleet.cancel(job.id()).await,
+        }
+    }
+
+    /// Cancels a job some time before [`flush`](Self::flush) is over.
+    pub fn let_go(&self, job: &Arc<Job>) {
         match self {
             Self::Own(jobs) => jobs.cancel(job),
-            Self::Fleet(fleet) => fleet.cancel(job),
+            Self::Fleet(fleet) => fleet.let_go(job.id()),
         }
     }
 
@@ -117,12 +131,9 @@ impl Desk {
         }
     }
 
-    /// Number of jobs that may wait.
-    pub fn capacity(&self) -> usize {
-        match self {
-            Self::Own(jobs) => jobs.capacity(),
-            Self::Fleet(fleet) => fleet.capacity(),
-        }
+    /// How much is kept, and how long.
+    pub fn limits(&self) -> Limits {
+        self.own().limits()
     }
 
     /// Those that this server's own worker has.
@@ -139,6 +150,17 @@ impl Desk {
             Self::Own(jobs) => jobs.close(),
             Self::Fleet(fleet) => fleet.close(),
         }
+    }
+
+    /// Resolves when all that happened is written down.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        if let Self::Fleet(fleet) = self {
+            fleet.flush().await;
+        }
+        self.own().flush().await
     }
 
     /// See [`Jobs::tidy`].

@@ -8,6 +8,9 @@ use axum::response::{IntoResponse, Response};
 use kosmosg::protocol::{ApiError, ErrorCode, MAX_REQUEST_BYTES};
 use serde_json::Value;
 
+use crate::jobs::MAX_BEGINNINGS;
+use crate::jobs::store::StoreError;
+
 /// A failure as the client sees it.
 #[derive(Debug, Clone)]
 pub struct Error {
@@ -94,6 +97,15 @@ impl Error {
         Self { retry_after_secs: Some(retry_after_secs), ..error }
     }
 
+    /// 429: as many jobs of one owner wait as may.
+    pub fn enough(most: usize, retry_after_secs: u64) -> Self {
+        let message = format!(
+            "{most} of your own jobs are waiting, and the other places are for others; try again in {retry_after_secs} s"
+        );
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::Busy, message);
+        Self { retry_after_secs: Some(retry_after_secs), ..error }
+    }
+
     /// 429: as many requests as may are just arriving.
     pub fn crowded(retry_after_secs: u64) -> Self {
         let message = format!("the server is reading other requests; try again in {retry_after_secs} s");
@@ -119,10 +131,15 @@ impl Error {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, ErrorCode::Invalid, message)
     }
 
-    /// 503: the job cannot be written down, and the log says why.
-    pub fn store(cause: impl std::fmt::Display) -> Self {
+    /// 503: what is known of jobs cannot be read or written, and the log says why.
+    pub fn store(cause: StoreError) -> Self {
         tracing::error!("jobs cannot be kept: {cause}");
-        let message = "the server cannot write the job down; its disk may be full, and its log says more";
+        let message = match cause {
+            StoreError::Redis(_) | StoreError::Line(_) => {
+                "the server does not reach the Redis that keeps the jobs; try again later, and see its log"
+            }
+            _ => "the server cannot write the job down; its disk may be full, and its log says more",
+        };
         Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Internal, message)
     }
 
@@ -172,6 +189,15 @@ impl Error {
 /// What a job hears that the server's end cuts off.
 pub fn stopping() -> ApiError {
     ApiError { code: ErrorCode::Busy, message: "the server is stopping; send the job again later".into() }
+}
+
+/// What a job hears with which the server ended again and again.
+pub fn fatal() -> ApiError {
+    let message = format!(
+        "the server ended {MAX_BEGINNINGS} times while it did this job, which may need more memory than there is; make the \
+         picture smaller"
+    );
+    ApiError { code: ErrorCode::Internal, message }
 }
 
 /// What a job hears whose time is over.

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use kosmosg::denoise::DenoiseState;
+use tokio::task::JoinSet;
 
 use crate::jobs::store::{Ended, StoreError};
-use crate::jobs::{Job, JobId, Jobs, Key, Limits, Owner, Refusal};
+use crate::jobs::{Hold, Job, JobId, Jobs, Key, Limits, Owner, Refusal};
 use crate::work::Work;
 use ledger::{Head, Ledger, Submitted};
 
@@ -34,6 +35,8 @@ pub struct Fleet {
     limits: Limits,
     /// Jobs that somebody follows here and that have not ended.
     mirrors: Mutex<HashMap<JobId, Arc<Job>>>,
+    /// Cancellations on their way.
+    leaving: Mutex<JoinSet<()>>,
 }
 
 impl Fleet {
@@ -43,7 +46,13 @@ impl Fleet {
     /// [`StoreError`] if it is no such address, or nobody answers there.
     pub async fn join(address: &str, limits: Limits) -> Result<Self, StoreError> {
         let ledger = Ledger::open(address, limits).await?;
-        Ok(Self { ledger, own: Arc::new(Jobs::for_others(limits)?), limits, mirrors: Mutex::default() })
+        Ok(Self {
+            ledger,
+            own: Arc::new(Jobs::for_others(limits)?),
+            limits,
+            mirrors: Mutex::default(),
+            leaving: Mutex::default(),
+        })
     }
 
     /// What its own worker has.
@@ -55,11 +64,11 @@ impl Fleet {
     ///
     /// # Errors
     /// A [`Refusal`].
-    pub async fn submit(&self, owner: Owner, work: Work, key: Option<Key>) -> Result<(Arc<Job>, usize), Refusal> {
+    pub async fn submit(&self, owner: Owner, work: Work, hold: Hold) -> Result<(Arc<Job>, usize), Refusal> {
         if self.own.is_closed() {
             return Err(Refusal::Closed);
         }
-        let id = JobId::random();
+        let (id, key) = (JobId::random(), hold.key());
         let submitted = self.ledger.submit(id, &owner, key.as_ref(), &work.request(), &work.model.unet()).await?;
         let id = match submitted {
             Submitted::New => {
@@ -71,6 +80,7 @@ impl Fleet {
             Submitted::Again(id) => id,
             Submitted::KeyTaken => return Err(Refusal::KeyTaken),
             Submitted::Full => return Err(Refusal::Full { retry_after_secs: RETRY_SECS }),
+            Submitted::Enough => return Err(Refusal::Enough { retry_after_secs: RETRY_SECS }),
         };
         let job = self.find(id).await?.ok_or(StoreError::Gone)?;
         let position = job.position();
@@ -96,14 +106,19 @@ impl Fleet {
     ///
     /// # Errors
     /// A [`Refusal`].
-    pub async fn admits(&self) -> Result<(), Refusal> {
+    pub async fn admits(&self, owner: &Owner) -> Result<(), Refusal> {
         if self.own.is_closed() {
             return Err(Refusal::Closed);
         }
-        match self.ledger.counts().await? {
-            (waiting, _) if waiting >= self.limits.waiting => Err(Refusal::Full { retry_after_secs: RETRY_SECS }),
-            _ => Ok(()),
+        let (waiting, _) = self.ledger.counts().await?;
+        if waiting >= self.limits.waiting {
+            return Err(Refusal::Full { retry_after_secs: RETRY_SECS });
         }
+        let places = self.ledger.positions(&self.ledger.open_jobs(owner).await?).await?;
+        if places.into_iter().flatten().count() >= self.limits.waiting_of_one {
+            return Err(Refusal::Enough { retry_after_secs: RETRY_SECS });
+        }
+        Ok(())
     }
 
     /// The job called `id`, whichever server took it and does it.
@@ -140,13 +155,45 @@ impl Fleet {
     }
 
     /// Cancels a job: one that waits at once, one that runs before its next step or the one after.
-    pub fn cancel(self: &Arc<Self>, job: &Job) {
-        let (fleet, id) = (Arc::clone(self), job.id());
-        tokio::spawn(async move {
-            if let Err(error) = fleet.ledger.cancel(id).await {
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn cancel(&self, id: JobId) -> Result<(), StoreError> {
+        self.ledger.cancel(id).await
+    }
+
+    /// The same some time before [`flush`](Self::flush) is over. The log says if it fails.
+    pub fn let_go(self: &Arc<Self>, id: JobId) {
+        let fleet = Arc::clone(self);
+        let mut leaving = self.leaving();
+        while leaving.try_join_next().is_some() {}
+        leaving.spawn(async move {
+            if let Err(error) = fleet.cancel(id).await {
                 tracing::error!(job = %id, "it cannot be cancelled: {error}");
             }
         });
+    }
+
+    /// Resolves when all jobs are cancelled that were to be.
+    pub async fn flush(&self) {
+        let leaving = std::mem::take(&mut *self.leaving());
+        leaving.join_all().await;
+    }
+
+    /// The model that an owner has chosen.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn chosen(&self, owner: &Owner) -> Result<Option<String>, StoreError> {
+        self.ledger.chosen(owner).await
+    }
+
+    /// Chooses a model for an owner, who hears of it on every server.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn choose(&self, owner: &Owner, bundle: &str) -> Result<(), StoreError> {
+        self.ledger.choose(owner, bundle).await
     }
 
     /// Like [`Jobs::of`].
@@ -168,11 +215,6 @@ impl Fleet {
     /// [`StoreError`].
     pub async fn counts(&self) -> Result<(usize, usize), StoreError> {
         self.ledger.counts().await
-    }
-
-    /// Number of jobs that may wait.
-    pub fn capacity(&self) -> usize {
-        self.limits.waiting
     }
 
     /// Takes no more jobs and ends the streams of those who follow one; another server can tell them more.
@@ -229,6 +271,10 @@ impl Fleet {
             job.moved_up(position, pace.map(|pace| pace.as_secs_f64() * (position + 1) as f64));
         }
         Ok(())
+    }
+
+    fn leaving(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn mirrors(&self) -> MutexGuard<'_, HashMap<JobId, Arc<Job>>> {

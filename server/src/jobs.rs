@@ -24,16 +24,21 @@ mod running;
 mod shelf;
 pub mod store;
 
+/// How often a job is begun that gets no further before the server ends: then it is the likely reason.
+pub const MAX_BEGINNINGS: u32 = 3;
+
 /// How much is kept, and how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Jobs that may wait, besides those that run.
     pub waiting: usize,
+    /// How many of them may be one owner's.
+    pub waiting_of_one: usize,
     /// Finished jobs whose results stay to be fetched; then the oldest is forgotten.
     pub finished: usize,
     /// How long they stay while the server runs.
     pub keep_for: Duration,
-    /// How long a job may take, its waiting included.
+    /// How long a job may take while a server runs, its waiting included.
     pub deadline: Duration,
 }
 
@@ -62,6 +67,24 @@ enum Kept {
     Elsewhere,
 }
 
+/// What a client has of its job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hold {
+    /// Its name, by which anybody asks for it.
+    Name,
+    /// Besides, an own name for the request.
+    Key(Key),
+    /// A connection on which it waits: when it has gone, nobody wants the job.
+    Waiting,
+}
+
+impl Hold {
+    /// The client's own name.
+    pub fn key(self) -> Option<Key> {
+        if let Self::Key(key) = self { Some(key) } else { None }
+    }
+}
+
 /// The client's own name for a request, so that it is done once, however often it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
@@ -76,6 +99,11 @@ pub struct Key {
 pub enum Refusal {
     /// As many wait as may.
     Full {
+        /// When one of them may be done.
+        retry_after_secs: u64,
+    },
+    /// As many of its owner's wait as may of one.
+    Enough {
         /// When one of them may be done.
         retry_after_secs: u64,
     },
@@ -137,11 +165,7 @@ impl Jobs {
         let count = unfinished.len();
         for job in unfinished {
             match job {
-                Ok(Unfinished { id, owner, request, unet, state }) => match Work::again(request, &unet, state, bundles)
-                {
-                    Ok(work) => drop(self.push(&mut self.shelf(), id, owner, work, self.limits.deadline)),
-                    Err(error) => self.fail(id, error),
-                },
+                Ok(job) => self.go_on(job, bundles),
                 Err((id, error)) => {
                     tracing::error!(job = %id, "{error}");
                     let message = "the server was interrupted and cannot go on with this job".into();
@@ -152,17 +176,35 @@ impl Jobs {
         Ok(count)
     }
 
+    fn go_on(&self, job: Unfinished, bundles: &Bundles) {
+        let Unfinished { id, owner, request, unet, state, ordered, begun, waited } = job;
+        if ordered {
+            return self.end_unseen(id, &JobEvent::Cancelled);
+        }
+        if begun >= MAX_BEGINNINGS {
+            tracing::error!(job = %id, "it was begun {begun} times, and each time the server ended; not again");
+            return self.fail(id, error::fatal());
+        }
+        match Work::again(request, &unet, state, bundles) {
+            Ok(work) => {
+                let time_left = self.limits.deadline.saturating_sub(waited);
+                self.push(&mut self.shelf(), id, owner, work, time_left);
+            }
+            Err(error) => self.fail(id, error),
+        }
+    }
+
     /// Queues `work`; returns its job and how many jobs come first. The same key again gives the same job.
     ///
     /// # Errors
     /// A [`Refusal`].
-    pub async fn submit(&self, owner: Owner, work: Work, key: Option<Key>) -> Result<(Arc<Job>, usize), Refusal> {
+    pub async fn submit(&self, owner: Owner, work: Work, hold: Hold) -> Result<(Arc<Job>, usize), Refusal> {
         let id = JobId::random();
         let (request, unet) = (work.request(), work.model.unet());
         let (job, position, written) = {
             let mut shelf = self.shelf();
-            shelf.admit(self.limits)?;
-            let written = self.store.insert(id, owner.clone(), key.clone(), &request, unet);
+            shelf.admit(self.limits, &owner)?;
+            let written = self.store.insert(id, owner.clone(), hold.clone(), &request, unet);
             let job = self.push(&mut shelf, id, owner.clone(), work, self.limits.deadline);
             let position = job.position();
             (job, position, written)
@@ -170,8 +212,8 @@ impl Jobs {
         let Err(error) = written.await else { return Ok((job, position)) };
         self.cancel(&job);
         // The same request may have come twice at once.
-        match (error, key) {
-            (StoreError::KeyTaken, Some(key)) => self.submitted(owner, key).await?.ok_or(Refusal::KeyTaken),
+        match (error, hold) {
+            (StoreError::KeyTaken, Hold::Key(key)) => self.submitted(owner, key).await?.ok_or(Refusal::KeyTaken),
             (error, _) => Err(error.into()),
         }
     }
@@ -179,7 +221,7 @@ impl Jobs {
     /// Queues a job of another's line, which has so much time left.
     pub fn adopt(&self, id: JobId, owner: Owner, work: Work, time_left: Duration) -> Arc<Job> {
         // Its picture is kept here until the other has it.
-        drop(self.store.insert(id, owner.clone(), None, &work.request(), work.model.unet()));
+        drop(self.store.insert(id, owner.clone(), Hold::Name, &work.request(), work.model.unet()));
         self.push(&mut self.shelf(), id, owner, work, time_left)
     }
 
@@ -201,12 +243,12 @@ impl Jobs {
         }
     }
 
-    /// Whether another job would be taken now: for refusing early what would be costly to check.
+    /// Whether another job of that owner would be taken now: for refusing early what would be costly to check.
     ///
     /// # Errors
     /// A [`Refusal`].
-    pub fn admits(&self) -> Result<(), Refusal> {
-        self.shelf().admit(self.limits)
+    pub fn admits(&self, owner: &Owner) -> Result<(), Refusal> {
+        self.shelf().admit(self.limits, owner)
     }
 
     /// The job called `id`, unless it is unknown or forgotten.
@@ -231,12 +273,13 @@ impl Jobs {
         }
     }
 
-    /// Cancels a job: one that waits at once, one that runs before its next step. Nothing happens to a finished one.
-    pub fn cancel(&self, job: &Job) {
+    /// Cancels a job, which ends it; the worker lets go of one that runs before its next step. Nothing happens to a finished
+    /// one.
+    pub fn cancel(&self, job: &Arc<Job>) {
         let mut shelf = self.shelf();
-        job.stop();
-        for Waiting { job, .. } in shelf.waiting.remove(|waiting| waiting.job.id() == job.id()) {
-            self.end(&mut shelf, &job, JobEvent::Cancelled);
+        shelf.waiting.remove(|waiting| waiting.job.id() == job.id());
+        if !job.has_ended() {
+            self.end(&mut shelf, job, JobEvent::Cancelled);
         }
         shelf.tell_positions();
     }
@@ -260,7 +303,7 @@ impl Jobs {
     pub fn of(&self, owner: &Owner) -> Vec<Arc<Job>> {
         let shelf = self.shelf();
         let jobs = shelf.running.iter().chain(shelf.waiting.iter().map(|waiting| &waiting.job));
-        jobs.filter(|job| job.owner() == owner).cloned().collect()
+        jobs.filter(|job| job.owner() == owner && !job.has_ended()).cloned().collect()
     }
 
     /// How many jobs wait, and how many run.
@@ -269,9 +312,9 @@ impl Jobs {
         (shelf.waiting.len(), shelf.running.len())
     }
 
-    /// Number of jobs that may wait.
-    pub fn capacity(&self) -> usize {
-        self.limits.waiting
+    /// How much is kept, and how long.
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// Numbers for Prometheus, with how many jobs wait and run.
@@ -320,10 +363,13 @@ impl Jobs {
         job
     }
 
-    /// Ends a job that was never queued here.
     fn fail(&self, id: JobId, error: ApiError) {
-        let event = JobEvent::Failed { error };
-        self.store.end(id, self.first_number + 1, &event, None, || {});
+        self.end_unseen(id, &JobEvent::Failed { error });
+    }
+
+    /// Ends a job that was never queued here.
+    fn end_unseen(&self, id: JobId, event: &JobEvent) {
+        self.store.end(id, self.first_number + 1, event, None, || {});
     }
 
     fn end(&self, shelf: &mut Shelf, job: &Arc<Job>, event: JobEvent) {

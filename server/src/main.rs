@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use kosmosg::engine::Engine;
 use kosmosg::engine::candle::Candle;
 use kosmosg_server::access::{Access, Role, Tokens};
-use kosmosg_server::app::{App, BODY_TIME, EngineName, GRACE, serve};
+use kosmosg_server::app::{ARRIVAL_TIME, App, EngineName, GRACE, serve};
 use kosmosg_server::bundles::Bundles;
 use kosmosg_server::desk::Desk;
 use kosmosg_server::fleet::{Fleet, Hand};
@@ -70,6 +70,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let device = arguments.device.open(arguments.precision)?;
     let limits = Limits {
         waiting: arguments.queue.into(),
+        waiting_of_one: arguments.queue_of_one().into(),
         finished: arguments.keep as usize,
         keep_for: Duration::from_hours(arguments.keep_hours.into()),
         deadline: Duration::from_mins(arguments.deadline.into()),
@@ -178,7 +179,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         engine: EngineName { engine: Candle::NAME.to_owned(), device },
         page: arguments.page,
         allowed_origins: arguments.allowed_origins,
-        body_time: BODY_TIME,
+        arrival_time: ARRIVAL_TIME,
         access,
         hosts,
         is_encrypted: certificate.is_some(),
@@ -193,8 +194,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         tracing::info!("stopping");
     };
     match certificate {
-        Some(certificate) => serve(TlsListener::new(listener, &certificate)?, app, end).await?,
-        None => serve(listener, app, end).await?,
+        Some(certificate) => serve(TlsListener::new(listener, &certificate)?, app, end).await,
+        None => serve(listener, app, end).await,
     }
     tidying.abort();
     if let Some(hand) = hand {
@@ -203,7 +204,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     if worker.as_ref().is_some_and(|worker| !worker.ends_within(GRACE)) {
         tracing::warn!("the step that is being computed takes long; leaving it");
     }
-    jobs.own().flush().await?;
+    jobs.flush().await?;
     match worker.and_then(|worker| worker.lost()) {
         Some(Lost::InWork) => start_again(),
         Some(Lost::AtOnce) => {

@@ -7,10 +7,9 @@ use std::convert::Infallible;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use axum::body::Bytes;
 use axum::extract::multipart::{Multipart, MultipartError};
 use axum::extract::{FromRequest, Path, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -23,6 +22,7 @@ use kosmosg::sampler::SamplerKind;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::api::UNBUFFERED;
 use crate::app::{Shared, owner};
 use crate::bundles::{Bundle, Bundles};
 use crate::error::{Error, in_form};
@@ -113,15 +113,14 @@ struct Form {
 
 async fn generate(State(shared): State<Shared>, request: Request) -> Result<Response, Error> {
     let (owner, origin) = (owner(request.extensions()), origin(&shared, request.headers()));
-    let body = shared.receive(request, Bytes::from_request).await?;
-    let body = body.map_err(|error| Error::invalid(error.body_text()))?;
-    answer(shared, owner, origin, "image_generation", Asked::read(&body)?, Vec::new()).await
+    let body = shared.body(request).await?;
+    answer(shared, owner, origin, "image_generation", move || Ok((Asked::read(&body)?, Vec::new()))).await
 }
 
 async fn edit(State(shared): State<Shared>, request: Request) -> Result<Response, Error> {
     let (owner, origin) = (owner(request.extensions()), origin(&shared, request.headers()));
-    let (asked, pictures) = shared.receive(request, Asked::read_form).await??;
-    answer(shared, owner, origin, "image_edit", asked, pictures).await
+    let form = shared.receive(request, Asked::read_form).await?;
+    answer(shared, owner, origin, "image_edit", move || Ok(form.take())).await
 }
 
 impl Asked {
@@ -148,7 +147,7 @@ impl Asked {
         while let Some(field) = form.next_field().await.map_err(broken)? {
             let name = field.name().unwrap_or_default().to_owned();
             match name.as_str() {
-                "image" | "image[]" => pictures.push(field.bytes().await.map_err(broken)?.to_vec()),
+                "image" | "image[]" => pictures.push(field.bytes().await.map_err(broken)?.into()),
                 "mask" => return Err(Error::invalid("this model edits by words and takes no mask").of("mask")),
                 _ => {
                     let text = field.text().await.map_err(broken)?;
@@ -189,14 +188,17 @@ async fn answer(
     owner: Owner,
     origin: Option<String>,
     kind: &'static str,
-    asked: Asked,
-    pictures: Vec<Vec<u8>>,
+    read: impl FnOnce() -> Result<(Asked, Vec<Vec<u8>>), Error> + Send + 'static,
 ) -> Result<Response, Error> {
-    let form = form(&asked, kind, origin)?;
-    let wanted = asked.wanted(pictures, &shared.app.bundles)?;
-    let order = shared.order(owner, wanted).await?;
+    let wanted = move |bundles: &Bundles| {
+        let (asked, pictures) = read()?;
+        let form = form(&asked, kind, origin)?;
+        Ok((asked.wanted(pictures, bundles)?, form))
+    };
+    let (order, form) = shared.order(owner, wanted).await?;
     if form.partial.is_some() {
-        return Ok(Sse::new(stream(order, form)).keep_alive(KeepAlive::default()).into_response());
+        let events = Sse::new(stream(order, form)).keep_alive(KeepAlive::default());
+        return Ok((UNBUFFERED, events).into_response());
     }
     let mut data = Vec::new();
     for (job, png) in order.pictures().await? {
@@ -279,12 +281,14 @@ fn stream(order: Order, form: Form) -> impl Stream<Item = Result<Event, Infallib
     let order = Arc::new((order, form));
     stream::iter(jobs).flat_map(move |job| {
         let order = Arc::clone(&order);
-        let mut shown = 0;
+        let (mut shown, mut of) = (0, usize::MAX);
         events(&job).filter_map(move |event| {
             let partial = order.1.partial.unwrap_or(0);
             let index = shown;
+            if let JobEvent::Step { of: all, .. } = event {
+                of = all;
+            }
             if let JobEvent::Preview { step, .. } = event {
-                let of = job.state().map_or(usize::MAX, |state| state.evaluations());
                 let is_due = shown < partial && step * (partial + 1) >= of * (shown + 1);
                 shown += usize::from(is_due);
             }
@@ -352,7 +356,13 @@ async fn result(State(Shared { app, .. }): State<Shared>, Path(file): Path<Strin
     let id = file.strip_suffix(".png").and_then(|id| JobId::from_str(id).ok()).ok_or_else(nowhere)?;
     let job = app.jobs.find(id).await.map_err(Error::store)?.ok_or_else(nowhere)?;
     let png = app.jobs.picture(&job).await.map_err(Error::store)?.ok_or_else(nowhere)?;
-    Ok(([(header::CONTENT_TYPE, "image/png")], png).into_response())
+    // Other sites' pages show it.
+    let headers = [
+        (header::CONTENT_TYPE, "image/png"),
+        (header::CACHE_CONTROL, "private"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "cross-origin"),
+    ];
+    Ok((headers, png).into_response())
 }
 
 async fn models(State(Shared { app, .. }): State<Shared>) -> Json<Value> {

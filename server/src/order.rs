@@ -1,19 +1,21 @@
 //! What other interfaces have in common: pictures of one prompt, which the client waits for.
 
-use std::sync::Arc;
+use std::future::ready;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use axum::body::Bytes;
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream};
 use kosmosg::picture::{Filter, Picture};
 use kosmosg::prompt::{ImageRef, PromptDocument, PromptItem};
 use kosmosg::protocol::{GenerateSettings, JobEvent, JobRequest, Lora, PictureFile};
+use tracing::Instrument as _;
 
 use crate::admission::check;
 use crate::app::Shared;
 use crate::bundles::{Bundle, Bundles};
 use crate::desk::Desk;
-use crate::error::Error;
-use crate::jobs::{Job, Owner};
+use crate::error::{self, Error};
+use crate::jobs::{Hold, Job, Owner};
 use crate::work::Work;
 
 /// Most pictures of one request.
@@ -43,8 +45,30 @@ pub struct Wanted {
 pub struct Order {
     jobs: Desk,
     bundle: Arc<Bundle>,
-    ordered: Vec<Arc<Job>>,
+    ordered: Arc<Ordered>,
     pixels: [u32; 2],
+}
+
+/// The jobs of an order.
+type Ordered = Vec<Arc<Job>>;
+
+/// The orders that clients wait for.
+#[derive(Debug, Default)]
+pub(crate) struct Orders(Mutex<Vec<(Owner, Weak<Ordered>)>>);
+
+impl Orders {
+    /// The jobs that an owner waits for, and those of the same orders that are done.
+    pub(crate) fn of(&self, owner: &Owner) -> Vec<Arc<Job>> {
+        let orders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let theirs = orders.iter().filter(|(other, _)| other == owner).filter_map(|(_, order)| order.upgrade());
+        theirs.flat_map(|order| order.to_vec()).collect()
+    }
+
+    fn add(&self, owner: Owner, order: &Order) {
+        let mut orders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        orders.retain(|(_, order)| order.strong_count() > 0);
+        orders.push((owner, Arc::downgrade(&order.ordered)));
+    }
 }
 
 impl Wanted {
@@ -65,26 +89,39 @@ impl Wanted {
 }
 
 impl Shared {
-    /// Queues a job for each picture.
+    /// Queues a job for each picture of what `read` finds in the request. What comes with it is for the answer: nothing large,
+    /// since many may wait.
     ///
     /// # Errors
     /// What is wrong with it, or that the queue is full.
-    pub(crate) async fn order(&self, owner: Owner, wanted: Wanted) -> Result<Order, Error> {
-        self.admits().await?;
-        let (count, seed) = (wanted.count, wanted.settings.seed);
-        let first = self.check(move |bundles| wanted.check(bundles)).await?;
-        let mut order = Order {
-            jobs: self.app.jobs.clone(),
-            bundle: Arc::clone(&first.model.bundle),
-            ordered: Vec::new(),
-            pixels: first.pixels(),
+    pub(crate) async fn order<T: Send + 'static>(
+        &self,
+        owner: Owner,
+        read: impl FnOnce(&Bundles) -> Result<(Wanted, T), Error> + Send + 'static,
+    ) -> Result<(Order, T), Error> {
+        self.admits(&owner).await?;
+        let check = move |bundles: &Bundles| {
+            let (wanted, rest) = read(bundles)?;
+            let (count, seed) = (wanted.count, wanted.settings.seed);
+            Ok((wanted.check(bundles)?, count, seed, rest))
         };
-        for index in 0..count {
-            let work = first.with_seed(seed.wrapping_add(index));
-            // Those that are queued go again if a later one is refused.
-            order.ordered.push(self.submit(owner.clone(), work, None).await?.0);
-        }
-        Ok(order)
+        let (first, count, seed, rest) = self.check(check).await?;
+        let shared = self.clone();
+        let queue = async move {
+            let (jobs, bundle) = (shared.app.jobs.clone(), Arc::clone(&first.model.bundle));
+            let mut order = Order { jobs, bundle, ordered: Arc::default(), pixels: first.pixels() };
+            for index in 0..count {
+                let work = first.with_seed(seed.wrapping_add(index));
+                // Those that are queued go again if a later one is refused.
+                let (job, _) = shared.submit(owner.clone(), work, Hold::Waiting).await?;
+                Arc::make_mut(&mut order.ordered).push(job);
+            }
+            shared.orders.add(owner, &order);
+            Ok(order)
+        };
+        // If the client hangs up meanwhile, this goes on to an order that nobody takes, and that cancels its jobs.
+        let order = tokio::spawn(queue.in_current_span()).await.map_err(Error::internal)??;
+        Ok((order, rest))
     }
 }
 
@@ -119,12 +156,12 @@ impl Order {
     /// One failed.
     pub async fn pictures(&self) -> Result<Vec<(&Job, Option<Bytes>)>, Error> {
         let mut pictures = Vec::new();
-        for job in &self.ordered {
+        for job in &*self.ordered {
             match events(job).fold(None, async |_, event| Some(event)).await {
                 Some(JobEvent::Done { .. }) => pictures.push((&**job, Some(self.picture(job).await?))),
                 Some(JobEvent::Cancelled) => pictures.push((&**job, None)),
                 Some(JobEvent::Failed { error }) => return Err(Error::of_job(error)),
-                _ => return Err(Error::stopping()),
+                _ => return Err(Error::internal("a job's story has no end")),
             }
         }
         Ok(pictures)
@@ -133,23 +170,36 @@ impl Order {
 
 impl Drop for Order {
     fn drop(&mut self) {
-        for job in self.ordered.iter().filter(|job| !job.last().is_last()) {
-            self.jobs.cancel(job);
+        for job in self.ordered.iter().filter(|job| !job.has_ended()) {
+            self.jobs.let_go(job);
         }
     }
 }
 
-/// What happens to a job, to its end.
+/// What happens to a job, to its end. If the server's comes first, it fails for who waits.
 pub fn events(job: &Arc<Job>) -> impl Stream<Item = JobEvent> + Send + use<> {
-    Arc::clone(job).follow(0).map(|(_, event)| event)
+    let left = Arc::clone(job);
+    let end = async move { (!left.has_ended()).then(|| JobEvent::Failed { error: error::stopping() }) };
+    Arc::clone(job).follow(0).map(|(_, event)| event).chain(stream::once(end).filter_map(ready))
 }
 
 /// A preview in the size of the picture, which clients expect; it is as small as its latents.
 pub fn at_size(png: Vec<u8>, [width, height]: [u32; 2]) -> Vec<u8> {
-    match Picture::decode(&png) {
-        Ok(picture) if width == height => picture.square(width, Filter::Bicubic).to_png(None),
-        _ => png,
-    }
+    let Ok(picture) = Picture::decode(&png) else { return png };
+    // Squares are what can be resized.
+    let square = cut(&picture, [picture.width().max(picture.height()); 2]);
+    cut(&square.square(width.max(height), Filter::Bicubic), [width, height]).to_png(None)
+}
+
+/// So much of a picture's upper left; where it ends before, it goes on as it is at its edge.
+fn cut(picture: &Picture, [width, height]: [u32; 2]) -> Picture {
+    let (columns, rows) = (picture.width(), picture.height());
+    let pixel = |x: u32, y: u32| {
+        let index = y.min(rows - 1) as usize * columns as usize + x.min(columns - 1) as usize;
+        &picture.rgb()[3 * index..][..3]
+    };
+    let rgb = (0..height).flat_map(|y| (0..width).flat_map(move |x| pixel(x, y))).copied().collect();
+    Picture::new(width, height, rgb).expect("each pixel was found")
 }
 
 /// The words, with the pictures where they say, else before them: *picture, instruction* is the form that editing was trained
@@ -179,5 +229,26 @@ impl Work {
     fn pixels(&self) -> [u32; 2] {
         let pixels = |latents: usize| (latents * self.model.bundle.manifest().networks.vae.downscale()) as u32;
         [pixels(self.state.settings().width), pixels(self.state.settings().height)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn previews_come_in_the_size_of_the_picture() {
+        let preview = |width, height| {
+            let rgb = (0..3 * width * height).map(|i| (i * 7) as u8).collect();
+            Picture::new(width, height, rgb).unwrap()
+        };
+        for (latents, pixels) in [([4, 4], [32, 32]), ([9, 4], [72, 32]), ([4, 9], [32, 72])] {
+            let large = Picture::decode(&at_size(preview(latents[0], latents[1]).to_png(None), pixels)).unwrap();
+            assert_eq!([large.width(), large.height()], pixels);
+        }
+        // What is all of one colour stays so to its edges.
+        let grey = Picture::new(5, 2, vec![90; 30]).unwrap();
+        assert!(Picture::decode(&at_size(grey.to_png(None), [40, 16])).unwrap().rgb().iter().all(|&byte| byte == 90));
+        assert_eq!(at_size(b"no picture".to_vec(), [8, 8]), b"no picture");
     }
 }

@@ -1,8 +1,10 @@
 //! How a new device gets a token: a code that the server shows once, in a terminal or to an administrator.
 
+use std::time::Duration;
+
 use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{FromRequest, Path, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, Path, Query, Request, State};
 use axum::http::{Extensions, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -11,6 +13,7 @@ use kosmosg::protocol::ApiError;
 use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use crate::access::{COOKIE, Role, TokenError, Visitor};
@@ -20,12 +23,16 @@ use crate::error::Error;
 /// What the page of the code may do: nothing but send it.
 const POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+/// Largest form that a code comes in, in bytes, and how long it may take to arrive. Whoever sends it need not be known, and has
+/// no place among the bodies of those who are.
+const MAX_FORM: usize = 1024;
+const FORM_TIME: Duration = Duration::from_secs(5);
 /// How long a browser stays paired: as long as browsers keep a cookie.
 const COOKIE_SECS: u64 = 400 * 24 * 3600;
 
 /// Where a person enters a code.
 pub(crate) fn routes() -> Router<Shared> {
-    Router::new().route("/pair", get(page).post(pair))
+    Router::new().route("/pair", get(page).post(pair).layer(DefaultBodyLimit::max(MAX_FORM)))
 }
 
 /// For administrators, below `/api`.
@@ -60,8 +67,8 @@ async fn page(Query(CodeQuery { code }): Query<CodeQuery>) -> Response {
 
 async fn pair(State(shared): State<Shared>, request: Request) -> Result<Response, Error> {
     let is_encrypted = shared.app.is_encrypted;
-    let body =
-        shared.receive(request, Bytes::from_request).await?.map_err(|error| Error::invalid(error.body_text()))?;
+    let body = timeout(FORM_TIME, Bytes::from_request(request, &())).await.map_err(|_| Error::slow(FORM_TIME))?;
+    let body = body.map_err(|_| Error::invalid("this is no form with a code; send `code=` and the code, no more"))?;
     let body = String::from_utf8_lossy(&body).into_owned();
     let code = body.split('&').find_map(|field| field.strip_prefix("code=")).unwrap_or_default().to_owned();
     match shared.app.access.redeem(&code) {
@@ -209,8 +216,7 @@ pub(crate) async fn open_pairing(State(shared): State<Shared>, request: Request)
 }
 
 async fn read<T: serde::de::DeserializeOwned>(shared: &Shared, request: Request) -> Result<T, Error> {
-    let body =
-        shared.receive(request, Bytes::from_request).await?.map_err(|error| Error::invalid(error.body_text()))?;
+    let body = shared.body(request).await?;
     serde_json::from_slice(&body).map_err(|error| Error::invalid(format!("the body: {error}")))
 }
 

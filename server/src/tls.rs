@@ -54,7 +54,9 @@ impl Certificate {
     /// The folder cannot be read or written.
     pub fn own(folder: &Path, names: &[String]) -> anyhow::Result<Self> {
         let own = Self { chain: folder.join("certificate.pem"), key: folder.join("key.pem") };
-        let age = fs::metadata(&own.chain).and_then(|file| file.modified()).ok().and_then(|made| made.elapsed().ok());
+        let made = fs::metadata(&own.chain).and_then(|file| file.modified());
+        // One from the future is new, and the clock is behind.
+        let age = made.ok().map(|made| made.elapsed().unwrap_or_default());
         if age.is_none_or(|age| age > REPLACED_AFTER) || !own.key.exists() {
             own.make(names).with_context(|| format!("cannot make a certificate in {}", folder.display()))?;
         }

@@ -232,8 +232,8 @@ impl<R: Runner> Bench<R> {
     /// Lets out who was cancelled, has taken too long, is done or has had a turn.
     fn leave(&mut self) {
         for seat in std::mem::take(&mut self.seats) {
-            if seat.job.should_stop() {
-                self.jobs.finish(&seat.job, Outcome::Stopped);
+            if seat.job.has_ended() {
+                self.jobs.let_go(&seat.job);
             } else if seat.job.is_late() {
                 self.jobs.time_out(&seat.job);
             } else if seat.state.is_done() {
@@ -246,7 +246,7 @@ impl<R: Runner> Bench<R> {
             }
         }
         // Who was cancelled in line does not come back; who was while sitting down in it does, and is let out then.
-        self.resting.retain(|_, seat| !seat.job.last().is_last());
+        self.resting.retain(|_, seat| !seat.job.has_ended());
     }
 
     fn step(&mut self) {

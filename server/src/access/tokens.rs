@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+/// Digits of a token's hash that tell it from others.
+const ID: usize = 16;
+
 /// What a token is good for.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema,
@@ -34,12 +37,21 @@ pub struct Token {
     sha256: String,
 }
 
+impl Token {
+    /// What tells it from any other, also of the same name, and gives nothing away.
+    pub fn id(&self) -> &str {
+        self.sha256.get(..ID).unwrap_or(&self.sha256)
+    }
+}
+
 /// The file of tokens.
 #[derive(Debug, Default)]
 pub struct Tokens {
     path: Option<PathBuf>,
     list: Vec<Token>,
     read: Option<SystemTime>,
+    /// Whether the file could not be read when it was looked at last.
+    is_stale: bool,
 }
 
 /// Why tokens cannot be read or changed.
@@ -79,7 +91,7 @@ impl Tokens {
     /// # Errors
     /// [`TokenError`].
     pub fn open(path: Option<&Path>) -> Result<Self, TokenError> {
-        let mut tokens = Self { path: path.map(Path::to_owned), list: Vec::new(), read: None };
+        let mut tokens = Self { path: path.map(Path::to_owned), ..Self::default() };
         tokens.refresh()?;
         Ok(tokens)
     }
@@ -122,6 +134,17 @@ impl Tokens {
     /// # Errors
     /// [`TokenError`]; then what was known stays.
     pub fn refresh(&mut self) -> Result<(), TokenError> {
+        let result = self.read_again();
+        self.is_stale = result.is_err();
+        result
+    }
+
+    /// Whether the file could not be read when it was looked at last.
+    pub(super) fn is_stale(&self) -> bool {
+        self.is_stale
+    }
+
+    fn read_again(&mut self) -> Result<(), TokenError> {
         let Some(path) = self.path.clone() else { return Ok(()) };
         let changed = fs::metadata(&path).and_then(|file| file.modified()).ok();
         if changed == self.read {
@@ -158,13 +181,33 @@ impl Tokens {
                 fs::create_dir_all(folder)?;
             }
             let fresh = path.with_extension("new");
-            private_file(&fresh)?.write_all(&serde_json::to_vec_pretty(&self.list)?)?;
+            let mut file = private_file(&fresh)?;
+            keep_owner(&file, path)?;
+            file.write_all(&serde_json::to_vec_pretty(&self.list)?)?;
             fs::rename(&fresh, path)
         };
         write().map_err(|source| TokenError::Io { path: path.clone(), source })?;
         self.read = fs::metadata(path).and_then(|file| file.modified()).ok();
         Ok(())
     }
+}
+
+/// Gives a new file the owner of the one that it replaces, or else of the folder: whoever runs the server reads it, and not
+/// always runs the command that changes it.
+#[cfg(unix)]
+fn keep_owner(file: &fs::File, path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{MetadataExt as _, fchown};
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let before = fs::metadata(path).or_else(|_| fs::metadata(folder))?;
+    let own = file.metadata()?;
+    // Only root has anything to give away.
+    if own.uid() == 0 && before.uid() != 0 { fchown(file, Some(before.uid()), Some(before.gid())) } else { Ok(()) }
+}
+
+/// Elsewhere files belong to whoever their folder lets in.
+#[cfg(not(unix))]
+fn keep_owner(_: &fs::File, _: &Path) -> std::io::Result<()> {
+    Ok(())
 }
 
 /// A new file that only its owner may read.

@@ -1,5 +1,5 @@
 -- Gives a job to a worker; whoever had it before has lost it. Returns its claim's number and the job, or nothing if it is over.
-local id, deadline, late, cancelled = unpack(ARGV, 2)
+local id, deadline, late, cancelled, most, fatal = unpack(ARGV, 2)
 if not is_open(id) then
   return {}
 end
@@ -11,6 +11,11 @@ if redis.call('SISMEMBER', prefix .. 'cancelled', id) == 1 then
 end
 if waited > tonumber(deadline) then
   finish(id, late)
+  return {}
+end
+-- How often it was begun without getting further.
+if redis.call('HINCRBY', job, 'begun', 1) > tonumber(most) then
+  finish(id, fatal)
   return {}
 end
 redis.call('ZREM', prefix .. 'waiting', id)

@@ -99,7 +99,7 @@ impl Hand {
             return ledger.tear_up(&ticket).await;
         };
         if !self.bundles.suffice_for(&request) {
-            return ledger.hide(&ticket, PASS_ON).await;
+            return ledger.pass_on(&ticket, PASS_ON).await;
         }
         let bundles = Arc::clone(&self.bundles);
         let work = tokio::task::spawn_blocking(move || Work::again(request, &unet, state, &bundles)).await;
@@ -131,7 +131,10 @@ impl Hand {
             if matches!(event, JobEvent::Queued { .. }) {
                 continue;
             }
-            let state = job.state().filter(|_| saved.is_none_or(|saved| saved.elapsed() >= SAVE_EVERY));
+            // With its state, a job has got further.
+            let has_stepped = matches!(event, JobEvent::Step { .. });
+            let is_due = has_stepped && saved.is_none_or(|saved| saved.elapsed() >= SAVE_EVERY);
+            let state = if is_due { job.state() } else { None };
             if state.is_some() {
                 saved = Some(Instant::now());
             }

@@ -15,7 +15,7 @@ use kosmosg::protocol::{JobEvent, JobRequest};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::streams::StreamReadReply;
 use redis::{
-    AsyncCommands, AsyncConnectionConfig, Client, FromRedisValue, RedisError, Script, ScriptInvocation,
+    AsyncCommands, AsyncConnectionConfig, Client, Expiry, FromRedisValue, RedisError, Script, ScriptInvocation,
     SortedSetAddOptions, pipe,
 };
 use rsmq_async::{Rsmq, RsmqConnection, RsmqError};
@@ -24,7 +24,7 @@ use tokio::sync::Mutex;
 
 use crate::error;
 use crate::jobs::store::StoreError;
-use crate::jobs::{JobId, Key, Limits, Owner};
+use crate::jobs::{JobId, Key, Limits, MAX_BEGINNINGS, Owner};
 
 /// What every key begins with.
 const PREFIX: &str = "kosmosg:";
@@ -67,6 +67,8 @@ pub enum Submitted {
     KeyTaken,
     /// As many wait as may.
     Full,
+    /// As many of its owner's wait as may of one.
+    Enough,
 }
 
 /// A job's place in line; who has it is the one to do the job, as long as it [hides](Ledger::hide) it from others.
@@ -159,13 +161,14 @@ impl Ledger {
     ) -> Result<Submitted, StoreError> {
         let (name, digest) = key.map_or(("", [].as_slice()), |key| (key.name.as_str(), key.digest.as_slice()));
         let mut script = self.call(&self.scripts.submit);
-        script.arg(id.to_string()).arg(self.limits.waiting).arg(owner.name()).arg(serde_json::to_vec(request)?);
-        script.arg(unet).arg(name).arg(digest);
+        script.arg(id.to_string()).arg(self.limits.waiting).arg(self.limits.waiting_of_one);
+        script.arg(owner.name()).arg(serde_json::to_vec(request)?).arg(unet).arg(name).arg(digest);
         let (outcome, job): (String, String) = script.invoke_async(&mut self.connection.clone()).await?;
         Ok(match outcome.as_str() {
             "new" => Submitted::New,
             "again" => Submitted::Again(job.parse().unwrap_or(id)),
             "taken" => Submitted::KeyTaken,
+            "enough" => Submitted::Enough,
             _ => Submitted::Full,
         })
     }
@@ -235,6 +238,15 @@ impl Ledger {
         self.queued(async |mut queue| queue.delete_message(lane, message).await.map(drop)).await
     }
 
+    /// Leaves a claimed job to others for that long: this was no attempt at it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn pass_on(&self, ticket: &Ticket, time: Duration) -> Result<(), StoreError> {
+        let _: () = self.connection.clone().hincr(of("job", ticket.job), "begun", -1).await?;
+        self.hide(ticket, time).await
+    }
+
     /// Makes a ticket's job the caller's; none if the job is over.
     ///
     /// # Errors
@@ -243,6 +255,7 @@ impl Ledger {
         let mut script = self.call(&self.scripts.claim);
         script.arg(ticket.job.to_string()).arg(milliseconds(self.limits.deadline));
         script.arg(self.late()?).arg(serde_json::to_vec(&JobEvent::Cancelled)?);
+        script.arg(MAX_BEGINNINGS).arg(serde_json::to_vec(&JobEvent::Failed { error: error::fatal() })?);
         type Reply = (u64, u64, String, Vec<u8>, String, Vec<u8>);
         let reply: redis::Value = script.invoke_async(&mut self.connection.clone()).await?;
         if matches!(&reply, redis::Value::Array(fields) if fields.is_empty()) {
@@ -357,6 +370,9 @@ impl Ledger {
     /// # Errors
     /// [`StoreError`].
     pub async fn positions(&self, ids: &[JobId]) -> Result<Vec<Option<usize>>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut ranks = pipe();
         for id in ids {
             ranks.zrank(at("waiting"), id.to_string());
@@ -403,6 +419,24 @@ impl Ledger {
     pub async fn open_jobs(&self, owner: &Owner) -> Result<Vec<JobId>, StoreError> {
         let names: Vec<String> = self.connection.clone().smembers(of("owner", owner.name())).await?;
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// The model that an owner has chosen.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn chosen(&self, owner: &Owner) -> Result<Option<String>, StoreError> {
+        let kept = Expiry::PX(milliseconds(self.limits.keep_for));
+        Ok(self.connection.clone().get_ex(of("choice", owner.name()), kept).await?)
+    }
+
+    /// Keeps an owner's choice of a model, as long as results after it was last asked for.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn choose(&self, owner: &Owner, bundle: &str) -> Result<(), StoreError> {
+        let kept = milliseconds(self.limits.keep_for);
+        Ok(self.connection.clone().pset_ex(of("choice", owner.name()), bundle, kept).await?)
     }
 
     /// How many jobs wait, and how many run.

@@ -5,7 +5,7 @@ if not is_open(id) or redis.call('HGET', job, 'claim') ~= claim then
   return 0
 end
 if state ~= '' then
-  redis.call('HSET', job, 'state', state)
+  redis.call('HSET', job, 'state', state, 'begun', 0)
 end
 if picture ~= '' then
   redis.call('HSET', job, 'picture', picture)

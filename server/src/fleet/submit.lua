@@ -1,5 +1,5 @@
 -- Takes a job in, unless its key was used or as many wait as may. Returns what became of it, and the job of the key.
-local id, capacity, owner, request, unet, name, digest = unpack(ARGV, 2)
+local id, capacity, of_one, owner, request, unet, name, digest = unpack(ARGV, 2)
 local key = at('key', owner .. ' ' .. name)
 if name ~= '' then
   local before = redis.call('HMGET', key, 'id', 'digest')
@@ -9,6 +9,15 @@ if name ~= '' then
 end
 if redis.call('ZCARD', prefix .. 'waiting') >= tonumber(capacity) then
   return {'full', ''}
+end
+local own = 0
+for _, other in ipairs(redis.call('SMEMBERS', at('owner', owner))) do
+  if redis.call('ZSCORE', prefix .. 'waiting', other) then
+    own = own + 1
+  end
+end
+if own >= tonumber(of_one) then
+  return {'enough', ''}
 end
 local now = milliseconds()
 redis.call('HSET', at('job', id), 'owner', owner, 'request', request, 'unet', unet, 'came', now)

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,14 +29,14 @@ impl Owner {
         Self(address.to_canonical().to_string())
     }
 
-    /// Whoever has the token of that name.
-    pub fn named(token: &str) -> Self {
-        Self(format!("token {token}"))
+    /// Whoever has the token that is [known](crate::access::Token::id) by that.
+    pub fn with_token(id: &str) -> Self {
+        Self(format!("token {id}"))
     }
 
-    /// Whoever is on this computer.
+    /// Whoever is on this computer, which is one of several where they share their jobs.
     pub fn here() -> Self {
-        Self("here".into())
+        Self(format!("here@{}", gethostname::gethostname().to_string_lossy()))
     }
 
     /// The one of that [name](Self::name).
@@ -56,7 +55,6 @@ impl Owner {
 pub struct Job {
     id: JobId,
     owner: Owner,
-    stop: AtomicBool,
     log: Mutex<Log>,
     news: watch::Sender<()>,
 }
@@ -93,6 +91,12 @@ impl Default for Log {
             picture: None,
             left: false,
         }
+    }
+}
+
+impl Log {
+    fn has_ended(&self) -> bool {
+        self.events.last().is_some_and(|(_, event)| event.is_last())
     }
 }
 
@@ -161,7 +165,7 @@ impl Job {
     }
 
     fn with(id: JobId, owner: Owner, log: Log) -> Self {
-        Self { id, owner, stop: AtomicBool::new(false), log: Mutex::new(log), news: watch::Sender::new(()) }
+        Self { id, owner, log: Mutex::new(log), news: watch::Sender::new(()) }
     }
 
     /// Its name.
@@ -179,9 +183,9 @@ impl Job {
         self.log().deadline.is_some_and(|deadline| deadline <= Instant::now())
     }
 
-    /// Whether the worker should stop before the next step.
-    pub fn should_stop(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+    /// Whether nothing happens to it any more.
+    pub fn has_ended(&self) -> bool {
+        self.log().has_ended()
     }
 
     /// Writes down that something happened; after the end, nothing does.
@@ -196,7 +200,7 @@ impl Job {
 
     fn tell(&self, number: Option<u64>, event: JobEvent) {
         let mut log = self.log();
-        if log.events.last().is_some_and(|(_, event)| event.is_last()) {
+        if log.has_ended() {
             return;
         }
         let outdated: fn(&JobEvent) -> bool = match event {
@@ -217,7 +221,9 @@ impl Job {
 
     /// Writes down that a step is done, and keeps the state after it.
     pub fn report_step(&self, state: &DenoiseState) {
-        self.log().state = Some(state.clone());
+        if let Some(before) = &mut self.log().state {
+            *before = state.clone();
+        }
         self.report(JobEvent::Step { step: state.step(), of: state.evaluations(), seconds: self.seconds() });
     }
 
@@ -227,7 +233,7 @@ impl Job {
         let index = log.events.partition_point(|&(other, _)| other <= number);
         match log.events.get(index) {
             Some((number, event)) => Next::Event(*number, event.clone()),
-            None if log.left || log.events.last().is_some_and(|(_, event)| event.is_last()) => Next::End,
+            None if log.left || log.has_ended() => Next::End,
             None => Next::Wait,
         }
     }
@@ -308,10 +314,6 @@ impl Job {
     /// Seconds since it began to run; 0 while it waits.
     pub fn seconds(&self) -> f64 {
         self.log().started.map_or(0.0, |started| started.elapsed().as_secs_f64())
-    }
-
-    pub(super) fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
     }
 
     /// Its first step comes; how long it waited, if it did not begin before.

@@ -56,6 +56,11 @@ impl<O: PartialEq, T> Line<O, T> {
         (0..rounds).flat_map(|round| self.owners.iter().filter_map(move |(_, items)| items.get(round)))
     }
 
+    /// How many of that owner's wait.
+    pub fn count_of(&self, owner: &O) -> usize {
+        self.owners.iter().find(|(other, _)| other == owner).map_or(0, |(_, items)| items.len())
+    }
+
     /// How many wait.
     pub fn len(&self) -> usize {
         self.owners.iter().map(|(_, items)| items.len()).sum()
@@ -93,7 +98,7 @@ mod tests {
         // Who comes back after a turn stands behind the others.
         line.push('a', "a1 again");
         assert_eq!(line.iter().last(), Some(&"a1 again"));
-        assert_eq!(line.len(), 5);
+        assert_eq!((line.len(), line.count_of(&'a'), line.count_of(&'c')), (5, 4, 0));
     }
 
     #[test]

@@ -18,8 +18,6 @@ const SAVE_EVERY: Duration = Duration::from_secs(1);
 pub enum Outcome {
     /// With a picture, PNG.
     Done(Vec<u8>),
-    /// It heard that it should stop.
-    Stopped,
     /// It could not be done.
     Failed(ApiError),
 }
@@ -37,6 +35,7 @@ impl Jobs {
             if let Some(waiting) = shelf.waiting.next_if(fits) {
                 if let Some(waited) = waiting.job.begin() {
                     self.metrics.began(waited);
+                    self.store.begin(waiting.job.id());
                 }
                 shelf.running.push(Arc::clone(&waiting.job));
                 shelf.tell_positions();
@@ -59,13 +58,20 @@ impl Jobs {
         self.shelf().closed
     }
 
-    /// Puts a job that [`Jobs::next`] gave back into the queue, behind the others.
+    /// Takes note that a job which [`Jobs::next`] gave, and which was cancelled, is let go.
+    pub fn let_go(&self, job: &Job) {
+        let mut shelf = self.shelf();
+        shelf.running.retain(|running| running.id() != job.id());
+        shelf.tell_positions();
+    }
+
+    /// Puts a job that [`Jobs::next`] gave back into the queue, behind the others, unless it was cancelled.
     pub fn rest(&self, job: &Arc<Job>, group: Group) {
         let mut shelf = self.shelf();
         shelf.running.retain(|running| running.id() != job.id());
         if shelf.closed {
             self.write_state(job, Duration::ZERO);
-        } else {
+        } else if !job.has_ended() {
             shelf.waiting.push(job.owner().clone(), Waiting { job: Arc::clone(job), group, work: None });
         }
         shelf.tell_positions();
@@ -83,23 +89,22 @@ impl Jobs {
         self.shelf().pace.stepped(seconds / jobs as f64);
     }
 
-    /// Ends a job that [`Jobs::next`] gave.
+    /// Ends a job that [`Jobs::next`] gave, unless it was cancelled.
     pub fn finish(&self, job: &Arc<Job>, outcome: Outcome) {
         let mut shelf = self.shelf();
         shelf.running.retain(|running| running.id() != job.id());
-        let seconds = job.seconds();
-        let event = match outcome {
-            // Who cancels does not want the picture, even if it came just before they were heard.
-            _ if job.should_stop() => JobEvent::Cancelled,
-            Outcome::Stopped => JobEvent::Cancelled,
-            Outcome::Failed(error) => JobEvent::Failed { error },
-            Outcome::Done(png) => {
-                job.keep_picture(Some(png.into()));
-                shelf.pace.done(seconds);
-                JobEvent::Done { seconds }
-            }
-        };
-        self.end(&mut shelf, job, event);
+        if !job.has_ended() {
+            let event = match outcome {
+                Outcome::Failed(error) => JobEvent::Failed { error },
+                Outcome::Done(png) => {
+                    job.keep_picture(Some(png.into()));
+                    let seconds = job.seconds();
+                    shelf.pace.done(seconds);
+                    JobEvent::Done { seconds }
+                }
+            };
+            self.end(&mut shelf, job, event);
+        }
         shelf.tell_positions();
     }
 

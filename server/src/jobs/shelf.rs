@@ -44,13 +44,17 @@ pub struct Pace {
 }
 
 impl Shelf {
-    pub(super) fn admit(&self, limits: Limits) -> Result<(), Refusal> {
+    pub(super) fn admit(&self, limits: Limits, owner: &Owner) -> Result<(), Refusal> {
         if self.closed {
             return Err(Refusal::Closed);
         }
+        let secs = self.pace.job.unwrap_or(DEFAULT_RETRY_SECS).ceil() as u64;
+        let retry_after_secs = secs.clamp(1, MAX_RETRY_SECS);
         if self.waiting.len() >= limits.waiting {
-            let secs = self.pace.job.unwrap_or(DEFAULT_RETRY_SECS).ceil() as u64;
-            return Err(Refusal::Full { retry_after_secs: secs.clamp(1, MAX_RETRY_SECS) });
+            return Err(Refusal::Full { retry_after_secs });
+        }
+        if self.waiting.count_of(owner) >= limits.waiting_of_one {
+            return Err(Refusal::Enough { retry_after_secs });
         }
         Ok(())
     }

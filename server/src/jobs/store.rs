@@ -13,11 +13,11 @@ use rusqlite::types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
 use tokio::sync::oneshot;
 
-use super::{JobId, Key, Owner};
+use super::{Hold, JobId, Key, Owner};
 use crate::access::private;
 
-/// Form of the file. A server that finds another one leaves the file alone.
-const VERSION: i64 = 1;
+/// Form of the file. A server that finds a newer one leaves the file alone.
+const VERSION: i64 = 2;
 /// Says in the file's header that it is one of these: "KGjs".
 const APPLICATION: i64 = 0x4b47_6a73;
 /// How long another server that is just ending may hold the file.
@@ -33,13 +33,35 @@ const SCHEMA: &str = "
         key TEXT, digest BLOB,
         -- Until it has ended: what to do, with which U-Net, and how far it is.
         request BLOB, unet TEXT, state BLOB,
-        -- Once it has ended: how, with which picture, and for how many seconds of the server's running it has been kept.
-        last_number INTEGER, last_event BLOB, picture BLOB, age REAL
+        -- Once it has ended: how, and with which picture.
+        last_number INTEGER, last_event BLOB, picture BLOB,
+        -- Whether it ends with its client.
+        ordered INTEGER NOT NULL DEFAULT 0,
+        -- How many servers began it and wrote no state down.
+        begun INTEGER NOT NULL DEFAULT 0,
+        -- By the clock below: when it came, and when it ended.
+        came REAL NOT NULL DEFAULT 0, ended REAL
     ) STRICT;
     CREATE UNIQUE INDEX keys ON jobs (owner, key);
     -- How often a server began with this file.
     CREATE TABLE beginnings (count INTEGER NOT NULL) STRICT;
     INSERT INTO beginnings VALUES (0);";
+
+/// From the first form, which counted how long each job had been kept, to the second; [`CLOCK`] is still to come.
+const UPGRADE: &str = "
+    ALTER TABLE jobs ADD COLUMN ordered INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE jobs ADD COLUMN begun INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE jobs ADD COLUMN came REAL NOT NULL DEFAULT 0;
+    ALTER TABLE jobs ADD COLUMN ended REAL;
+    UPDATE jobs SET ended = -age WHERE age IS NOT NULL;
+    ALTER TABLE jobs DROP COLUMN age;";
+
+const CLOCK: &str = "
+    -- Looking for what to forget would otherwise read all pictures.
+    CREATE INDEX ended ON jobs (ended) WHERE ended IS NOT NULL;
+    -- For how many seconds servers have run with this file. The computer's clock can jump.
+    CREATE TABLE clock (seconds REAL NOT NULL) STRICT;
+    INSERT INTO clock VALUES (0);";
 
 /// The jobs on disk.
 #[derive(Debug, Clone)]
@@ -95,6 +117,12 @@ pub struct Unfinished {
     pub unet: String,
     /// How far it came, if it had begun.
     pub state: Option<DenoiseState>,
+    /// Whether it ends with its client.
+    pub ordered: bool,
+    /// How many servers began it and got no further.
+    pub begun: u32,
+    /// How long ago it came, of the time in which a server ran.
+    pub waited: Duration,
 }
 
 /// How a job ended.
@@ -135,15 +163,17 @@ impl Store {
         &self,
         id: JobId,
         owner: Owner,
-        key: Option<Key>,
+        hold: Hold,
         request: &JobRequest,
         unet: String,
     ) -> impl Future<Output = Result<(), StoreError>> + use<> {
         let request = serde_json::to_vec(request).expect("a request is plain data");
         self.call(move |connection| {
-            let (key, digest) = key.map(|Key { name, digest }| (name, digest)).unzip();
-            let sql = "INSERT INTO jobs (id, owner, key, digest, request, unet) VALUES (?, ?, ?, ?, ?, ?)";
-            match connection.execute(sql, params![id, owner, key, digest, request, unet]) {
+            let ordered = hold == Hold::Waiting;
+            let (key, digest) = hold.key().map(|Key { name, digest }| (name, digest)).unzip();
+            let sql = "INSERT INTO jobs (id, owner, key, digest, request, unet, ordered, came)
+                       VALUES (?, ?, ?, ?, ?, ?, ?, (SELECT seconds FROM clock))";
+            match connection.execute(sql, params![id, owner, key, digest, request, unet, ordered]) {
                 Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
                     Err(StoreError::KeyTaken)
                 }
@@ -165,11 +195,19 @@ impl Store {
         .await
     }
 
+    /// Writes down that a server begins a job.
+    pub fn begin(&self, id: JobId) {
+        self.post(move |connection| {
+            connection.execute("UPDATE jobs SET begun = begun + 1 WHERE id = ?", [id]).map(drop)
+        });
+    }
+
     /// Writes down how far a job is. If that fails, the log says so, and it goes on from an earlier state one day.
     pub fn save(&self, id: JobId, state: &DenoiseState) {
         let state = serde_json::to_vec(state).expect("a state is plain data");
         self.post(move |connection| {
-            connection.execute("UPDATE jobs SET state = ? WHERE id = ?", params![state, id]).map(drop)
+            let sql = "UPDATE jobs SET state = ?, begun = 0 WHERE id = ?";
+            connection.execute(sql, params![state, id]).map(drop)
         });
     }
 
@@ -184,7 +222,8 @@ impl Store {
     ) {
         let event = serde_json::to_vec(event).expect("an event is plain data");
         self.post(move |connection| {
-            let sql = "UPDATE jobs SET last_number = ?, last_event = ?, picture = ?, age = coalesce(age, 0),
+            let sql = "UPDATE jobs SET last_number = ?, last_event = ?, picture = ?,
+                           ended = coalesce(ended, (SELECT seconds FROM clock)),
                            request = NULL, unet = NULL, state = NULL
                        WHERE id = ?";
             connection.execute(sql, params![number.cast_signed(), event, picture.as_deref(), id])?;
@@ -230,39 +269,31 @@ impl Store {
     /// [`StoreError`].
     pub async fn unfinished(&self) -> Result<Vec<Result<Unfinished, (JobId, StoreError)>>, StoreError> {
         self.call(|connection| {
-            let sql = "SELECT id, owner, request, unet, state FROM jobs WHERE last_event IS NULL ORDER BY number";
+            let sql = "SELECT id, owner, request, unet, state, ordered, begun, (SELECT seconds FROM clock) - came
+                       FROM jobs WHERE last_event IS NULL ORDER BY number";
             let mut statement = connection.prepare(sql)?;
-            let columns = |row: &Row<'_>| {
-                Ok((
-                    row.get(0)?,
-                    row.get(1)?,
-                    row.get::<_, Vec<u8>>(2)?,
-                    row.get(3)?,
-                    row.get::<_, Option<Vec<u8>>>(4)?,
-                ))
-            };
-            let rows = statement.query_map([], columns)?.collect::<Result<Vec<_>, _>>()?;
-            let read = |(id, owner, request, unet, state): (_, _, Vec<u8>, _, Option<Vec<u8>>)| {
-                let read = || -> Result<_, StoreError> {
-                    let state = state.map(|state| serde_json::from_slice(&state)).transpose()?;
-                    Ok(Unfinished { id, owner, request: serde_json::from_slice(&request)?, unet, state })
-                };
-                read().map_err(|error| (id, error))
-            };
-            Ok(rows.into_iter().map(read).collect())
+            let mut rows = statement.query([])?;
+            let mut unfinished = Vec::new();
+            while let Some(row) = rows.next()? {
+                let id = row.get(0)?;
+                unfinished.push(Unfinished::read(id, row).map_err(|error| (id, error)));
+            }
+            Ok(unfinished)
         })
         .await
     }
 
-    /// Lets `passed` go by for those that have ended, and forgets those that are older than `keep_for` or more than `keep`,
-    /// the oldest first. The clock plays no part, since it can jump.
+    /// Lets `passed` go by, and forgets those that ended longer ago than `keep_for` or are more than `keep`, the oldest
+    /// first.
     pub fn forget(&self, passed: Duration, keep_for: Duration, keep: usize) {
         self.post(move |connection| {
             let forget = connection.transaction()?;
-            forget.execute("UPDATE jobs SET age = age + ? WHERE age IS NOT NULL", [passed.as_secs_f64()])?;
-            forget.execute("DELETE FROM jobs WHERE age > ?", [keep_for.as_secs_f64()])?;
+            forget.execute("UPDATE clock SET seconds = seconds + ?", [passed.as_secs_f64()])?;
+            let sql = "DELETE FROM jobs WHERE ended < (SELECT seconds FROM clock) - ?";
+            forget.execute(sql, [keep_for.as_secs_f64()])?;
             let sql = "DELETE FROM jobs WHERE number IN (
-                           SELECT number FROM jobs WHERE age IS NOT NULL ORDER BY age, number DESC LIMIT -1 OFFSET ?)";
+                           SELECT number FROM jobs WHERE ended IS NOT NULL
+                           ORDER BY ended DESC, number DESC LIMIT -1 OFFSET ?)";
             forget.execute(sql, [i64::try_from(keep).unwrap_or(i64::MAX)])?;
             forget.commit()
         });
@@ -301,6 +332,22 @@ impl Store {
     }
 }
 
+impl Unfinished {
+    fn read(id: JobId, row: &Row<'_>) -> Result<Self, StoreError> {
+        let state: Option<Vec<u8>> = row.get(4)?;
+        Ok(Self {
+            id,
+            owner: row.get(1)?,
+            request: serde_json::from_slice(&row.get::<_, Vec<u8>>(2)?)?,
+            unet: row.get(3)?,
+            state: state.map(|state| serde_json::from_slice(&state)).transpose()?,
+            ordered: row.get(5)?,
+            begun: row.get(6)?,
+            waited: Duration::try_from_secs_f64(row.get(7)?).unwrap_or_default(),
+        })
+    }
+}
+
 fn prepare(connection: &mut Connection) -> Result<u64, StoreError> {
     connection.busy_timeout(PATIENCE)?;
     let in_use = |error: rusqlite::Error| match error.sqlite_error_code() {
@@ -316,14 +363,15 @@ fn prepare(connection: &mut Connection) -> Result<u64, StoreError> {
     let number = |name: &str| begin.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     match (number("application_id")?, number("user_version")?) {
         (APPLICATION, VERSION) => {}
+        (APPLICATION, 1) => begin.execute_batch(&[UPGRADE, CLOCK].concat())?,
         (APPLICATION, _) => return Err(StoreError::Version),
         (0, 0) if begin.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))? == 0 => {
-            begin.execute_batch(SCHEMA)?;
+            begin.execute_batch(&[SCHEMA, CLOCK].concat())?;
             begin.pragma_update(None, "application_id", APPLICATION)?;
-            begin.pragma_update(None, "user_version", VERSION)?;
         }
         _ => return Err(StoreError::NotAStore),
     }
+    begin.pragma_update(None, "user_version", VERSION)?;
     let before: i64 = begin.query_row("SELECT count FROM beginnings", [], |row| row.get(0))?;
     begin.execute("UPDATE beginnings SET count = count + 1", [])?;
     begin.commit()?;

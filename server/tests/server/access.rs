@@ -169,6 +169,36 @@ async fn a_device_pairs_itself_once() {
 }
 
 #[tokio::test]
+async fn who_sends_codes_keeps_nobody_waiting() {
+    let closed = Closed::start();
+    let endless =
+        || Body::from_stream(futures::stream::pending::<Result<axum::body::Bytes, std::convert::Infallible>>());
+    let mut strangers: Vec<_> =
+        (0..20).map(|_| Box::pin(closed.server.send(Request::post("/pair").body(endless()).unwrap()))).collect();
+    for stranger in &mut strangers {
+        assert!(futures::poll!(stranger).is_pending());
+    }
+    let job = closed.send(1, Method::POST, "/api/jobs", serde_json::to_vec(&denoise(0)).unwrap()).await;
+    assert_eq!(job.status(), StatusCode::ACCEPTED);
+    let long =
+        closed.server.send(Request::post("/pair").body(format!("code={}", "A".repeat(2000)).into()).unwrap()).await;
+    assert_error(long, StatusCode::BAD_REQUEST, ErrorCode::Invalid, "no form with a code").await;
+}
+
+#[tokio::test]
+async fn another_token_of_the_same_name_is_another_owner() {
+    let mut closed = Closed::start();
+    let body = serde_json::to_vec(&denoise(0)).unwrap();
+    let job: JobCreated = json_of(closed.send(1, Method::POST, "/api/jobs", body).await).await;
+    let path = format!("/api/jobs/{}", job.id);
+    assert_eq!(closed.send(1, Method::GET, &path, "").await.status(), StatusCode::OK);
+    assert_eq!(closed.send(0, Method::DELETE, "/api/tokens/one", "").await.status(), StatusCode::NO_CONTENT);
+    let made = closed.send(0, Method::POST, "/api/tokens", json!({ "name": "one" }).to_string()).await;
+    closed.tokens[1] = json_of::<Value>(made).await["token"].as_str().unwrap().to_owned();
+    assert_eq!(closed.send(1, Method::GET, &path, "").await.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
 async fn each_may_ask_so_often() {
     let closed = Closed::with_rate(NonZeroU32::new(2).unwrap());
     let post = async |who| closed.send(who, Method::POST, "/api/jobs", "{}").await;
@@ -215,6 +245,48 @@ fn tokens_are_kept_as_hashes_and_change_while_the_server_runs() {
     assert!(matches!(command.add("<b>", Role::Use), Err(TokenError::Name)));
     std::fs::write(&path, "{").unwrap();
     assert!(matches!(Tokens::open(Some(&path)), Err(TokenError::Json { .. })));
+}
+
+#[cfg(unix)]
+#[test]
+fn the_file_of_tokens_stays_the_servers_when_root_changes_it() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let folder = tempfile::tempdir().unwrap();
+    if folder.path().metadata().unwrap().uid() != 0 {
+        // Only root can play both.
+        return;
+    }
+    let path = folder.path().join("tokens.json");
+    chown(folder.path(), Some(1234), Some(1235)).unwrap();
+    let mut tokens = Tokens::open(Some(&path)).unwrap();
+    let owner = || (path.metadata().unwrap().uid(), path.metadata().unwrap().gid());
+    tokens.add("one", Role::Use).unwrap();
+    assert_eq!(owner(), (1234, 1235), "as its folder");
+    chown(&path, Some(4321), Some(1235)).unwrap();
+    tokens.add("two", Role::Use).unwrap();
+    assert_eq!(owner(), (4321, 1235), "as the file before");
+    assert!(is_private(&path));
+}
+
+#[test]
+fn a_file_of_tokens_that_cannot_be_read_is_told_of_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens.json");
+    let running = Access::with_tokens(Tokens::open(Some(&path)).unwrap(), NonZeroU32::MAX);
+    let log = Arc::new(std::fs::File::create(folder.path().join("log")).unwrap());
+    let subscriber = tracing_subscriber::fmt().with_writer(log).finish();
+    let told = || std::fs::read_to_string(folder.path().join("log")).unwrap().matches("is damaged").count();
+    tracing::subscriber::with_default(subscriber, || {
+        std::fs::write(&path, "{").unwrap();
+        (0..3).for_each(|_| drop(running.tokens()));
+        assert_eq!(told(), 1);
+        std::fs::write(&path, "[]").unwrap();
+        drop(running.tokens());
+        std::fs::write(&path, "{{").unwrap();
+        std::fs::File::open(&path).unwrap().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        drop(running.tokens());
+        assert_eq!(told(), 2, "it is news again");
+    });
 }
 
 #[tokio::test]

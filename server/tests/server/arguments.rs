@@ -74,3 +74,37 @@ fn a_setting_that_does_not_exist_is_named() {
         assert!(said.contains(&format!("{path}: there is no setting `{key}`")), "{said}");
     }
 }
+
+#[test]
+fn certificate_and_key_go_together_wherever_they_are_said() {
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_kosmosg-server")).env_clear().args(arguments).output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let (_folder, chain) = file("models = 'm'\ncert = 'chain.pem'");
+    let said = run(&["--config", &chain]);
+    assert!(said.contains("certificate and key go together, and --key is missing"), "{said}");
+    let (_folder, key) = file("models = 'm'\nkey = 'key.pem'");
+    let said = run(&["--config", &key]);
+    assert!(said.contains("--cert is missing"), "{said}");
+    // There are no models; so far, all was right.
+    let said = run(&["--config", &key, "--cert", "chain.pem"]);
+    assert!(said.contains("there is no") || said.contains("No such file") || said.contains("cannot"), "{said}");
+    assert!(!said.contains("missing"), "{said}");
+}
+
+#[test]
+fn tokens_are_where_the_servers_file_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokens = folder.path().join("tokens.json");
+    let (_folder, path) =
+        file(&format!("models = 'm'\nlisten = '0.0.0.0:80'\ntokens = {:?}", tokens.to_str().unwrap()));
+    let output = Command::new(env!("CARGO_BIN_EXE_kosmosg-server"))
+        .env_clear()
+        .args(["token", "add", "laptop", "--config", &path])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(std::fs::read_to_string(tokens).unwrap().contains("laptop"));
+}

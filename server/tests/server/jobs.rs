@@ -1,13 +1,17 @@
 //! A job's life.
 
-use axum::http::{StatusCode, header};
+use std::net::SocketAddr;
+
+use axum::extract::ConnectInfo;
+use axum::http::{Request, StatusCode, header};
 use futures::StreamExt;
 use kosmosg::denoise::DenoiseState;
 use kosmosg::picture::Picture;
 use kosmosg::protocol::{ErrorCode, Health, JobEvent, JobStatus};
+use kosmosg_server::jobs::Limits;
 
 use crate::support::{
-    CAPACITY, Command, KEPT, STEPS, Server, assert_error, bytes_of, condition, denoise, denoise_from, generate,
+    CAPACITY, Command, KEPT, STEPS, Server, Setup, assert_error, bytes_of, condition, denoise, denoise_from, generate,
     json_of, state,
 };
 
@@ -79,6 +83,25 @@ async fn jobs_run_in_order_and_only_so_many_wait() {
         assert!(matches!(server.events(&job.id).await.last(), Some((_, JobEvent::Done { .. }))));
     }
     assert_eq!(*server.ran.lock().unwrap(), [0, 1, 2]);
+}
+
+#[tokio::test]
+async fn one_owner_does_not_fill_the_queue() {
+    let limits = Limits { waiting: 3, waiting_of_one: 1, ..Setup::default().limits };
+    let server = Setup { limits, ..Setup::default() }.start().await;
+    let from = async |host: u8| {
+        let request = Request::post("/api/jobs").header("content-type", "application/json");
+        let address = ConnectInfo(SocketAddr::from(([10, 0, 0, host], 1)));
+        let body = serde_json::to_vec(&denoise(host.into())).unwrap();
+        server.send(request.extension(address).body(body.into()).unwrap()).await
+    };
+    assert_eq!(from(1).await.status(), StatusCode::ACCEPTED);
+    server.until_in_step(1).await;
+    assert_eq!(from(1).await.status(), StatusCode::ACCEPTED);
+    let refused = from(1).await;
+    assert!(refused.headers().contains_key(header::RETRY_AFTER));
+    assert_error(refused, StatusCode::TOO_MANY_REQUESTS, ErrorCode::Busy, "1 of your own jobs are waiting").await;
+    assert_eq!(from(2).await.status(), StatusCode::ACCEPTED);
 }
 
 #[tokio::test]

@@ -6,11 +6,15 @@ use axum::http::StatusCode;
 use futures::StreamExt;
 use kosmosg::picture::Picture;
 use kosmosg::protocol::{ErrorCode, JobCreated, JobEvent, JobStatus};
+use kosmosg_server::admission::check;
+use kosmosg_server::bundles::Bundles;
 use kosmosg_server::jobs::store::{Store, StoreError};
-use kosmosg_server::jobs::{Jobs, Limits};
+use kosmosg_server::jobs::{Hold, JobId, Jobs, Limits, MAX_BEGINNINGS, Owner};
 use kosmosg_server::worker::Lost;
+use serde_json::json;
 use tempfile::TempDir;
 
+use crate::clients::waits;
 use crate::support::{
     Command, STEPS, Server, Setup, assert_error, bytes_of, denoise, generate, is_private, json_of, with_loras,
 };
@@ -131,6 +135,118 @@ async fn a_job_goes_on_only_with_the_loras_that_it_began_with() {
 }
 
 #[tokio::test]
+async fn a_cancelled_job_does_not_come_back() {
+    let lasting = Lasting::new();
+    let server = lasting.start().await;
+    let id = server.submit(&denoise(0)).await.id;
+    server.steps(1);
+    server.until_in_step(2).await;
+    assert_eq!(server.delete(&format!("/api/jobs/{id}")).await, StatusCode::NO_CONTENT);
+    // The server ends before the job does.
+    let server = lasting.next(server).await;
+    let status: JobStatus = json_of(server.get(&format!("/api/jobs/{id}")).await).await;
+    assert_eq!(status.last, JobEvent::Cancelled);
+}
+
+/// What happened to a job at last.
+async fn last(jobs: &Jobs, id: JobId) -> JobEvent {
+    jobs.find(id).await.unwrap().unwrap().last()
+}
+
+#[tokio::test]
+async fn a_job_that_ends_its_server_is_not_begun_for_ever() {
+    let lasting = Lasting::new();
+    let setup = lasting.setup();
+    let bundles = Bundles::open(setup.models.path()).unwrap();
+    let again = async || {
+        let jobs = Jobs::open(setup.limits, setup.store.as_deref()).unwrap();
+        jobs.take_up(&bundles).await.unwrap();
+        jobs
+    };
+    let jobs = again().await;
+    let work = check(denoise(0), &bundles).unwrap();
+    let id = jobs.submit(Owner::here(), work, Hold::Name).await.unwrap().0.id();
+    jobs.flush().await.unwrap();
+    drop(jobs);
+    let killed_in_it = async |times| {
+        for _ in 0..times {
+            let jobs = again().await;
+            assert_eq!(jobs.counts(), (1, 0));
+            jobs.next(None).unwrap();
+            jobs.flush().await.unwrap();
+        }
+    };
+    killed_in_it(MAX_BEGINNINGS - 1).await;
+    // One that is told to stop is none.
+    let jobs = again().await;
+    let waiting = jobs.next(None).unwrap();
+    jobs.close();
+    jobs.rest(&waiting.job, waiting.group);
+    jobs.flush().await.unwrap();
+    drop(jobs);
+    killed_in_it(MAX_BEGINNINGS).await;
+
+    let jobs = again().await;
+    assert_eq!(jobs.counts(), (0, 0));
+    let JobEvent::Failed { error } = last(&jobs, id).await else { panic!("it was begun again") };
+    assert!(error.message.contains("ended 3 times while it did this job"), "{error}");
+}
+
+#[tokio::test]
+async fn a_jobs_time_goes_on_with_the_next_server() {
+    let lasting = Lasting::new();
+    let server = lasting.start().await;
+    let id = server.submit(&denoise(0)).await.id;
+    server.app.jobs.tidy(Duration::from_mins(61)).await;
+    let server = lasting.next(server).await;
+    server.app.jobs.tidy(Duration::ZERO).await;
+    let Some((_, JobEvent::Failed { error })) = server.events(&id).await.pop() else { panic!("it went on") };
+    assert_eq!(error.code, ErrorCode::TimedOut);
+}
+
+#[tokio::test]
+async fn what_a_client_waits_for_ends_with_it() {
+    let lasting = Lasting::new();
+    let server = lasting.start().await;
+    let client = waits(&server, "/sdapi/v1/txt2img", &json!({ "prompt": "a", "steps": STEPS }));
+    server.until_in_step(1).await;
+    let id = server.app.jobs.of(&Owner::here()).await.unwrap()[0].id();
+    server.app.jobs.close();
+    assert_eq!(client.await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+    let server = lasting.next(server).await;
+    assert_eq!(last(server.app.jobs.own(), id).await, JobEvent::Cancelled);
+    let models = server.stop().await;
+
+    // If the server is killed, the next one knows.
+    let setup = Setup { models, ..lasting.setup() };
+    let bundles = Bundles::open(setup.models.path()).unwrap();
+    let jobs = Jobs::open(setup.limits, setup.store.as_deref()).unwrap();
+    let id = jobs.submit(Owner::here(), check(denoise(0), &bundles).unwrap(), Hold::Waiting).await.unwrap().0.id();
+    drop(jobs);
+    let jobs = Jobs::open(setup.limits, setup.store.as_deref()).unwrap();
+    jobs.take_up(&bundles).await.unwrap();
+    assert_eq!((jobs.counts(), last(&jobs, id).await), ((0, 0), JobEvent::Cancelled));
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_while_its_job_is_written_down_leaves_none() {
+    let lasting = Lasting::new();
+    let server = lasting.start().await;
+    let body = r#"{"prompt": "a", "steps": 3}"#;
+    let mut request = Box::pin(server.post_to("/sdapi/v1/txt2img", body));
+    while server.app.jobs.of(&Owner::here()).await.unwrap().is_empty() {
+        assert!(futures::poll!(&mut request).is_pending());
+        tokio::task::yield_now().await;
+    }
+    drop(request);
+    server.steps(1);
+    while server.app.jobs.own().counts() != (0, 0) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(server.together.lock().unwrap().len() <= 1);
+}
+
+#[tokio::test]
 async fn a_request_under_one_key_is_done_once() {
     let lasting = Lasting::new();
     let limits = Limits { waiting: 10, ..Setup::default().limits };
@@ -190,6 +306,46 @@ async fn results_are_kept_for_a_time() {
     assert_eq!(status().await, StatusCode::OK);
     server.app.jobs.tidy(Duration::from_mins(2)).await;
     assert_eq!(status().await, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_file_of_an_earlier_version_is_taken_over() {
+    let lasting = Lasting::new();
+    let setup = lasting.setup();
+    let ids = [JobId::random(), JobId::random(), JobId::random()];
+    let connection = rusqlite::Connection::open(setup.store.as_ref().unwrap()).unwrap();
+    connection
+        .execute_batch(
+            "CREATE TABLE jobs (
+                 number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, owner TEXT NOT NULL, key TEXT, digest BLOB,
+                 request BLOB, unet TEXT, state BLOB, last_number INTEGER, last_event BLOB, picture BLOB, age REAL
+             ) STRICT;
+             CREATE UNIQUE INDEX keys ON jobs (owner, key);
+             CREATE TABLE beginnings (count INTEGER NOT NULL) STRICT;
+             INSERT INTO beginnings VALUES (1);
+             PRAGMA application_id = 0x4b476a73;
+             PRAGMA user_version = 1;",
+        )
+        .unwrap();
+    let sql =
+        "INSERT INTO jobs (id, owner, request, unet, last_number, last_event, age) VALUES (?, 'here', ?, ?, ?, ?, ?)";
+    let request = serde_json::to_vec(&denoise(0)).unwrap();
+    connection.execute(sql, (ids[0].to_string(), request, "", None::<i64>, None::<&[u8]>, None::<f64>)).unwrap();
+    for (id, age_secs) in [(ids[1], 59 * 60), (ids[2], 61 * 60)] {
+        let done = serde_json::to_vec(&JobEvent::Done { seconds: 1.0 }).unwrap();
+        connection.execute(sql, (id.to_string(), None::<&[u8]>, None::<&str>, 7, done, f64::from(age_secs))).unwrap();
+    }
+    drop(connection);
+
+    let server = setup.start().await;
+    let status = async |id| server.get(&format!("/api/jobs/{id}")).await.status();
+    assert_eq!(status(ids[1]).await, StatusCode::OK);
+    server.app.jobs.tidy(Duration::ZERO).await;
+    assert_eq!((status(ids[1]).await, status(ids[2]).await), (StatusCode::OK, StatusCode::NOT_FOUND));
+    server.app.jobs.tidy(Duration::from_mins(2)).await;
+    assert_eq!(status(ids[1]).await, StatusCode::NOT_FOUND);
+    server.steps(STEPS);
+    assert!(matches!(server.events(&ids[0].to_string()).await.pop(), Some((_, JobEvent::Done { .. }))));
 }
 
 #[tokio::test]

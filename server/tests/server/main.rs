@@ -4,7 +4,9 @@
 mod access;
 #[cfg(feature = "candle")]
 mod arguments;
+mod clients;
 mod files;
+mod fleet;
 mod interface;
 mod jobs;
 mod lasting;

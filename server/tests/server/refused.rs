@@ -209,7 +209,7 @@ async fn another_version_of_the_model() {
 #[tokio::test]
 async fn a_body_that_does_not_arrive() {
     let endless = || Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
-    let server = Server::with(|app| app.body_time = Duration::from_millis(50));
+    let server = Server::with(|app| app.arrival_time = Duration::from_millis(50));
     let response = server.post(endless()).await;
     assert_error(response, StatusCode::REQUEST_TIMEOUT, ErrorCode::TooLarge, "did not arrive within 0.05 s").await;
     assert_still_works(&server).await;
@@ -225,6 +225,27 @@ async fn a_body_that_does_not_arrive() {
     assert_error(crowded, StatusCode::TOO_MANY_REQUESTS, ErrorCode::Busy, "reading other requests").await;
     drop(arriving);
     assert_still_works(&server).await;
+}
+
+#[test]
+fn a_body_that_waits_for_its_check_keeps_its_place() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let server = Server::start();
+        // Nothing can be checked meanwhile.
+        let (go_on, waits) = std::sync::mpsc::channel::<()>();
+        let blocker = tokio::task::spawn_blocking(move || waits.recv());
+        let body = serde_json::to_vec(&denoise(0)).unwrap();
+        let mut arrived: Vec<_> = (0..8).map(|_| Box::pin(server.post(body.clone()))).collect();
+        for request in &mut arrived {
+            assert!(timeout(Duration::from_millis(10), request).await.is_err());
+        }
+        let crowded = timeout(Duration::from_secs(10), server.post(body.clone())).await.unwrap();
+        assert_error(crowded, StatusCode::TOO_MANY_REQUESTS, ErrorCode::Busy, "reading other requests").await;
+        go_on.send(()).unwrap();
+        assert!(blocker.await.unwrap().is_ok());
+        assert_eq!(arrived.remove(0).await.status(), StatusCode::ACCEPTED);
+    });
 }
 
 #[tokio::test]

@@ -45,10 +45,27 @@ async fn the_end_of_the_server_is_heard_by_all() {
     server.steps(1);
     let last = events.map(|(_, event)| event).collect::<Vec<_>>().await.pop().unwrap();
     assert!(matches!(last, JobEvent::Failed { error } if error.code == ErrorCode::Busy));
-    timeout(SOON, serving).await.unwrap().unwrap().unwrap();
+    timeout(SOON, serving).await.unwrap().unwrap();
     assert!(server.worker.ends_within(SOON));
     assert!(TcpStream::connect(address).await.is_err());
 
     let response = server.post(serde_json::to_vec(&denoise(2)).unwrap()).await;
     assert_error(response, StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Busy, "stopping").await;
+}
+
+#[tokio::test]
+async fn who_asks_for_nothing_is_let_go() {
+    let server = Server::with(|app| app.arrival_time = Duration::from_millis(100));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener, server.app.clone(), std::future::pending()));
+    for beginning in
+        ["", "GET / HTTP/1.1\r\nhost: localhost\r\n", "GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n"]
+    {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(beginning.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        timeout(SOON, stream.read_to_string(&mut answer)).await.expect(beginning).unwrap();
+        assert_eq!(answer.contains("204 No Content"), beginning.contains("live"), "{answer}");
+    }
 }

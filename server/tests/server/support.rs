@@ -20,9 +20,10 @@ use kosmosg::protocol::{ApiError, ErrorCode, GenerateSettings, JobCreated, JobEv
 use kosmosg::sampler::SamplerKind;
 use kosmosg::schedule::{NoiseSchedule, SchedulerConfig};
 use kosmosg_server::access::Access;
-use kosmosg_server::app::{App, BODY_TIME, EngineName, router};
+use kosmosg_server::app::{ARRIVAL_TIME, App, EngineName, router};
 use kosmosg_server::bundles::Bundles;
 use kosmosg_server::desk::Desk;
+use kosmosg_server::fleet::{Fleet, Hand};
 use kosmosg_server::hosts::Hosts;
 use kosmosg_server::jobs::{Jobs, Limits};
 use kosmosg_server::worker::Worker;
@@ -77,7 +78,8 @@ impl Default for Setup {
         let models = tempfile::tempdir().unwrap();
         write_bundle(models.path());
         let hour = Duration::from_hours(1);
-        let limits = Limits { waiting: CAPACITY, finished: KEPT, keep_for: hour, deadline: hour };
+        let waiting_of_one = usize::MAX;
+        let limits = Limits { waiting: CAPACITY, waiting_of_one, finished: KEPT, keep_for: hour, deadline: hour };
         Self { models, store: None, seats: 1, limits }
     }
 }
@@ -89,6 +91,7 @@ impl Setup {
         let bundles = Bundles::open(self.models.path()).unwrap();
         let jobs = self.jobs();
         jobs.take_up(&bundles).await.unwrap();
+        let jobs = Desk::Own(jobs);
         Server::around(self.models, jobs, |_| {}, |jobs, runner| Worker::start(jobs, seats, move || runner).unwrap())
     }
 
@@ -105,7 +108,7 @@ impl Server {
     /// A server whose settings `change` changed.
     pub fn with(change: impl FnOnce(&mut App)) -> Self {
         let setup = Setup::default();
-        let jobs = setup.jobs();
+        let jobs = Desk::Own(setup.jobs());
         Self::around(setup.models, jobs, change, |jobs, runner| Worker::start(jobs, 1, move || runner).unwrap())
     }
 
@@ -113,25 +116,39 @@ impl Server {
     pub fn of(models: TempDir, start: impl FnOnce(Arc<Jobs>) -> Worker) -> Self {
         let limits = Limits { waiting: 100, ..Setup::default().limits };
         let setup = Setup { models, limits, ..Setup::default() };
-        let jobs = setup.jobs();
+        let jobs = Desk::Own(setup.jobs());
         Self::around(setup.models, jobs, |_| {}, |jobs, _| start(jobs))
+    }
+
+    /// One that shares its jobs through that Redis, and works if it `works`.
+    pub async fn sharing(setup: Setup, redis: &str, works: bool) -> Self {
+        let fleet = Arc::new(Fleet::join(redis, setup.limits).await.unwrap());
+        let jobs = Desk::Fleet(Arc::clone(&fleet));
+        let server =
+            Self::around(setup.models, jobs, |_| {}, |jobs, runner| Worker::start(jobs, 1, move || runner).unwrap());
+        let follower = Arc::clone(&fleet);
+        tokio::spawn(async move { follower.follow().await });
+        if works {
+            tokio::spawn(Hand::new(fleet, Arc::clone(&server.app.bundles), 1).work());
+        }
+        server
     }
 
     fn around(
         models: TempDir,
-        jobs: Arc<Jobs>,
+        jobs: Desk,
         change: impl FnOnce(&mut App),
         start: impl FnOnce(Arc<Jobs>, Puppet) -> Worker,
     ) -> Self {
         let bundles = Arc::new(Bundles::open(models.path()).unwrap());
         let engine = EngineName { engine: "none".into(), device: "cpu".into() };
         let mut app = App {
-            jobs: Desk::Own(jobs),
+            jobs,
             bundles,
             engine,
             page: None,
             allowed_origins: Vec::new(),
-            body_time: BODY_TIME,
+            arrival_time: ARRIVAL_TIME,
             access: Arc::new(Access::open(NonZeroU32::MAX)),
             hosts: Hosts::default(),
             is_encrypted: false,
@@ -191,7 +208,11 @@ impl Server {
     }
 
     pub async fn post(&self, body: impl Into<Body>) -> Response<Body> {
-        let request = Request::builder().method(Method::POST).uri("/api/jobs");
+        self.post_to("/api/jobs", body).await
+    }
+
+    pub async fn post_to(&self, path: &str, body: impl Into<Body>) -> Response<Body> {
+        let request = Request::builder().method(Method::POST).uri(path);
         self.send(request.header(header::CONTENT_TYPE, "application/json").body(body.into()).unwrap()).await
     }
 
