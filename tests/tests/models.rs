@@ -8,6 +8,7 @@ use kosmosg_tests::browser::{Line, Page, Where, expected};
 use kosmosg_tests::models;
 use kosmosg_tests::server::Server;
 use serde_json::json;
+use thirtyfour::Key;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const SAME_PICTURE: f64 = 40.0;
@@ -164,7 +165,7 @@ async fn files_of_this_device_and_addresses_are_models_too() {
     // The server's own page may fetch from anywhere; whether a server elsewhere lets it is that server's to say.
     page.type_into("#model-address", "nonsense").await;
     page.click("#model-fetch").await;
-    page.wait_for_text("#notice", "That is no address").await;
+    assert!(page.property("#model-address", "validationMessage").await.starts_with("That is no address"));
     page.type_into("#model-address", &elsewhere.address("/models/another")).await;
     page.click("#model-fetch").await;
     page.wait_for_text("#model-trouble", "does not let this page fetch it").await;
@@ -208,5 +209,35 @@ async fn storage_that_is_short_shared_or_emptied_is_told() {
     page.generate(PATIENCE).await;
     page.deed(NAME, "Fetch (").await;
     page.wait_until_whole(NAME).await;
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keyboard_stays_with_a_model_that_is_fetched_checked_and_removed() {
+    let folder = folder_of_two();
+    let server = Server::of(folder.path()).await;
+    let line = Line::to(server.port()).await;
+    let page = Page::open(&line.address("/")).await;
+    let press = async |label: &str| {
+        page.wait_for_deed(NAME, label).await;
+        page.focus(&format!("#model-list [aria-label^='{label}'][aria-label$='{NAME}']")).await;
+        page.press_here(Key::Enter).await;
+    };
+    line.slow_down(Some(("another/", 3_000_000)));
+    press("Fetch (").await;
+    assert_eq!(page.focused().await, "model-stop");
+    page.wait_for("#told:not(:empty)").await;
+    page.press_here(Key::Enter).await;
+    page.wait_for(&format!("[aria-label='Go on fetching: {NAME}']:focus")).await;
+    page.wait_for_text("#told", &format!("{NAME}: ")).await;
+
+    page.press_here(Key::Enter).await;
+    line.slow_down(None);
+    page.wait_for(&format!("[aria-label='Use: {NAME}']:focus")).await;
+    page.wait_for_text("#told", &format!("{NAME}: 19 MB in this browser")).await;
+    press("Check").await;
+    page.wait_for(&format!("[aria-label='Check: {NAME}']:focus")).await;
+    press("Remove").await;
+    page.wait_for(&format!("[aria-label^='Fetch ('][aria-label$=': {NAME}']:focus")).await;
     page.close().await;
 }

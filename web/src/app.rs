@@ -112,11 +112,7 @@ impl App {
                 self.start_processor();
             }
             Event::Server(health) => {
-                // A server that was chosen on another visit and is not there now is no reason to make nothing.
-                if health.is_none() && self.places.choice == Choice::Server && self.phase != Phase::Running {
-                    self.places.choice = Choice::Auto;
-                }
-                self.places.server = health;
+                self.places.found(health, self.phase == Phase::Running);
             }
             Event::Offered(answer) => self.offered(answer),
             Event::Model(deed) => self.deed(deed),
@@ -124,7 +120,7 @@ impl App {
             Event::KeeperDied { why } => self.keeper_died(why),
             Event::FailAtStep(step) => self.fail_at_step = Some(step),
             Event::Choose(choice) => {
-                self.places.choice = choice;
+                self.places.choose(choice);
                 self.effects.push(Effect::Remember(choice));
                 self.start_processor();
                 self.obey();
@@ -182,20 +178,27 @@ impl App {
         self.take_up();
     }
 
-    /// Starts the program for what is chosen, before a picture is wanted.
+    /// Starts the program that will encode, before a picture is wanted.
     fn start_processor(&mut self) {
+        let Some(processor) = self.encoder() else { return };
         // A model that may be large is loaded once, where it will be used.
-        let encodes_at = self.models.current.as_ref().map(|_| self.place_of(Stage::Encode));
-        let (started, other) = match encodes_at {
-            None | Some(Err(_)) => return self.start(self.places.processor()),
-            Some(Ok(Place::Server)) => return,
-            Some(Ok(Place::DeviceGpu)) => (Processor::Gpu, Processor::Cpu),
-            Some(Ok(Place::DeviceCpu)) => (Processor::Cpu, Processor::Gpu),
-        };
-        if self.phase != Phase::Running {
-            self.stop(other);
+        if self.models.current.is_some() && self.phase != Phase::Running {
+            self.stop(processor.other());
         }
-        self.start(started);
+        self.start(processor);
+    }
+
+    /// Where on this device prompts will be encoded, if they will.
+    fn encoder(&self) -> Option<Processor> {
+        if self.models.current.is_none() {
+            return Some(self.places.processor());
+        }
+        match self.place_of(Stage::Encode) {
+            Ok(Place::Server) => None,
+            Ok(Place::DeviceGpu) => Some(Processor::Gpu),
+            Ok(Place::DeviceCpu) => Some(Processor::Cpu),
+            Err(_) => Some(self.places.processor()),
+        }
     }
 
     /// Does what comes next with the job, where it is to be done now.
@@ -295,7 +298,7 @@ impl App {
         match choice {
             // It stands for trying again, wherever that was.
             Choice::Auto => self.revive(),
-            _ => self.places.choice = choice,
+            _ => self.places.choose(choice),
         }
         self.places.failures.clear();
         // This device may have been paired in the meantime.

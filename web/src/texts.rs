@@ -191,7 +191,7 @@ texts! {
     GPU_FAILED_TO_START = "the GPU could not be started";
 
     NO_GPU = "This browser offers no WebGPU. A current Chrome, Edge, Firefox or Safari does, on most devices.";
-    NO_SERVER = "This page came without a server. Start kosmosg-server and open its page.";
+    NO_SERVER = "This page came without a server, or cannot reach it. Start kosmosg-server and open its page; one that was only away is found when you come back to this page.";
     SERVER_UNREACHABLE = "the server cannot be reached";
     SERVER_SILENT = "the server can be reached, but does not answer; it may be overloaded or stuck";
     SERVER_AWAY = "The server is away. Waiting for it to come back …";
@@ -243,7 +243,7 @@ texts! {
     RESTORED = "The sentence, its pictures and the settings are as they were.";
     MADE = "Made";
     TAKES = "Size";
-    NOT_KEPT = "This browser keeps no pictures for this page: it is a private window, or there is no room. Save those that you like.";
+    NOT_KEPT = "This browser keeps no pictures and no unfinished work for this page: it is a private window, or there is no room. Save the pictures that you like.";
     PICTURE_GONE = "The browser has not kept this picture's file.";
     NOTHING_TO_EXPORT = "There is no picture to export.";
     EXPORT_TOO_LARGE = "So many pictures do not fit into one zip file. Select fewer of them.";

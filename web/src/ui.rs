@@ -58,8 +58,7 @@ pub fn start(assets: String, note: js_sys::Function) {
     let page = Rc::new_cyclic(|page: &std::rc::Weak<Page>| {
         let of = |page: &std::rc::Weak<Page>| page.clone();
         let (submit, refused, inserted, creature, chosen) = (of(page), of(page), of(page), of(page), of(page));
-        let (wished, no_address, looks, set) = (of(page), of(page), of(page), of(page));
-        let (changed, brought) = (of(page), of(page));
+        let (wished, looks, set, changed, brought) = (of(page), of(page), of(page), of(page), of(page));
         let events = editor::Events {
             submit: Box::new(move || with(&submit, Page::make)),
             refused: Box::new(move |message| with(&refused, |page| page.notify(message))),
@@ -79,10 +78,7 @@ pub fn start(assets: String, note: js_sys::Function) {
             controls: Controls::new(move |choice| with(&chosen, |page| page.happened(Event::Choose(choice)))),
             stage: Stage::new(move |look| with(&looks, |page| page.happened(Event::Look(look)))),
             grid: GridForm::new(move || set.upgrade().map(|page| page.controls.settings()).unwrap_or_default()),
-            models: ModelsPanel::new(
-                move |deed| with(&wished, |page| page.happened(Event::Model(deed))),
-                move |message| with(&no_address, |page| page.notify(message)),
-            ),
+            models: ModelsPanel::new(move |deed| with(&wished, |page| page.happened(Event::Model(deed)))),
             links: RefCell::default(),
             keeper: RefCell::default(),
             following: RefCell::new(None),
@@ -141,7 +137,7 @@ impl Page {
         self.controls.show(&app);
         self.models.show(&app);
         self.about.show(&app);
-        dom::set_flag(&dom::by_id::<HtmlElement>("pairing"), "hidden", !app.is_stranger());
+        dom::show("pairing", app.is_stranger());
         let remedies = match app.phase() {
             Phase::Failed { remedies, .. } => remedies.as_slice(),
             _ => &[],
@@ -175,9 +171,7 @@ impl Page {
             page.about.found(gpu);
             page.happened(Event::Device { adapter, cpu_memory_bytes: device::cpu_memory_bytes() });
         });
-        let page = self.clone();
-        spawn_local(async move { page.happened(Event::Server(server::health().await)) });
-        self.list_models();
+        self.ask_server();
         let page = self.clone();
         spawn_local(async move {
             let link = recipes::take_link();
@@ -193,7 +187,27 @@ impl Page {
         });
     }
 
+    /// Asks the server how it is and what it offers.
+    fn ask_server(self: &Rc<Self>) {
+        let page = self.clone();
+        spawn_local(async move { page.happened(Event::Server(server::health().await)) });
+        self.list_models();
+    }
+
+    /// Asks again where there was no server, or one that did not know this device, which may be paired by now.
+    fn ask_server_again(self: &Rc<Self>) {
+        let is_missed = self.app.borrow().misses_server();
+        if is_missed && !dom::document().hidden() {
+            self.ask_server();
+        }
+    }
+
     fn listen(self: &Rc<Self>) {
+        let online: (&web_sys::EventTarget, _) = (&dom::window(), "online");
+        for (target, event) in [online, (&dom::document(), "visibilitychange")] {
+            let page = self.clone();
+            dom::on(target, event, move |_: web_sys::Event| page.ask_server_again());
+        }
         // The second click of a double click means nothing new.
         for (id, handler) in
             [("generate", Page::make as fn(&Rc<Page>)), ("cancel", |page| page.happened(Event::Cancel))]
@@ -236,7 +250,7 @@ impl Page {
             "Enter" if event.repeat() => event.prevent_default(),
             "Enter" if (event.ctrl_key() || event.meta_key()) && !event.default_prevented() => page.make(),
             // With an input method, it takes back what is being composed.
-            "Escape" if !event.is_composing() && event.key_code() != editor::COMPOSING => page.escape(),
+            "Escape" if !event.is_composing() && event.key_code() != editor::COMPOSING => page.escape(&event),
             _ => {}
         });
         // Whoever goes on writing has read the notice.
@@ -319,10 +333,17 @@ impl Page {
         self.happened(Event::Wrote { prompt: Box::new(prompt), negative: self.controls.negative() });
     }
 
-    /// Ends what is nearest to an end: comparing two pictures, otherwise making one.
-    fn escape(self: &Rc<Self>) {
-        let compares = self.app.borrow().results().other().is_some();
-        self.happened(if compares { Event::Look(Look::Compare) } else { Event::Cancel });
+    /// Ends what is nearest to an end: comparing two pictures, otherwise making one. In a field or a dialog, the key is meant
+    /// for that.
+    fn escape(self: &Rc<Self>, event: &web_sys::KeyboardEvent) {
+        let within = |element: web_sys::Element| element.closest("input, select, textarea").ok().flatten();
+        let field = event.target().and_then(|target| target.dyn_into().ok()).and_then(within);
+        let dialog = dom::document().query_selector("dialog[open]").ok().flatten();
+        if self.app.borrow().results().other().is_some() {
+            self.happened(Event::Look(Look::Compare));
+        } else if field.or(dialog).is_none() {
+            self.happened(Event::Cancel);
+        }
     }
 
     fn save_sheet(self: &Rc<Self>) {
@@ -364,9 +385,7 @@ impl Page {
 
     /// Tells the person something about the sentence; an empty message takes it back.
     fn notify(&self, message: &str) {
-        let notice: HtmlElement = dom::by_id("notice");
-        dom::set_flag(&notice, "hidden", message.is_empty());
-        dom::set_text(&notice, message);
+        dom::show_line("notice", message);
     }
 }
 

@@ -97,6 +97,14 @@ impl Worker {
             let task = self.queue.borrow_mut().pop_front();
             let Some(task) = task else { break };
             let request = task.request;
+            if matches!(task.body, Request::Encode { .. } | Request::Denoise { .. }) {
+                // That nobody waits for it any more may have come while another was answered.
+                js::sleep(0).await;
+                if self.cancelled.borrow_mut().remove(&request) {
+                    post(request, Reply::Cancelled, Vec::new());
+                    continue;
+                }
+            }
             if let Err(Failure { fault, message }) = self.answer(task).await {
                 post(request, Reply::Failed { fault, message }, Vec::new());
             }

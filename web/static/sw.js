@@ -76,8 +76,9 @@ async function usedLarge() {
   return false;
 }
 
-/** Removes other versions, unless there may be a tab that still runs one of them. */
+/** Removes other versions, unless there may be a tab that still runs one of them, or one is on its way. */
 async function tidy() {
+  if (registration.installing || registration.waiting) return;
   const windows = await clients.matchAll({ type: "window", includeUncontrolled: true });
   if (windows.length > 1) return;
   await Promise.all((await names()).filter((name) => name !== CACHE).map((name) => caches.delete(name)));

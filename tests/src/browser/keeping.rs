@@ -83,6 +83,15 @@ impl Page {
         self.wait_until("the page again", SHORT, || async { self.script(started, vec![]).await == json!(true) }).await;
     }
 
+    /// Opens this tab once more, as browsers duplicate one: the other remembers what this one does, and is seen from then on.
+    pub async fn duplicate(&self) {
+        self.script("window.open(location.href)", vec![]).await;
+        let tab = self.driver.windows().await.unwrap().pop().unwrap();
+        self.back_to(tab).await;
+        let started = "return 'kosmosg' in window";
+        self.wait_until("the other tab", SHORT, || async { self.script(started, vec![]).await == json!(true) }).await;
+    }
+
     /// The page's address.
     pub async fn address(&self) -> String {
         self.driver.current_url().await.unwrap().to_string()

@@ -82,6 +82,25 @@ async fn a_newer_version_waits_until_the_person_wants_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reload_beside_a_newer_version_leaves_the_page_offline() {
+    let folder = tempfile::tempdir().unwrap();
+    newer_page(folder.path(), false);
+    let mut server = Server::with(&["--store", "memory", "--page", folder.path().to_str().unwrap()]).await;
+    let page = Page::open(&server.address("/")).await;
+    page.wait_until_kept(PATIENCE).await;
+    newer_page(folder.path(), true);
+    page.look_for_newer().await;
+    page.wait_for("#update").await;
+    page.reload().await;
+    // What is told to the older and the newer service worker takes its time.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    server.stop();
+    page.clear_cache().await;
+    page.reload().await;
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_page_that_there_is_no_room_for_works_all_the_same() {
     let server = Server::start().await;
     let page = Page::launch().await;

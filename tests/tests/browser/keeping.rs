@@ -120,11 +120,21 @@ async fn pictures_are_deleted_exported_and_taken_in() {
     page.click("#viewer-delete").await;
     page.wait_for_text("#undo-line", "The picture is deleted.").await;
     page.wait_for_tiles(1).await;
+    // What was deleted before can still be brought back, together with what is deleted now.
+    page.open_kept(0).await;
+    page.click("#viewer-delete").await;
+    page.wait_for_text("#undo-line", "2 pictures are deleted.").await;
+    page.wait_for_tiles(0).await;
     page.click("#bring-back").await;
     page.wait_for_tiles(2).await;
 
     page.import(&zip, "pictures.zip").await;
     page.wait_for_text("#gallery-line", "2 were here already").await;
+    // That stays when the pictures are shown anew.
+    page.click("#gallery-select").await;
+    page.click("#gallery-select").await;
+    assert!(page.text("#gallery-line").await.contains("2 were here already"));
+    assert_eq!(page.text("#gallery-found").await, "2 pictures match.");
     page.open_kept(0).await;
     page.click("#viewer-delete").await;
     page.wait_for_tiles(1).await;
@@ -172,4 +182,73 @@ async fn a_job_outlives_a_reload() {
         page.wait_for_kept(1).await;
         page.close().await;
     }
+}
+
+/// A pause after which the sentence is kept, and what closed tabs have left is tidied.
+const PAUSE: Duration = Duration::from_millis(1500);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_duplicated_tab_has_the_pictures_too() {
+    let server = Server::start().await;
+    let page = with_sentence(&server, STEPS, Where::Cpu).await;
+    let names = page.picture_names().await;
+    tokio::time::sleep(PAUSE).await;
+    page.duplicate().await;
+    for _ in 0..2 {
+        page.wait_for_pictures(1).await;
+        assert_eq!((page.sentence().await.as_str(), page.picture_names().await), ("a <i> on the beach", names.clone()));
+        tokio::time::sleep(PAUSE).await;
+        page.reload().await;
+    }
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tab_that_is_used_for_long_keeps_its_pictures() {
+    let server = Server::start().await;
+    let page = Page::launch().await;
+    page.run_first("sessionStorage.tab ??= `${(Date.now() - 20 * 864e5).toString(16)}-1`").await;
+    page.visit(&server.address("/")).await;
+    page.write_sentence(SEED, STEPS).await;
+    let names = page.picture_names().await;
+    tokio::time::sleep(PAUSE).await;
+
+    // Its page was closed when another tab tidies.
+    page.run("location.href = 'about:blank'").await;
+    let first = page.new_tab(&server.address("/")).await;
+    tokio::time::sleep(PAUSE).await;
+    let other = page.new_tab(&server.address("/")).await;
+    page.back_to(first.clone()).await;
+    page.visit(&server.address("/")).await;
+    page.wait_for_text("#prompt", "on the beach").await;
+    assert_eq!(page.picture_names().await, names);
+
+    // It has been open ever since.
+    page.back_to(other).await;
+    page.run_first("const { now } = Date; Date.now = () => now() + 20 * 864e5").await;
+    page.reload().await;
+    tokio::time::sleep(PAUSE).await;
+    page.back_to(first).await;
+    page.reload().await;
+    page.wait_for_text("#prompt", "on the beach").await;
+    assert_eq!(page.picture_names().await, names);
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sentence_that_there_is_no_room_for_is_told_and_kept_later() {
+    let server = Server::start().await;
+    let page = Page::launch().await;
+    page.limit_storage(&server.address(""), Some(1)).await;
+    page.visit(&server.address("/")).await;
+    page.write_sentence(SEED, STEPS).await;
+    let names = page.picture_names().await;
+    page.wait_for_text("#gallery-trouble", "there is no room").await;
+    page.limit_storage(&server.address(""), None).await;
+    page.click("#count-2").await;
+    tokio::time::sleep(PAUSE).await;
+    page.reload().await;
+    page.wait_for_text("#prompt", "on the beach").await;
+    assert_eq!(page.picture_names().await, names);
+    page.close().await;
 }

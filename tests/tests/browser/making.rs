@@ -164,8 +164,47 @@ async fn why_a_place_is_greyed_out_can_be_read() {
     page.reload().await;
     page.wait_for_text("#refusals", "Why are some greyed out?").await;
     page.click("#refusals summary").await;
-    page.wait_for_text("#refusal-list", "Server: This page came without a server.").await;
+    page.wait_for_text("#refusal-list", "Server: This page came without a server, or").await;
     page.click("#where-change").await;
     assert_eq!(page.focused().await, "where-auto");
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_comes_later_is_found_and_chosen_again() {
+    let arguments = ["--store", "memory"];
+    let mut server = Server::with(&arguments).await;
+    let page = Page::open(&server.address("/")).await;
+    page.wait_until_kept(PATIENCE).await;
+    page.choose(Where::Server).await;
+    for is_online in [true, false] {
+        server.stop();
+        page.reload().await;
+        page.wait_for("label:has(#where-auto:checked)").await;
+        assert!(!page.offers(Where::Server).await);
+        server = server.again(&arguments).await;
+        if is_online {
+            page.run("dispatchEvent(new Event('online'))").await;
+        } else {
+            page.run("document.dispatchEvent(new Event('visibilitychange'))").await;
+        }
+        page.wait_for("label:has(#where-server:checked:enabled)").await;
+    }
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn escape_in_a_field_is_not_meant_for_the_picture() {
+    let server = Server::start().await;
+    let page = with_sentence(&server, MANY_STEPS).await;
+    page.start().await;
+    for field in ["#seed", "#count-1"] {
+        page.focus(field).await;
+        page.press_here(Key::Escape).await;
+        assert_eq!(page.attribute("#app", "data-state").await, "running", "{field}");
+    }
+    page.focus("#prompt").await;
+    page.press_here(Key::Escape).await;
+    page.wait_for_state("ready", PATIENCE).await;
     page.close().await;
 }

@@ -215,3 +215,33 @@ async fn words_from_right_to_left_have_pictures_too() {
     assert_eq!(page.sentence().await, "חתול ");
     page.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drawing_is_not_lost_unasked() {
+    let server = Server::start().await;
+    let page = open(&server).await;
+    page.click("#draw").await;
+    page.wait_for_retouch(true).await;
+    page.focus("#retouch-view").await;
+    page.press_there(&format!(" {} ", Key::Right.value())).await;
+    page.run("window.asked = 0; window.confirm = () => { window.asked += 1; return window.asked > 4 }").await;
+    let escape = Key::Escape.value().to_string();
+    for times in 1..=3 {
+        page.press_there(&escape).await;
+        page.wait_for_retouch(true).await;
+        assert!(page.is_usable("#retouch-undo").await);
+        assert_eq!(page.run("return window.asked").await, times);
+        // What is pressed while nothing has the focus is meant for the dialog too.
+        page.run("document.activeElement.blur()").await;
+    }
+    // As a phone's way back does it the second time.
+    page.run("document.querySelector('#retouch').close()").await;
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    page.wait_for_retouch(true).await;
+    assert!(page.is_usable("#retouch-undo").await);
+    assert_eq!(page.run("return window.asked").await, 4);
+    page.press_there(&escape).await;
+    page.wait_for_retouch(false).await;
+    assert_eq!(page.picture_names().await, ["sky"]);
+    page.close().await;
+}

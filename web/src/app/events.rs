@@ -195,6 +195,13 @@ impl Processor {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Cpu, Self::Gpu];
 
+    pub(super) fn other(self) -> Self {
+        match self {
+            Processor::Cpu => Processor::Gpu,
+            Processor::Gpu => Processor::Cpu,
+        }
+    }
+
     /// The worker's name, by which its program knows what to load.
     pub fn name(self) -> &'static str {
         match self {

@@ -334,7 +334,7 @@ impl App {
             },
             None => None,
         };
-        let early = self.early.take();
+        let (early, resumed) = (self.early.take(), self.resumed.take());
         self.abandon();
         (self.job, self.phase, self.no_manifest) = (None, Phase::Idle, None);
         Processor::ALL.into_iter().for_each(|processor| self.stop(processor));
@@ -342,15 +342,18 @@ impl App {
         self.places.failures.clear();
         self.effects.push(Effect::RememberModel(key.clone()));
         self.models.current = model;
+        (self.early, self.resumed) = (early, resumed);
         match self.models.current.clone() {
             Some(model) => {
                 let source = Source::Kept { key: model.key };
                 self.work_with(source, model.manifest);
-                self.early = early;
                 self.begin_early();
             }
             None => {
-                (self.manifest, self.source, self.early) = (None, None, early);
+                (self.manifest, self.source) = (None, None);
+                if self.early.is_some() || self.resumed.is_some() {
+                    self.phase = Phase::Running;
+                }
                 self.effects.push(Effect::OpenBuiltIn);
             }
         }

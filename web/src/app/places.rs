@@ -58,6 +58,8 @@ pub struct Adapter {
 pub struct Places {
     /// What the person chose.
     pub choice: Choice,
+    /// Whether that was the server, which is not there.
+    wants_server: bool,
     /// The GPU, if there is one.
     pub adapter: Option<Adapter>,
     /// Why there is none, once that is known.
@@ -75,6 +77,22 @@ pub struct Places {
 }
 
 impl Places {
+    /// The person chooses.
+    pub fn choose(&mut self, choice: Choice) {
+        (self.choice, self.wants_server) = (choice, false);
+    }
+
+    /// The server was asked how it is. One that was chosen on another visit and is not there now is no reason to make nothing;
+    /// when it comes, it is chosen again.
+    pub fn found(&mut self, server: Option<Health>, is_running: bool) {
+        let is_wanted = self.choice == Choice::Server || self.wants_server;
+        if is_wanted && (server.is_some() || !is_running) {
+            self.wants_server = server.is_none();
+            self.choice = if self.wants_server { Choice::Auto } else { Choice::Server };
+        }
+        self.server = server;
+    }
+
     /// Where each stage of a job runs, and why.
     ///
     /// # Errors

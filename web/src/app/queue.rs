@@ -7,7 +7,7 @@ use kosmosg::placement::{Place, Stage};
 use kosmosg::protocol::GenerateSettings;
 
 use super::job::{Doing, Job, Line, Order};
-use super::results::Made;
+use super::results::{Look, Made};
 use super::{App, Choice, Effect, LOAD, Phase, Processor, view};
 use crate::pace::Pace;
 use crate::texts;
@@ -51,6 +51,8 @@ impl App {
     pub(super) fn make(&mut self, order: Order) {
         self.left_out = None;
         if self.phase != Phase::Running {
+            // What comes of it is looked at.
+            self.results.look(Look::Live);
             self.abandon();
             self.job = None;
             if let Some(message) = self.no_manifest.clone() {

@@ -5,7 +5,7 @@ use kosmosg::placement::Place;
 use kosmosg::protocol::{ApiError, JobCreated, JobEvent, JobStatus};
 
 use super::job::{Line, Moved};
-use super::{App, Doing, Effect, Job, Offer, Phase};
+use super::{App, Choice, Doing, Effect, Job, Offer, Phase};
 use crate::pace::Pace;
 use crate::texts;
 
@@ -55,6 +55,11 @@ impl App {
         self.is_stranger
     }
 
+    /// Whether there is no server that works for this device.
+    pub fn misses_server(&self) -> bool {
+        self.places.server.is_none() || self.is_stranger
+    }
+
     /// Whether the present job is the server's job of that name.
     pub fn follows(&self, id: &str) -> bool {
         self.phase == Phase::Running && self.job.as_ref().is_some_and(|job| job.remote.as_deref() == Some(id))
@@ -67,7 +72,12 @@ impl App {
     }
 
     pub(super) fn offered(&mut self, answer: Result<Vec<Offer>, Refusal>) {
+        let was_stranger = self.is_stranger;
         self.recognize(&answer);
+        // What could not be begun for that reason only can be now; with a picture, the person says where it goes on.
+        if was_stranger && !self.is_stranger && self.job.is_none() {
+            self.go_on(Choice::Auto);
+        }
         match answer {
             Ok(offers) => self.models.offered = offers,
             Err(Refusal::Silent) => {

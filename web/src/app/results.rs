@@ -132,9 +132,9 @@ impl Results {
         self.list.iter().position(|outcome| outcome.number == number)
     }
 
-    /// An order begins, or goes on after so many pictures of it: what comes of it is looked at.
+    /// An order begins, or goes on after so many pictures of it. Who looks elsewhere or compares is left alone: it may have
+    /// waited for long.
     pub(super) fn begin(&mut self, order: &Order, before: usize) {
-        (self.is_elsewhere, self.other) = (false, None);
         if let Series::Grid(grid) = &order.series {
             let cells = vec![None; grid.len()];
             self.sheet = Some(Sheet { grid: grid.clone(), sentence: order.sentence(), cells, before });

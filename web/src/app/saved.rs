@@ -81,6 +81,8 @@ pub struct Saver {
     number: Option<u64>,
     /// The orders that are kept as waiting: their tickets, and whether one waits for the model.
     waiting: (Vec<u64>, bool),
+    /// Whether it has heard that the page before left something.
+    has_resumed: bool,
     at: usize,
     has_condition: bool,
     step: usize,
@@ -130,7 +132,7 @@ impl Saver {
             let waiting = app.waiting.iter().map(|waiting| &waiting.order);
             saves.push(Save::Waiting(json(&app.early.iter().chain(waiting).collect::<Vec<_>>())));
         }
-        if app.has_resumed {
+        if app.has_resumed && !std::mem::replace(&mut self.has_resumed, true) {
             // What the page before has left is kept until something else is.
             self.number.get_or_insert(0);
         }
@@ -139,15 +141,14 @@ impl Saver {
             // What is being taken up is still kept from the page before.
             let is_over = self.number.is_some() && app.resumed.is_none();
             if is_over {
-                *self = Self { waiting: std::mem::take(&mut self.waiting), ..Self::default() };
+                self.begin(None);
                 saves.push(Save::Over);
             }
             return saves;
         };
         let is_new = self.number != Some(app.jobs);
         if is_new {
-            let waiting = std::mem::take(&mut self.waiting);
-            *self = Self { number: Some(app.jobs), waiting, ..Self::default() };
+            self.begin(Some(app.jobs));
             let unet = app.unet();
             saves.push(Save::Order(json(&SavedOrder { number: app.jobs, order: (*job.order).clone(), unet })));
         }
@@ -176,6 +177,12 @@ impl Saver {
             })));
         }
         saves
+    }
+
+    /// Nothing is kept yet of the job of that number.
+    fn begin(&mut self, number: Option<u64>) {
+        let (waiting, has_resumed) = (std::mem::take(&mut self.waiting), self.has_resumed);
+        *self = Self { number, waiting, has_resumed, ..Self::default() };
     }
 }
 
@@ -215,6 +222,7 @@ impl App {
     pub(super) fn take_up(&mut self) {
         let Some(schedule) = self.manifest.as_ref().and_then(|manifest| manifest.schedule().ok()) else { return };
         let Some(saved) = self.resumed.take() else { return };
+        self.phase = Phase::Running;
         let is_stuck = saved.is_stuck();
         let SavedJob { order, condition, progress } = *saved;
         let start = DenoiseState::new(progress.state.settings().clone(), &schedule);

@@ -14,10 +14,8 @@ impl App {
             Phase::Running => "running",
             Phase::Done { .. } => "done",
             Phase::Failed { .. } => "failed",
-            Phase::Idle | Phase::Cancelled => match self.workers[self.places.processor() as usize] {
-                WorkerState::Ready { .. } | WorkerState::Broken(_) => "ready",
-                _ => "loading",
-            },
+            Phase::Idle | Phase::Cancelled if self.is_loading() => "loading",
+            Phase::Idle | Phase::Cancelled => "ready",
         }
     }
 
@@ -69,10 +67,10 @@ impl App {
     /// What is going on, in a sentence.
     pub fn status(&self) -> String {
         match &self.phase {
-            Phase::Idle => match self.workers[self.places.processor() as usize] {
+            Phase::Idle => match *self.encoding_worker() {
                 WorkerState::Loading { bytes, of } if bytes < of => texts::loading(bytes, of),
-                WorkerState::Ready { .. } | WorkerState::Broken(_) => texts::READY.into(),
-                _ => texts::STARTING.into(),
+                _ if self.is_loading() => texts::STARTING.into(),
+                _ => texts::READY.into(),
             },
             Phase::Cancelled => texts::CANCELLED.into(),
             Phase::Failed { message, .. } => texts::sentence(message),
@@ -84,6 +82,20 @@ impl App {
                 Some(job) if job.takes.len() > 1 => texts::of_series(job.at + 1, job.takes.len(), &self.doing()),
                 _ => self.doing(),
             },
+        }
+    }
+
+    /// The worker that a first picture waits for.
+    fn encoding_worker(&self) -> &WorkerState {
+        self.encoder().map_or(&WorkerState::Off, |processor| &self.workers[processor as usize])
+    }
+
+    fn is_loading(&self) -> bool {
+        match self.encoding_worker() {
+            WorkerState::Starting | WorkerState::Loading { .. } => true,
+            // With a model, one that is off is not needed, or is started when it is.
+            WorkerState::Off => self.manifest.is_none(),
+            WorkerState::Ready { .. } | WorkerState::Broken(_) => false,
         }
     }
 

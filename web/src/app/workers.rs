@@ -119,7 +119,7 @@ impl App {
     }
 
     pub(super) fn break_worker(&mut self, processor: Processor, why: String) {
-        let is_wanted = self.places.processor() == processor;
+        let is_wanted = self.encoder() == Some(processor);
         self.workers[processor as usize] = WorkerState::Broken(why.clone());
         self.effects.push(Effect::Stop(processor));
         match processor {
@@ -131,7 +131,13 @@ impl App {
                 Ok(place) if place != processor.place() => self.proceed(),
                 _ => self.fail(why, self.remedies(Some(processor.place()))),
             },
-            None if is_wanted && self.phase == Phase::Idle => self.fail(why, self.remedies(None)),
+            None if is_wanted && self.phase == Phase::Idle => {
+                // A model that the person has chosen is loaded where else it can be, if the choice of the place allows.
+                if self.models.current.is_some() && self.encoder() != Some(processor) {
+                    return self.start_processor();
+                }
+                self.fail(why, self.remedies(None));
+            }
             _ => {}
         }
     }

@@ -170,7 +170,7 @@ impl Controls {
             [(Choice::Gpu, texts::WHERE_GPU), (Choice::Cpu, texts::WHERE_CPU), (Choice::Server, texts::WHERE_SERVER)];
         let refusal = |(choice, name)| Some(texts::place_refused(name, &texts::sentence(&app.refusal(choice)?)));
         let refusals: Vec<_> = names.into_iter().filter_map(refusal).collect();
-        dom::set_flag(&dom::by_id::<HtmlElement>("refusals"), "hidden", refusals.is_empty());
+        dom::show("refusals", !refusals.is_empty());
         let list: HtmlElement = dom::by_id("refusal-list");
         let text = refusals.join("\n");
         if list.get_attribute("data-text").unwrap_or_default() != text {
@@ -195,8 +195,7 @@ impl Controls {
     }
 
     fn roll(&self) {
-        self.first.set(0);
-        self.seed.set_value(&((js_sys::Math::random() * 1e9) as u64).to_string());
+        roll(&self.seed, &self.first);
     }
 
     fn listen(&self, chosen: impl Fn(Choice) + Clone + 'static) {
@@ -219,9 +218,8 @@ impl Controls {
         });
         let (seed, lock, first) = (self.seed.clone(), self.lock.clone(), self.first.clone());
         dom::on(&dom::by_id::<HtmlElement>("dice"), "click", move |_: Event| {
-            first.set(0);
             lock.set_checked(false);
-            seed.set_value(&((js_sys::Math::random() * 1e9) as u64).to_string());
+            roll(&seed, &first);
         });
         for choice in Choice::ALL {
             let radio: HtmlInputElement = dom::by_id(&format!("where-{}", choice.name()));
@@ -239,8 +237,7 @@ impl Controls {
         dom::on(&dom::by_id::<HtmlElement>("where-change"), "click", move |_: Event| {
             let chosen = dom::document().query_selector("input[name=where]:checked").ok().flatten();
             if let Some(chosen) = chosen.and_then(|chosen| chosen.dyn_into::<HtmlInputElement>().ok()) {
-                // Focusing cannot fail on an element of the page.
-                let _ = chosen.focus();
+                dom::focus(&chosen);
             }
         });
     }
@@ -254,6 +251,12 @@ pub fn remembered_choice() -> Option<Choice> {
 /// Remembers the choice for later visits.
 pub fn remember_choice(choice: Choice) {
     dom::remember(WHERE, choice.name());
+}
+
+/// Takes another seed, and begins with the first of its pictures.
+fn roll(seed: &HtmlInputElement, first: &Cell<u64>) {
+    first.set(0);
+    seed.set_value(&((js_sys::Math::random() * 1e9) as u64).to_string());
 }
 
 /// Sets a slider to a value that may lie beyond its ends or between its steps.

@@ -1,11 +1,11 @@
 //! What the browser says about this device.
 
-use js_sys::{Array, Function, Promise, Reflect};
+use js_sys::{Array, Promise, Reflect};
 use kosmosg::placement::Gpu;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
-use super::dom;
+use super::dom::{self, get, method};
 use crate::app::Adapter;
 use crate::js;
 use crate::messages::Room;
@@ -21,7 +21,8 @@ pub async fn gpu() -> Result<GpuFacts, NoGpu> {
     let Some(gpu) = navigator("gpu") else {
         return Err(if is_secure() { NoGpu::NotOffered } else { NoGpu::NotSecure });
     };
-    let adapter = call(&gpu, "requestAdapter").await.map_err(|error| NoGpu::Failed(js::text_of(&error)))?;
+    let adapter =
+        call(&gpu, "requestAdapter", &Array::new()).await.map_err(|error| NoGpu::Failed(js::text_of(&error)))?;
     if adapter.is_null() || adapter.is_undefined() {
         return Err(NoGpu::NoAdapter);
     }
@@ -92,10 +93,10 @@ pub fn window() -> (f64, f64, f64) {
 /// What the browser keeps for the page and would keep, and whether it has promised not to remove it.
 pub async fn storage() -> (Option<Room>, Option<bool>) {
     let Some(storage) = navigator("storage") else { return (None, None) };
-    let estimate = call(&storage, "estimate").await.ok();
+    let estimate = call(&storage, "estimate", &Array::new()).await.ok();
     let bytes = |name| Some(get(estimate.as_ref()?, name)?.as_f64()? as u64);
     let room = bytes("usage").zip(bytes("quota")).map(|(used, most)| Room { used, most });
-    let persisted = call(&storage, "persisted").await.ok().map(|answer| answer.is_truthy());
+    let persisted = call(&storage, "persisted", &Array::new()).await.ok().map(|answer| answer.is_truthy());
     (room, persisted)
 }
 
@@ -104,21 +105,16 @@ fn memory() -> f64 {
 }
 
 /// Something of the navigator that not every browser has.
-fn navigator(name: &str) -> Option<JsValue> {
+pub fn navigator(name: &str) -> Option<JsValue> {
     get(&dom::window().navigator(), name)
 }
 
 /// Calls a method that promises something, and waits for it.
-async fn call(object: &JsValue, name: &str) -> Result<JsValue, JsValue> {
+///
+/// # Errors
+/// What the browser says, or the name of the method that it does not have.
+pub async fn call(object: &JsValue, name: &str, arguments: &Array) -> Result<JsValue, JsValue> {
     let method = method(object, name).ok_or_else(|| JsValue::from_str(name))?;
-    let promise = Reflect::apply(&method, object, &Array::new())?;
+    let promise = Reflect::apply(&method, object, arguments)?;
     JsFuture::from(promise.unchecked_into::<Promise>()).await
-}
-
-fn method(object: &JsValue, name: &str) -> Option<Function> {
-    get(object, name)?.dyn_into().ok()
-}
-
-fn get(object: &JsValue, name: &str) -> Option<JsValue> {
-    Reflect::get(object, &name.into()).ok().filter(|value| !value.is_undefined())
 }

@@ -1,6 +1,6 @@
 //! The few things that the interface needs from the document.
 
-use js_sys::{Array, Uint8Array};
+use js_sys::{Array, Function, Reflect, Uint8Array};
 use wasm_bindgen::convert::FromWasmAbi;
 use wasm_bindgen::prelude::*;
 use web_sys::{
@@ -76,11 +76,43 @@ pub fn set_flag(element: &Element, name: &str, is_set: bool) {
     }
 }
 
+/// Shows an element of `index.html`, or hides it.
+pub fn show(id: &str, is_shown: bool) {
+    set_flag(&by_id::<HtmlElement>(id), "hidden", !is_shown);
+}
+
+/// Shows a line of `index.html` with a text, or hides it where there is none.
+pub fn show_line(id: &str, text: &str) {
+    show(id, !text.is_empty());
+    set_text(&by_id::<HtmlElement>(id), text);
+}
+
+/// Brings the focus to an element.
+pub fn focus(element: &HtmlElement) {
+    // It cannot fail on an element of the page.
+    let _ = element.focus();
+}
+
+/// Whether an element, or one within it, has the focus.
+pub fn has_focus(element: &Element) -> bool {
+    element.matches(":focus-within").unwrap_or(false)
+}
+
 /// Sets a text, if it is another one: a live region reads out whatever is set.
 pub fn set_text(node: &Node, text: &str) {
     if node.text_content().as_deref() != Some(text) {
         node.set_text_content(Some(text));
     }
+}
+
+/// A property that not every browser's object has.
+pub fn get(object: &JsValue, name: &str) -> Option<JsValue> {
+    Reflect::get(object, &name.into()).ok().filter(|value| !value.is_undefined())
+}
+
+/// A method that not every browser's object has.
+pub fn method(object: &JsValue, name: &str) -> Option<Function> {
+    get(object, name)?.dyn_into().ok()
 }
 
 /// Whether lines are read from right to left there.

@@ -147,8 +147,7 @@ impl Editor {
 
     /// Brings the focus back with these units selected.
     pub fn focus_on(&self, units: Range<usize>) {
-        // Focusing cannot fail on an element of the page.
-        let _ = self.region.focus();
+        dom::focus(&self.region);
         self.select(units);
     }
 
@@ -386,7 +385,7 @@ impl Editor {
 
     fn select(&self, units: Range<usize>) {
         // Without focus the caret would not be seen; and a selection elsewhere is the person's own.
-        if !self.region.matches(":focus").unwrap_or(false) && self.selection().is_none() {
+        if !dom::has_focus(&self.region) && self.selection().is_none() {
             return;
         }
         let (start, start_offset) = region::place_of(&self.region, units.start, &self.pictures);

@@ -47,15 +47,12 @@ pub(super) struct Shown {
     deleted: RefCell<Vec<u64>>,
     observer: OnceCell<IntersectionObserver>,
     channel: OnceCell<BroadcastChannel>,
-    has_complained: Cell<bool>,
 }
 
 impl Page {
-    /// Says that something went wrong; nothing takes it back.
-    fn complain(&self, message: &str) {
-        let trouble: HtmlElement = dom::by_id("gallery-trouble");
-        dom::set_flag(&trouble, "hidden", message.is_empty());
-        dom::set_text(&trouble, message);
+    /// Says that this browser does not keep what it should; nothing takes that back.
+    pub(super) fn not_kept(&self) {
+        dom::show_line("gallery-trouble", texts::NOT_KEPT);
     }
 
     fn say(&self, message: &str) {
@@ -69,23 +66,24 @@ impl Page {
         let (pictures, bytes) = gallery.total();
         let keys = gallery.shown();
         dom::set_text(&dom::by_id::<HtmlElement>("gallery-size"), &texts::gallery_size(pictures, bytes));
-        dom::set_flag(&dom::by_id::<HtmlElement>("gallery-empty"), "hidden", pictures > 0);
+        dom::show("gallery-empty", pictures == 0);
         for id in ["gallery-search", "gallery-favourites", "gallery-select", "gallery-export"] {
-            dom::set_flag(&dom::by_id::<HtmlElement>(id), "hidden", pictures == 0);
+            dom::show(id, pictures > 0);
         }
         let selected = gallery.selected.as_ref();
         let count = selected.map_or(0, Vec::len);
         let export: HtmlElement = dom::by_id("gallery-export");
         dom::set_text(&export, &if count > 0 { texts::export_some(count) } else { texts::EXPORT.into() });
         let delete: HtmlElement = dom::by_id("gallery-delete");
-        dom::set_flag(&delete, "hidden", count == 0);
+        dom::show("gallery-delete", count > 0);
         dom::set_text(&delete, &texts::delete_some(count));
         let select: HtmlElement = dom::by_id("gallery-select");
         dom::set_attribute(&select, "aria-pressed", if selected.is_some() { "true" } else { "false" });
         dom::set_text(&select, if selected.is_some() { texts::SELECT_END } else { texts::SELECT });
         let favourites = if gallery.only_favourites { "true" } else { "false" };
         dom::set_attribute(&dom::by_id::<HtmlElement>("gallery-favourites"), "aria-pressed", favourites);
-        self.say(&if gallery.is_filtered() { texts::found(keys.len()) } else { String::new() });
+        let found = if gallery.is_filtered() { texts::found(keys.len()) } else { String::new() };
+        dom::set_text(&dom::by_id::<HtmlElement>("gallery-found"), &found);
 
         let most = keys.len().min(shown.most.get());
         for &id in &keys[..most] {
@@ -116,7 +114,7 @@ impl Page {
             self.focus_tile(id);
         }
         let more: HtmlElement = dom::by_id("gallery-more");
-        dom::set_flag(&more, "hidden", most == keys.len());
+        dom::show("gallery-more", most < keys.len());
         if let Some(observer) = shown.observer.get() {
             // Observed anew, it is told again whether it is near.
             observer.unobserve(&more);
@@ -167,8 +165,7 @@ impl Page {
         let tile = item.and_then(|item| item.first_element_child());
         if let Some(tile) = tile.and_then(|tile| tile.dyn_into::<HtmlElement>().ok()) {
             self.rove(Some(id));
-            // Focusing cannot fail on an element of the page.
-            let _ = tile.focus();
+            dom::focus(&tile);
         }
     }
 
@@ -188,15 +185,14 @@ impl Page {
             page.show_gallery();
         });
         self.on_click("gallery-favourites", |page| {
-            let is_on = &mut page.keeping.gallery.borrow_mut().only_favourites;
-            *is_on = !*is_on;
+            page.keeping.gallery.borrow_mut().only_favourites ^= true;
+            page.show_gallery();
         });
-        self.on_click("gallery-favourites", Page::show_gallery);
         self.on_click("gallery-select", |page| {
-            let selected = &mut page.keeping.gallery.borrow_mut().selected;
-            *selected = if selected.is_some() { None } else { Some(Vec::new()) };
+            let is_selecting = page.keeping.gallery.borrow().selected.is_some();
+            page.keeping.gallery.borrow_mut().selected = (!is_selecting).then(Vec::new);
+            page.show_gallery();
         });
-        self.on_click("gallery-select", Page::show_gallery);
         self.on_click("gallery-more", Page::show_more);
         self.on_click("gallery-delete", |page| {
             let selected = page.keeping.gallery.borrow_mut().selected.take();

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use js_sys::{Promise, Uint8Array};
+use js_sys::{Date, Promise, Uint8Array};
 use kosmosg::prompt::PromptDocument;
 use kosmosg::protocol::PictureFile;
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,7 @@ const DRAFT: &str = "draft";
 const PAUSE_MS: i32 = 300;
 /// How long a job that is taken up waits for the server to say how it is.
 const SERVER_MS: i32 = 3000;
+
 /// What is kept, and what is known of it.
 pub struct Keeping {
     /// Answers with the database.
@@ -79,7 +80,7 @@ impl Keeping {
 impl Page {
     /// Brings the tab's sentence and job back; `has_link` says that a link brings another sentence.
     pub(super) async fn reopen(self: &Rc<Self>, has_link: bool) {
-        let name = tab::claim().await;
+        let (name, before) = tab::claim().await;
         *self.keeping.tab.borrow_mut() = Some(name.clone());
         let kept = tab::memory().and_then(|memory| memory.get_item(DRAFT).ok().flatten());
         let kept = kept.and_then(|json| kosmosg::json::read::<Kept>(json.as_bytes()).ok()).filter(|_| !has_link);
@@ -88,12 +89,15 @@ impl Page {
             let mut files = Vec::new();
             for key in &pictures {
                 let file = match &store {
-                    Some(store) => store.bytes(Shelf::Tabs, format!("{name} {key}")).await,
+                    Some(store) => store.bytes(Shelf::Tabs, format!("{before} {key}")).await,
                     None => None,
                 };
                 files.push(file.map(PictureFile));
             }
-            self.keeping.pictures.borrow_mut().extend(pictures);
+            // Those of a tab that was duplicated are kept anew.
+            if before == name {
+                self.keeping.pictures.borrow_mut().extend(pictures);
+            }
             // The person may have been faster.
             if let (Ok(composition), true) =
                 (Composition { prompt, pictures: files, dials }.checked(), self.editor.is_fresh())
@@ -146,31 +150,37 @@ impl Page {
                 Save::Over => changes.extend([order, condition, progress].map(|key| Shelf::Tabs.remove(key))),
             }
         }
-        self.write_quietly(changes);
+        if !changes.is_empty() {
+            let page = self.clone();
+            spawn_local(async move { _ = page.write(changes).await });
+        }
     }
 
-    /// Writes what is no loss where nothing is kept.
-    fn write_quietly(self: &Rc<Self>, changes: Vec<Change>) {
-        if changes.is_empty() {
-            return;
+    /// Writes what is to outlive a reload; `false` if there is no room. Where nothing is kept at all, the first finished
+    /// picture says so.
+    async fn write(&self, changes: Vec<Change>) -> bool {
+        let Ok(store) = self.keeping.store().await else { return true };
+        let written = store.write(&changes).await;
+        if let Err(why) = &written {
+            js::log_error(why);
+            self.not_kept();
         }
-        let page = self.clone();
-        spawn_local(async move {
-            if let Ok(store) = page.keeping.store().await
-                && let Err(why) = store.write(&changes).await
-            {
-                js::log_error(&why);
-            }
-        });
+        written.is_ok()
     }
 
     /// Removes what closed tabs have left behind, and pictures that this tab's sentence has no more.
     async fn tidy_tabs(self: &Rc<Self>, store: &Store, own: &str) {
-        let mut changes = Vec::new();
+        let mut changes = vec![Shelf::Tabs.put(used_key(own), Date::now())];
+        let (mut known, mut is_forgotten) = (own.to_owned(), false);
         for key in store.keys(Shelf::Tabs).await.iter().filter_map(|key| key.as_string()) {
             let Some((name, what)) = key.split_once(' ') else { continue };
-            let is_old_picture = what.contains('-') && !self.keeping.pictures.borrow().iter().any(|key| key == what);
-            if if name == own { is_old_picture } else { tab::is_forgotten(name) } {
+            // The keys are sorted: a tab's come together.
+            if name != known {
+                let used = store.get(Shelf::Tabs, used_key(name)).await.and_then(|ms| ms.as_f64());
+                (known, is_forgotten) = (name.to_owned(), name != own && tab::is_forgotten(name, used).await);
+            }
+            let is_kept = || self.keeping.pictures.borrow().iter().any(|key| key == what);
+            if is_forgotten || name == own && what.contains('-') && !is_kept() {
                 changes.push(Shelf::Tabs.remove(key.as_str()));
             }
         }
@@ -218,20 +228,36 @@ impl Page {
             // A full or forbidden storage only means that the sentence does not outlive a reload.
             let _ = Storage::set_item(&memory, DRAFT, &json);
         }
-        let mut changes = Vec::new();
+        let (mut changes, mut keys) = (Vec::new(), Vec::new());
         for (key, file) in pictures.into_iter().zip(files) {
             if !self.keeping.pictures.borrow().contains(&key) {
                 self.keeping.pictures.borrow_mut().push(key.clone());
                 changes.push(Shelf::Tabs.put(format!("{tab} {key}"), Uint8Array::from(file.0.as_slice())));
+                keys.push(key);
             }
         }
-        self.write_quietly(changes);
+        if changes.is_empty() {
+            return;
+        }
+        let page = self.clone();
+        spawn_local(async move {
+            if !page.write(changes).await {
+                // It is tried again when the person does something.
+                page.keeping.pictures.borrow_mut().retain(|key| !keys.contains(key));
+                page.keeping.draft.take();
+            }
+        });
     }
 }
 
 /// Keys of the parts of a tab's job.
 fn job_keys(tab: &str) -> [String; 3] {
     ["order", "condition", "progress"].map(|part| format!("{tab} {part}"))
+}
+
+/// Key of the time at which a page last took the tab's name.
+fn used_key(tab: &str) -> String {
+    format!("{tab} used")
 }
 
 fn waiting_key(tab: &str) -> String {

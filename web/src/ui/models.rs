@@ -4,7 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use kosmosg::bundle::{MANIFEST, Scope};
-use web_sys::{Event, File, HtmlElement, HtmlInputElement, HtmlProgressElement, Url};
+use wasm_bindgen::JsCast;
+use web_sys::{Element, Event, File, HtmlElement, HtmlInputElement, HtmlProgressElement, Url};
 
 use super::dom;
 use crate::app::{App, Deed, Row, Task};
@@ -22,14 +23,19 @@ pub struct ModelsPanel {
     files: RefCell<Vec<File>>,
     /// What of the files' model is wanted.
     scope: Cell<Scope>,
+    /// The button that was used last: its words, and the model's name.
+    last: RefCell<(String, String)>,
+    /// How many tenths of what is being done were told to those who do not see the page.
+    told: Cell<Option<u64>>,
 }
 
 impl ModelsPanel {
-    /// Takes the section over; `wish` hears what the person wants, `refused` why something cannot be wanted.
-    pub fn new(wish: impl Fn(Deed) + 'static, refused: impl Fn(&str) + 'static) -> Rc<Self> {
-        let (rows, files) = (RefCell::default(), RefCell::default());
-        let panel = Rc::new(Self { rows, wish: Rc::new(wish), files, scope: Cell::new(Scope::Picture) });
-        panel.listen(refused);
+    /// Takes the section over; `wish` hears what the person wants.
+    pub fn new(wish: impl Fn(Deed) + 'static) -> Rc<Self> {
+        let (rows, files, last) = Default::default();
+        let (scope, told) = (Cell::new(Scope::Picture), Cell::default());
+        let panel = Rc::new(Self { rows, wish: Rc::new(wish), files, scope, last, told });
+        panel.listen();
         panel
     }
 
@@ -43,25 +49,61 @@ impl ModelsPanel {
         let models = app.models();
         let name = models.current.as_ref().map_or(texts::BUILT_IN, |model| &model.manifest.name);
         dom::set_text(&dom::by_id::<HtmlElement>("model-name"), name);
-        let rows = models.rows();
-        if *self.rows.borrow() != rows {
-            self.list(&rows);
+        let (rows, task) = (models.rows(), models.task.as_ref());
+        let has_changed = *self.rows.borrow() != rows;
+        // The button that has the focus may go, or be of no use; then the next one has it.
+        let [list, form, stop] = ["model-list", "model-form", "model-stop"].map(dom::by_id::<HtmlElement>);
+        let focused = |within: &HtmlElement| within.query_selector("button:focus").ok().flatten();
+        let lost = focused(&list).filter(|_| has_changed).or_else(|| focused(&form).filter(|_| task.is_some()));
+        let is_lost = lost.is_some() || task.is_none() && dom::has_focus(&stop);
+        if let Some(button) = lost {
+            self.last.replace(words_of(&button));
+        }
+        if has_changed {
+            self.list(&list, &rows);
+            self.tell_news(&rows);
             self.rows.replace(rows);
         }
-        self.show_task(models.task.as_ref());
-        let trouble: HtmlElement = dom::by_id("model-trouble");
-        dom::set_flag(&trouble, "hidden", models.trouble.is_none());
-        dom::set_text(&trouble, models.trouble.as_deref().unwrap_or_default());
+        self.show_task(task);
+        if is_lost {
+            dom::focus(&if task.is_some() { stop } else { self.next_in(&list) });
+        }
+        dom::show_line("model-trouble", models.trouble.as_deref().unwrap_or_default());
         let room = models.room.map_or(String::new(), |room| texts::room(room.used, room.most));
         dom::set_text(&dom::by_id::<HtmlElement>("model-room"), &room);
         for id in ["model-fetch", "model-folder"] {
-            dom::set_flag(&dom::by_id::<HtmlElement>(id), "disabled", models.task.is_some());
+            dom::set_flag(&dom::by_id::<HtmlElement>(id), "disabled", task.is_some());
+        }
+    }
+
+    /// Where the focus goes when something is done: the button that was used last, another one of its model, or what opens the
+    /// section.
+    fn next_in(&self, list: &HtmlElement) -> HtmlElement {
+        let last = self.last.borrow();
+        let buttons = list.query_selector_all("button").expect("the selector is valid");
+        let buttons = (0..buttons.length()).filter_map(|at| buttons.get(at)?.dyn_into::<HtmlElement>().ok());
+        let of_model: Vec<_> = buttons.filter(|button| words_of(button).1 == last.1).collect();
+        let same = of_model.iter().find(|button| words_of(button).0 == last.0);
+        same.or(of_model.first()).cloned().unwrap_or_else(|| dom::by_id("models-summary"))
+    }
+
+    /// Tells what has become of a model, once the person has done something with one.
+    fn tell_news(&self, rows: &[Row]) {
+        let before = self.rows.borrow();
+        let is_old = |row: &Row| before.iter().any(|old| (&old.name, &old.detail) == (&row.name, &row.detail));
+        if let Some(row) = rows.iter().find(|row| !is_old(row) && !self.last.borrow().1.is_empty()) {
+            tell(&format!("{}: {}", row.name, row.detail));
         }
     }
 
     fn show_task(&self, task: Option<&Task>) {
-        dom::set_flag(&dom::by_id::<HtmlElement>("model-task"), "hidden", task.is_none());
+        dom::show("model-task", task.is_some());
+        let tenths = task.map(|task| 10 * task.bytes / task.of.max(1));
+        let is_news = self.told.replace(tenths) != tenths;
         let Some(Task { name, bytes, of, speed, is_check, .. }) = task else { return };
+        if *self.last.borrow().1 != *name && !name.is_empty() {
+            self.last.replace((String::new(), name.clone()));
+        }
         let progress: HtmlProgressElement = dom::by_id("model-progress");
         progress.set_value(*bytes as f64 / (*of).max(1) as f64);
         let line = match of {
@@ -69,12 +111,14 @@ impl ModelsPanel {
             _ => texts::installing(name, *bytes, *of, *speed, task.and_then(Task::seconds_left)),
         };
         dom::set_text(&dom::by_id::<HtmlElement>("model-line"), &line);
+        if is_news {
+            tell(&line);
+        }
         let stop = if *is_check { texts::STOP } else { texts::PAUSE };
         dom::set_text(&dom::by_id::<HtmlElement>("model-stop"), stop);
     }
 
-    fn list(self: &Rc<Self>, rows: &[Row]) {
-        let list: HtmlElement = dom::by_id("model-list");
+    fn list(self: &Rc<Self>, list: &HtmlElement, rows: &[Row]) {
         list.set_text_content(None);
         for row in rows {
             let item: HtmlElement = dom::create("li", "");
@@ -116,14 +160,19 @@ impl ModelsPanel {
         dom::by_id::<HtmlInputElement>("model-files").click();
     }
 
-    fn listen(self: &Rc<Self>, refused: impl Fn(&str) + 'static) {
-        let panel = self.clone();
+    fn listen(self: &Rc<Self>) {
         let address: HtmlInputElement = dom::by_id("model-address");
+        let field = address.clone();
+        dom::on(&address, "input", move |_: Event| field.set_custom_validity(""));
+        let panel = self.clone();
         dom::on(&dom::by_id::<HtmlElement>("model-form"), "submit", move |submit: Event| {
             submit.prevent_default();
             match folder_of(&address.value()) {
                 Some(folder) => panel.wants("", Deed::Install(Supply::Address(folder), scope_wanted())),
-                None => refused(texts::NO_ADDRESS),
+                None => {
+                    address.set_custom_validity(texts::NO_ADDRESS);
+                    address.report_validity();
+                }
             }
         });
         let panel = self.clone();
@@ -155,6 +204,17 @@ pub fn remembered() -> Option<String> {
 /// Remembers the model for later visits.
 pub fn remember(key: Option<&str>) {
     dom::remember(MODEL, key.unwrap_or_default());
+}
+
+/// A button's words and the name of its model.
+fn words_of(button: &Element) -> (String, String) {
+    let label = button.get_attribute("aria-label").unwrap_or_default();
+    label.split_once(": ").map(|(words, name)| (words.to_owned(), name.to_owned())).unwrap_or_default()
+}
+
+/// Tells those who do not see the page.
+fn tell(words: &str) {
+    dom::set_text(&dom::by_id::<HtmlElement>("told"), words);
 }
 
 fn scope_wanted() -> Scope {

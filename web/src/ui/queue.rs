@@ -8,7 +8,6 @@ use crate::texts;
 
 /// Shows what waits; `withdraw` hears which order the person does not want any more.
 pub fn show(app: &App, withdraw: impl Fn(u64) + Clone + 'static) {
-    let queue: HtmlElement = dom::by_id("queue");
     let list: HtmlElement = dom::by_id("queue-list");
     let count = app.waiting().len();
     let tickets: Vec<_> = app.waiting().map(|waiting| waiting.ticket.to_string()).collect();
@@ -17,7 +16,7 @@ pub fn show(app: &App, withdraw: impl Fn(u64) + Clone + 'static) {
         return;
     }
     dom::set_attribute(&list, "data-tickets", &tickets);
-    let had_focus = queue.matches(":focus-within").unwrap_or(false);
+    let had_focus = dom::has_focus(&dom::by_id::<HtmlElement>("queue"));
     list.set_text_content(None);
     for waiting in app.waiting() {
         let entry: HtmlElement = dom::create("li", "");
@@ -35,14 +34,13 @@ pub fn show(app: &App, withdraw: impl Fn(u64) + Clone + 'static) {
         }
         list.append_child(&entry).expect("an element of the page takes children");
     }
-    dom::set_flag(&queue, "hidden", count == 0);
+    dom::show("queue", count > 0);
     dom::set_text(&dom::by_id::<HtmlElement>("told"), &texts::in_line(count));
     if had_focus {
         // What had the focus is gone: the next entry's button has it, or where another order comes from.
         let button = list.query_selector("button").ok().flatten();
         let next = button.and_then(|button| wasm_bindgen::JsCast::dyn_into(button).ok());
-        // Focusing cannot fail on an element of the page.
-        let _ = next.unwrap_or_else(|| dom::by_id::<HtmlElement>("generate")).focus();
+        dom::focus(&next.unwrap_or_else(|| dom::by_id("generate")));
     }
 }
 

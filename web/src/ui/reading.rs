@@ -36,8 +36,7 @@ pub fn watch(paused: impl Fn() + 'static) {
 /// Shows what the model reads.
 pub fn show(app: &App) {
     let reading = app.reading();
-    let line: HtmlElement = dom::by_id("reading");
-    dom::set_flag(&line, "hidden", reading.is_none());
+    dom::show("reading", reading.is_some());
     let text = reading.map_or(String::new(), |reading| texts::reading(reading.tokens, reading.longest));
     dom::set_text(&dom::by_id::<HtmlElement>("reading-line"), &text);
     let meter: web_sys::HtmlProgressElement = dom::by_id("reading-meter");

@@ -2,14 +2,14 @@
 
 use std::rc::Rc;
 
-use js_sys::{Function, Promise, Reflect};
+use js_sys::Array;
 use kosmosg::prompt::{ImageRef, PromptItem};
 use kosmosg::protocol::PictureFile;
 use wasm_bindgen::prelude::*;
-use wasm_bindgen_futures::{JsFuture, spawn_local};
+use wasm_bindgen_futures::spawn_local;
 use web_sys::{HtmlElement, HtmlInputElement, ScrollIntoViewOptions, ScrollLogicalPosition};
 
-use super::{Page, codec, dom};
+use super::{Page, codec, device, dom};
 use crate::composition::{Composition, differences, sentence};
 use crate::draft::Draft;
 use crate::recipe_file::{self, Carried};
@@ -64,9 +64,8 @@ impl Page {
         if told.is_empty() {
             self.tell(texts::RESTORED);
         }
-        let generate: HtmlElement = dom::by_id("generate");
-        // A sentence that is about to be used; focusing it would bring a phone's keyboard up.
-        let _ = generate.focus();
+        // The sentence is about to be used; focusing that would bring a phone's keyboard up.
+        dom::focus(&dom::by_id("generate"));
     }
 
     /// Whether a picture is still missing in what is to be made.
@@ -99,15 +98,14 @@ impl Page {
     /// Shows the quiet bar: a line, what can be done about it, a link to be copied by hand. An empty line takes it away.
     pub(super) fn ask(&self, line: &str, deed: Option<&str>, link: Option<&str>) {
         let bar: HtmlElement = dom::by_id("offer");
-        dom::set_flag(&bar, "hidden", line.is_empty());
+        dom::show("offer", !line.is_empty());
         dom::set_text(&dom::by_id::<HtmlElement>("offer-line"), line);
-        dom::set_flag(&dom::by_id::<HtmlElement>("offer-restore"), "hidden", deed.is_none());
+        dom::show("offer-restore", deed.is_some());
         let field: HtmlInputElement = dom::by_id("offer-link");
         field.set_value(link.unwrap_or_default());
-        dom::set_flag(&field, "hidden", link.is_none());
+        dom::show("offer-link", link.is_some());
         if link.is_some() {
-            // Selecting a field of the page does not fail.
-            let _ = field.focus();
+            dom::focus(&field);
             field.select();
         }
         if !line.is_empty() {
@@ -262,12 +260,6 @@ pub(super) fn take_link() -> Option<Result<Vec<u8>, String>> {
 
 /// Puts a text on the clipboard, if the browser lets the page.
 async fn copy(text: &str) -> bool {
-    let get = |object: &JsValue, name: &str| Reflect::get(object, &name.into()).ok();
-    let clipboard = get(&dom::window().navigator().into(), "clipboard").filter(JsValue::is_object);
-    let write = clipboard.as_ref().and_then(|clipboard| get(clipboard, "writeText")?.dyn_into::<Function>().ok());
-    let (Some(clipboard), Some(write)) = (clipboard, write) else { return false };
-    match write.call1(&clipboard, &text.into()).map(JsCast::dyn_into::<Promise>) {
-        Ok(Ok(promise)) => JsFuture::from(promise).await.is_ok(),
-        _ => false,
-    }
+    let Some(clipboard) = device::navigator("clipboard") else { return false };
+    device::call(&clipboard, "writeText", &Array::of1(&text.into())).await.is_ok()
 }

@@ -40,8 +40,7 @@ impl Strip {
             if let Ok(Some(current)) = keys.query_selector("[aria-current]")
                 && let Ok(current) = wasm_bindgen::JsCast::dyn_into::<HtmlElement>(current)
             {
-                // Focusing cannot fail on an element of the page.
-                let _ = current.focus();
+                dom::focus(&current);
             }
         });
         Self { strip, live, live_image, tiles: RefCell::default(), addresses: RefCell::default() }
@@ -100,19 +99,18 @@ impl Strip {
         let live = app.is_live();
         let shown = results.shown().map(|outcome| outcome.number).filter(|_| !live);
         let other = results.other().map(|outcome| outcome.number);
-        let had_focus = !runs && self.live.matches(":focus").unwrap_or(false);
-        dom::set_flag(&self.live, "hidden", !runs);
+        let had_focus = !runs && dom::has_focus(&self.live);
+        dom::show("live", runs);
         mark(&self.live, live);
         for tile in tiles.iter() {
             mark(&tile.button, Some(tile.number) == shown);
             dom::set_flag(&tile.button, "data-other", Some(tile.number) == other);
         }
         if had_focus && let Some(tile) = tiles.iter().find(|tile| Some(tile.number) == shown) {
-            // Focusing cannot fail on an element of the page.
-            let _ = tile.button.focus();
+            dom::focus(&tile.button);
         }
         // One picture alone is on the stage already.
-        dom::set_flag(&self.strip, "hidden", tiles.len() + usize::from(runs) < 2);
+        dom::show("results", tiles.len() + usize::from(runs) > 1);
     }
 
     fn tile(&self, outcome: &Outcome, looks: impl Fn(Look) + 'static) -> Tile {

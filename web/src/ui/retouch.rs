@@ -174,7 +174,12 @@ impl RetouchDialog {
         self.show_colours();
 
         let dialog = self.clone();
-        dom::on(&self.dialog, "keydown", move |event: KeyboardEvent| dialog.key(&event));
+        // Also what is pressed while nothing in the dialog has the focus.
+        dom::on(&dom::document(), "keydown", move |event: KeyboardEvent| {
+            if dialog.dialog.open() {
+                dialog.key(&event);
+            }
+        });
         let dialog = self.clone();
         dom::on(&self.dialog, "cancel", move |event: Event| {
             // A file dialog that is cancelled says so too.
@@ -185,9 +190,12 @@ impl RetouchDialog {
         });
         let dialog = self.clone();
         dom::on(&self.dialog, "close", move |_: Event| {
-            // A click in the dialog has taken the selection away.
-            if let Some((picture, unit)) = dialog.work.take().and_then(|work| work.replaced) {
-                dialog.editor.select_picture(picture, unit);
+            // A browser lets the page prevent only the first of several wishes to close: then it is open again and asks.
+            if dialog.work.borrow().is_some() {
+                // It is closed, and in the document.
+                let _ = dialog.dialog.show_modal();
+                dialog.view.focus();
+                dialog.leave();
             }
         });
         let dialog = self.clone();
@@ -203,10 +211,12 @@ impl RetouchDialog {
         // The page behind hears nothing of it.
         event.stop_propagation();
         let command = (event.ctrl_key() || event.meta_key()) && !event.alt_key();
-        let in_name = self.name.matches(":focus").unwrap_or(false);
+        let in_name = dom::has_focus(&self.name);
         let is_composing = event.is_composing() || event.key_code() == editor::COMPOSING;
         match event.key().as_str() {
             "Enter" if !is_composing && (command || in_name) => self.finish(),
+            // Left to the browser, it would close the dialog the second time, whatever the answer was the first time.
+            "Escape" if !is_composing => self.leave(),
             "z" | "Z" if command && !in_name && event.shift_key() => self.change(Retouch::redo),
             "z" | "Z" if command && !in_name => self.change(Retouch::undo),
             "y" | "Y" if command && !in_name => self.change(Retouch::redo),
@@ -315,7 +325,12 @@ impl RetouchDialog {
     fn leave(&self) {
         let has_changes = self.work.borrow().as_ref().is_some_and(|work| work.retouch.can_undo());
         if !has_changes || dom::window().confirm_with_message(texts::RETOUCH_DISCARD).unwrap_or(true) {
+            let work = self.work.take();
             self.dialog.close();
+            // A click in the dialog has taken the selection away.
+            if let Some((picture, unit)) = work.and_then(|work| work.replaced) {
+                self.editor.select_picture(picture, unit);
+            }
         }
     }
 
@@ -353,7 +368,7 @@ impl RetouchDialog {
         let Some(work) = &*work else { return };
         let tab = tab();
         for one in Tab::ALL {
-            dom::set_flag(&dom::by_id::<HtmlElement>(&format!("retouch-{}", one.name())), "hidden", one != tab);
+            dom::show(&format!("retouch-{}", one.name()), one == tab);
         }
         dom::set_text(&dom::by_id::<HtmlElement>("retouch-hint"), tab.hint());
         dom::set_attribute(&self.dialog, "data-tab", tab.name());
@@ -370,9 +385,7 @@ impl RetouchDialog {
     }
 
     fn notify(&self, message: &str) {
-        let notice: HtmlElement = dom::by_id("retouch-notice");
-        dom::set_flag(&notice, "hidden", message.is_empty());
-        dom::set_text(&notice, message);
+        dom::show_line("retouch-notice", message);
     }
 }
 

@@ -96,22 +96,19 @@ impl Side {
 
 /// Says what is wrong with the grid that is asked for; an empty message takes it back.
 pub fn notify(message: &str) {
-    let notice: HtmlElement = dom::by_id("grid-notice");
-    dom::set_flag(&notice, "hidden", message.is_empty());
-    dom::set_text(&notice, message);
+    dom::show_line("grid-notice", message);
 }
 
 /// Shows the last grid as a table.
 pub fn show(app: &App, strip: &Strip, looks: impl Fn(Look) + Clone + 'static) {
-    let section: HtmlElement = dom::by_id("sheet");
     let sheet = app.results().sheet();
-    dom::set_flag(&section, "hidden", sheet.is_none());
+    dom::show("sheet", sheet.is_some());
     let table: HtmlElement = dom::by_id("sheet-table");
     let addresses: Vec<_> = sheet.iter().flat_map(|sheet| &sheet.cells).map(|cell| strip.address((*cell)?)).collect();
     let key = addresses.iter().map(|address| address.as_deref().unwrap_or("-")).collect::<Vec<_>>().join(" ");
     let key = sheet.map_or(String::new(), |sheet| format!("{} {key}", sheet.sentence));
     let is_whole = addresses.iter().all(Option::is_some);
-    dom::set_flag(&dom::by_id::<HtmlElement>("save-sheet"), "hidden", !is_whole);
+    dom::show("save-sheet", is_whole);
     if table.get_attribute("data-key").unwrap_or_default() != key {
         dom::set_attribute(&table, "data-key", &key);
         let focused = dom::document().active_element().and_then(|element| element.get_attribute("data-cell"));
@@ -123,8 +120,7 @@ pub fn show(app: &App, strip: &Strip, looks: impl Fn(Look) + Clone + 'static) {
         if let Some(Ok(Some(cell))) = css.map(|css| table.query_selector(&css))
             && let Ok(cell) = cell.dyn_into::<HtmlElement>()
         {
-            // Focusing cannot fail on an element of the page.
-            let _ = cell.focus();
+            dom::focus(&cell);
         }
     }
     let shown = app.results().shown().map(|outcome| outcome.number).filter(|_| !app.is_live());

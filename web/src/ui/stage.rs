@@ -16,12 +16,9 @@ pub struct Stage {
     frame: HtmlElement,
     picture: HtmlImageElement,
     other: HtmlImageElement,
-    empty: HtmlElement,
     progress: HtmlProgressElement,
     status: HtmlElement,
-    moved: HtmlElement,
     remedies: HtmlElement,
-    keep: HtmlElement,
     save: HtmlAnchorElement,
     generate: HtmlElement,
     cancel: HtmlElement,
@@ -42,12 +39,9 @@ impl Stage {
             frame: dom::by_id("frame"),
             picture: dom::by_id("picture"),
             other: dom::by_id("other"),
-            empty: dom::by_id("empty"),
             progress: dom::by_id("progress"),
             status: dom::by_id("status"),
-            moved: dom::by_id("moved"),
             remedies: dom::by_id("remedies"),
-            keep: dom::by_id("keep"),
             save: dom::by_id("save"),
             generate: dom::by_id("generate"),
             cancel: dom::by_id("cancel"),
@@ -75,17 +69,13 @@ impl Stage {
         let is_told_there = app.progress().is_some() && !app.waits_for_server();
         dom::set_attribute(&self.status, "aria-live", if is_told_there { "off" } else { "polite" });
         dom::set_text(&self.status, &app.status());
-        let moved = app.moved();
-        dom::set_flag(&self.moved, "hidden", moved.is_none());
-        dom::set_text(&self.moved, &moved.unwrap_or_default());
-        let left_out: HtmlElement = dom::by_id("left-out");
-        dom::set_flag(&left_out, "hidden", app.left_out().is_none());
-        dom::set_text(&left_out, app.left_out().unwrap_or_default());
-        dom::set_flag(&dom::by_id::<HtmlElement>("leave-out"), "hidden", !can_leave_out(app));
+        dom::show_line("moved", &app.moved().unwrap_or_default());
+        dom::show_line("left-out", app.left_out().unwrap_or_default());
+        dom::show("leave-out", can_leave_out(app));
 
         let is_running = *app.phase() == Phase::Running;
         self.offer_cancel(is_running);
-        dom::set_flag(&self.progress, "hidden", !is_running);
+        dom::show("progress", is_running);
         match app.progress() {
             Some((step, of)) => self.progress.set_value(step as f64 / of as f64),
             None => dom::set_flag(&self.progress, "value", false),
@@ -106,14 +96,14 @@ impl Stage {
         let preview =
             self.preview.borrow().clone().filter(|_| is_live).map(|address| (address, texts::LIVE.to_owned()));
         let what = preview.or_else(finished);
-        dom::set_flag(&self.picture, "hidden", what.is_none());
-        dom::set_flag(&self.empty, "hidden", what.is_some());
+        dom::show("picture", what.is_some());
+        dom::show("empty", what.is_none());
         if let Some((address, description)) = what {
             dom::set_attribute(&self.picture, "src", &address);
             dom::set_attribute(&self.picture, "alt", &description);
         }
         dom::set_flag(&self.picture, "data-preview", is_live);
-        dom::set_flag(&self.keep, "hidden", is_live || shown.is_none());
+        dom::show("keep", !is_live && shown.is_some());
         if let Some(shown) = shown {
             dom::set_attribute(&self.save, "href", &self.strip.address(shown.number).unwrap_or_default());
             dom::set_attribute(&self.save, "download", &shown.file_name());
@@ -124,25 +114,23 @@ impl Stage {
         let results = app.results();
         let pair = results.shown().zip(results.other()).filter(|_| !app.is_live());
         let button: HtmlElement = dom::by_id("compare");
-        dom::set_flag(&button, "hidden", results.list().len() < 2);
+        dom::show("compare", results.list().len() > 1);
         dom::set_text(&button, if pair.is_some() { texts::COMPARE_END } else { texts::COMPARE });
         dom::set_attribute(&button, "aria-pressed", if pair.is_some() { "true" } else { "false" });
         let was_compared = self.frame.has_attribute("data-compare");
         dom::set_flag(&self.frame, "data-compare", pair.is_some());
-        dom::set_flag(&self.other, "hidden", pair.is_none());
-        dom::set_flag(&self.cut, "hidden", pair.is_none());
-        let line: HtmlElement = dom::by_id("compare-line");
-        dom::set_flag(&line, "hidden", pair.is_none());
+        for id in ["other", "cut", "compare-line"] {
+            dom::show(id, pair.is_some());
+        }
         let Some((shown, other)) = pair else { return };
         let (left, right) = (caption(shown, other), caption(other, shown));
-        dom::set_text(&line, &format!("{} {}", texts::compared(&left, &right), texts::COMPARE_HINT));
+        dom::show_line("compare-line", &format!("{} {}", texts::compared(&left, &right), texts::COMPARE_HINT));
         if let Some(address) = self.strip.address(other.number) {
             dom::set_attribute(&self.other, "src", &address);
         }
         dom::set_attribute(&self.other, "alt", &other.description());
         if !was_compared {
-            // Focusing cannot fail on an element of the page.
-            let _ = self.cut.focus();
+            dom::focus(&self.cut);
         }
     }
 
@@ -154,12 +142,11 @@ impl Stage {
             return;
         }
         dom::set_attribute(&self.remedies, "data-places", &names);
-        let had_focus = self.remedies.matches(":focus-within").unwrap_or(false);
+        let had_focus = dom::has_focus(&self.remedies);
         self.remedies.set_text_content(None);
         if had_focus {
             let next = if self.cancel.has_attribute("hidden") { &self.generate } else { &self.cancel };
-            // Focusing cannot fail on an element of the page.
-            let _ = next.focus();
+            dom::focus(next);
         }
         for &choice in remedies {
             let button = dom::button("quiet", remedy(choice));
@@ -198,11 +185,10 @@ impl Stage {
 
     /// Offers to cancel while there is something to cancel; afterwards the focus goes to where another picture comes from.
     fn offer_cancel(&self, is_running: bool) {
-        let had_focus = !is_running && self.cancel.matches(":focus").unwrap_or(false);
-        dom::set_flag(&self.cancel, "hidden", !is_running);
+        let had_focus = !is_running && dom::has_focus(&self.cancel);
+        dom::show("cancel", is_running);
         if had_focus {
-            // Focusing cannot fail on an element of the page.
-            let _ = self.generate.focus();
+            dom::focus(&self.generate);
         }
     }
 }

@@ -1,12 +1,12 @@
 //! A tab's name, under which its work is kept. It lives as long as the tab and outlives reloads; a tab that was duplicated,
 //! and so has the same name, takes another.
 
-use js_sys::{Date, Function, Object, Promise, Reflect};
+use js_sys::{Date, Object, Promise, Reflect};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::Storage;
 
-use super::dom;
+use super::{device, dom};
 use crate::js;
 
 /// What the tab remembers its name under.
@@ -14,7 +14,7 @@ const NAME: &str = "tab";
 /// How often, and with which pause, it is seen whether the page before has let go of the name.
 const TRIES: usize = 10;
 const PAUSE_MS: i32 = 60;
-/// After this time a tab that is closed is not opened again.
+/// A tab that was closed so long ago is not opened again.
 const FORGOTTEN_MS: f64 = 14.0 * 24.0 * 3600.0 * 1000.0;
 
 /// What the browser remembers for this tab alone, if it remembers anything.
@@ -22,13 +22,13 @@ pub fn memory() -> Option<Storage> {
     dom::window().session_storage().ok().flatten()
 }
 
-/// Takes the tab's name.
-pub async fn claim() -> String {
+/// Takes the tab's name. The other name is that under which the pictures of its sentence are.
+pub async fn claim() -> (String, String) {
     let known = memory().and_then(|memory| memory.get_item(NAME).ok().flatten());
-    if let Some(known) = known {
+    if let Some(known) = &known {
         for _ in 0..TRIES {
-            if lock(&known).await {
-                return known;
+            if lock(known).await {
+                return (known.clone(), known.clone());
             }
             js::sleep(PAUSE_MS).await;
         }
@@ -39,21 +39,22 @@ pub async fn claim() -> String {
         // Where it cannot be remembered, nothing outlives a reload.
         let _ = memory.set_item(NAME, &name);
     }
-    name
+    let before = known.unwrap_or_else(|| name.clone());
+    (name, before)
 }
 
-/// Whether what is kept under a tab's name can go.
-pub fn is_forgotten(name: &str) -> bool {
-    let since = name.split('-').next().and_then(|since| u64::from_str_radix(since, 16).ok()).unwrap_or_default();
-    Date::now() - since as f64 > FORGOTTEN_MS
+/// Whether what is kept under a tab's name can go; `used_ms` is when a page last took the name, if that is known.
+pub async fn is_forgotten(name: &str, used_ms: Option<f64>) -> bool {
+    let made = || u64::from_str_radix(name.split('-').next()?, 16).ok();
+    let used_ms = used_ms.unwrap_or_else(|| made().unwrap_or_default() as f64);
+    // A page may stay open for longer.
+    Date::now() - used_ms > FORGOTTEN_MS && lock(name).await
 }
 
 /// Takes the lock of a name for as long as the page lives; `false` if somebody has it. Browsers without locks give them all.
 async fn lock(name: &str) -> bool {
-    let get = |object: &JsValue, name: &str| Reflect::get(object, &name.into()).ok();
-    let locks = get(&dom::window().navigator().into(), "locks").filter(JsValue::is_object);
-    let request = locks.as_ref().and_then(|locks| get(locks, "request")?.dyn_into::<Function>().ok());
-    let (Some(locks), Some(request)) = (locks, request) else { return true };
+    let Some(locks) = device::navigator("locks") else { return true };
+    let Some(request) = dom::method(&locks, "request") else { return true };
     let options = Object::new();
     // Setting a property of an ordinary object does not fail.
     let _ = Reflect::set(&options, &"ifAvailable".into(), &true.into());

@@ -32,10 +32,11 @@ impl Page {
         dom::set_attribute(&dialog, KEY, &entry.id.to_string());
         dom::set_text(&element("viewer-line"), if png.is_some() { "" } else { texts::PICTURE_GONE });
         let carried = png.as_deref().and_then(|png| recipe_file::read(png).ok().flatten());
-        dom::set_flag(&element("viewer-use-prompt"), "hidden", carried.is_none());
-        dom::set_flag(&element("viewer-link"), "hidden", carried.is_none());
+        for id in ["viewer-use-prompt", "viewer-link"] {
+            dom::show(id, carried.is_some());
+        }
         for id in ["viewer-save", "viewer-use"] {
-            dom::set_flag(&element(id), "hidden", png.is_none());
+            dom::show(id, png.is_some());
         }
         let picture: HtmlImageElement = dom::by_id("viewer-picture");
         let save: HtmlAnchorElement = dom::by_id("viewer-save");

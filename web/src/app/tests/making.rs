@@ -419,3 +419,19 @@ fn an_address_that_keeps_webgpu_away_is_named() {
     assert_eq!(scene.app.refusal(Choice::Gpu).as_deref(), Some(texts::about::NOT_SECURE));
     assert!(scene.app.explanation()[0].contains(texts::ADDRESS_IS_INSECURE), "{:?}", scene.app.explanation());
 }
+
+#[test]
+fn whoever_compares_is_not_interrupted_by_what_waited() {
+    let mut scene = Scene::ready(None);
+    (0..2).for_each(|_| scene.makes_one());
+    scene.encode();
+    scene.orders(with_seed(3));
+    scene.happens(Event::Look(Look::Compare));
+    scene.makes();
+    assert_eq!((scene.app.state(), scene.app.seed()), ("running", Some(3)), "the next one has begun");
+    assert!(scene.app.results().other().is_some() && !scene.app.is_live());
+    // What is ordered while nothing is being made is looked at.
+    scene.happens(Event::CancelAll);
+    scene.encode();
+    assert!(scene.app.results().other().is_none() && scene.app.is_live());
+}

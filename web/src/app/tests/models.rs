@@ -226,9 +226,69 @@ fn a_large_model_is_loaded_only_where_it_is_used() {
     scene.happens(Event::Model(Deed::Use(Some("k".into()))));
     let started: Vec<_> = scene.effects.iter().filter(|effect| matches!(effect, Effect::Start(_))).collect();
     assert!(matches!(started[..], [Effect::Start(Processor::Gpu)]), "{:?}", scene.effects);
+    scene.hears(Processor::Gpu, LOAD, Reply::Started);
+    scene.hears(Processor::Gpu, LOAD, Reply::Loading { bytes: 1_000_000, of: 4_000_000 });
+    let loading = ("loading", texts::loading(1_000_000, 4_000_000));
+    assert_eq!((scene.app.state(), scene.app.status()), loading);
+    scene.load_gpu();
+    assert_eq!((scene.app.state(), scene.app.status().as_str()), ("ready", texts::READY));
+    // Another one is started when it is needed.
+    scene.happens(Event::WorkerDied { processor: Processor::Gpu, why: "gone".into() });
+    assert_eq!(scene.app.state(), "ready");
+    scene.happens(Event::Make(Box::new(order())));
+    assert!(scene.effects.iter().any(|effect| matches!(effect, Effect::Start(Processor::Gpu))), "{:?}", scene.effects);
+    scene.happens(Event::Cancel);
     // Two copies of it would be one too many.
     scene.happens(Event::Choose(Choice::Cpu));
     assert!(matches!(scene.effects[1..], [Effect::Stop(Processor::Gpu), Effect::Start(Processor::Cpu)]));
+}
+
+#[test]
+fn a_job_of_a_kept_model_goes_on_after_a_reload() {
+    let mut scene = Scene::with_kept(Scope::Picture, None);
+    scene.load_kept();
+    scene.encode();
+    let mut saver = Saver::default();
+    let [mut order, mut condition, mut progress] = [const { None }; 3];
+    for save in saver.look(&scene.app, scene.now_ms) {
+        match save {
+            Save::Order(json) => order = Some(json),
+            Save::Condition(json) => condition = Some(json),
+            Save::Progress(json) => progress = Some(json),
+            Save::Waiting(_) | Save::Over => {}
+        }
+    }
+    let job = SavedJob::from_json(&order.unwrap(), condition.as_deref(), &progress.unwrap());
+
+    let mut scene = Scene { app: App::default(), effects: Vec::new(), now_ms: 0.0 };
+    scene.happens(Event::Open { model: Some("k".into()) });
+    scene.keeper_says(0, Reply::Started);
+    let Envelope { request, .. } = scene.kept_request();
+    // What was left is found before it is known which models are.
+    scene.happens(Event::Device { adapter: None, cpu_memory_bytes: 1 << 30 });
+    scene.happens(Event::Resume { job: job.map(Box::new), waiting: Vec::new() });
+    scene.keeps(request, vec![kept(Scope::Picture, true)]);
+    assert_eq!(scene.app.state(), "running");
+    scene.load_kept();
+    assert!(matches!(scene.request(), Request::Denoise { .. }), "{:?}", scene.effects);
+}
+
+#[test]
+fn a_large_model_that_the_gpu_cannot_load_is_loaded_elsewhere() {
+    let mut scene = Scene::with_kept(Scope::Picture, None);
+    scene.happens(Event::Device { adapter: Some(adapter()), cpu_memory_bytes: 1 << 30 });
+    scene.hears(Processor::Gpu, LOAD, Reply::Failed { fault: Fault::OutOfMemory, message: "no room".into() });
+    assert!(scene.effects.iter().any(|effect| matches!(effect, Effect::Start(Processor::Cpu))), "{:?}", scene.effects);
+    assert_eq!(scene.app.state(), "loading");
+    scene.load_kept();
+    assert_eq!(scene.app.state(), "ready");
+}
+
+#[test]
+fn nothing_is_waited_for_where_the_server_encodes() {
+    let mut scene = Scene::with_kept(Scope::Picture, Some(health()));
+    scene.happens(Event::Device { adapter: None, cpu_memory_bytes: 0 });
+    assert_eq!((scene.app.state(), scene.app.status().as_str()), ("ready", texts::READY));
 }
 
 impl Scene {

@@ -243,3 +243,29 @@ fn answers_are_told_apart() {
     let stopping = error(ErrorCode::Busy, "the server is stopping");
     assert_eq!(Refusal::of(503, "", &stopping), Refusal::Other("the server is stopping".into()));
 }
+
+#[test]
+fn a_server_that_was_chosen_is_chosen_again_when_it_comes() {
+    let mut scene = Scene::new(None);
+    scene.happens(Event::Choose(Choice::Server));
+    scene.happens(Event::Server(None));
+    assert!(scene.app.places().choice == Choice::Auto && scene.app.misses_server());
+    scene.happens(Event::Server(Some(health())));
+    assert!(scene.app.places().choice == Choice::Server && !scene.app.misses_server());
+    // Unless the person has chosen something else meanwhile.
+    scene.happens(Event::Server(None));
+    scene.happens(Event::Choose(Choice::Cpu));
+    scene.happens(Event::Server(Some(health())));
+    assert_eq!(scene.app.places().choice, Choice::Cpu);
+}
+
+#[test]
+fn what_a_stranger_could_not_begin_begins_when_the_server_knows_it() {
+    let mut scene = Scene { app: App::default(), effects: Vec::new(), now_ms: 0.0 };
+    scene.happens(Event::Server(Some(health())));
+    scene.happens(Event::NoManifest { why: Refusal::Stranger });
+    assert!(scene.app.misses_server());
+    scene.happens(Event::Offered(Ok(Vec::new())));
+    assert!(matches!(scene.effects[..], [Effect::OpenBuiltIn]));
+    assert!(!scene.app.misses_server());
+}

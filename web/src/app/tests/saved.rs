@@ -133,6 +133,20 @@ fn a_job_waits_for_the_model() {
 }
 
 #[test]
+fn nothing_is_written_once_what_was_left_is_over() {
+    let (_, mut kept) = at_step(3);
+    let mut scene = Scene::ready(None);
+    kept.reload(&mut scene);
+    scene.happens(Event::Cancel);
+    kept.saver = Saver::default();
+    kept.look(&scene);
+    assert!(kept.job().is_none());
+    let writes = kept.writes;
+    kept.look(&scene);
+    assert_eq!(kept.writes, writes);
+}
+
+#[test]
 fn a_servers_job_is_listened_to_again() {
     let (mut scene, mut kept) = (Scene::ready(Some(health())), Kept::default());
     scene.happens(Event::Choose(Choice::Server));
@@ -158,6 +172,15 @@ fn a_servers_job_is_listened_to_again() {
     scene.happens(Event::GoOn(Choice::Cpu));
     scene.load();
     assert!(matches!(scene.request(), Request::Denoise { .. }));
+
+    // So is one that came before there was a model.
+    let mut scene = Scene { app: App::default(), effects: Vec::new(), now_ms: 0.0 };
+    kept.reload(&mut scene);
+    scene.happens(Event::NoManifest { why: Refusal::Away });
+    scene.happens(Event::GoOn(Choice::Auto));
+    let manifest = Box::new(super::scene::manifest());
+    scene.happens(Event::Manifest { base: "http://here/".into(), manifest });
+    assert!(scene.app.follows("x"));
 
     // Nobody fetches it any more.
     let mut scene = Scene::ready(None);

@@ -101,27 +101,24 @@ impl Editor {
         let buttons = [("undo", history.can_undo()), ("redo", history.can_redo())];
         drop(history);
         let buttons = buttons.map(|(id, is_of_use)| (dom::by_id::<HtmlElement>(id), is_of_use));
-        let loses_focus =
-            |(button, is_of_use): &&(HtmlElement, bool)| !is_of_use && button.matches(":focus").unwrap_or(false);
+        let loses_focus = |(button, is_of_use): &&(HtmlElement, bool)| !is_of_use && dom::has_focus(button);
         let had_focus = buttons.iter().any(|button| loses_focus(&button));
         for (button, is_of_use) in &buttons {
             dom::set_flag(button, "disabled", !is_of_use);
         }
         // A button that is switched off under one's fingers would leave the keyboard nowhere.
         if let Some((other, _)) = buttons.iter().find(|(_, is_of_use)| had_focus && *is_of_use) {
-            // Focusing cannot fail on an element of the page.
-            let _ = other.focus();
+            dom::focus(other);
         }
     }
 
     /// Shows the bar at the only picture that is selected, or hides it.
     pub(super) fn show_tools(&self) {
         let tools: HtmlElement = dom::by_id("chip-tools");
-        let has_focus = |element: &HtmlElement| element.matches(":focus, :focus-within").unwrap_or(false);
-        let unit = self.selected_picture().filter(|_| has_focus(&self.region) || has_focus(&tools));
+        let unit = self.selected_picture().filter(|_| dom::has_focus(&self.region) || dom::has_focus(&tools));
         let chip = unit.and_then(|unit| region::chip_of(&self.region, unit, &self.pictures));
         let is_new = tools.has_attribute("hidden");
-        dom::set_flag(&tools, "hidden", chip.is_none());
+        dom::show("chip-tools", chip.is_some());
         let Some(chip) = chip else { return };
         let name = chip.get_attribute("title").unwrap_or_default();
         dom::set_attribute(&tools, "aria-label", &texts::picture_label(&name));

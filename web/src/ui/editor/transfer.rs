@@ -3,7 +3,6 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use js_sys::{Function, Reflect};
 use kosmosg::prompt::ImageRef;
 use wasm_bindgen::{JsCast, JsValue};
 use web_sys::{ClipboardEvent, DataTransfer, DragEvent, File, Node};
@@ -264,8 +263,7 @@ fn put_caret(editor: &Rc<Editor>, event: &DragEvent) -> usize {
         Some((node, offset)) => region::unit_at(&editor.region, &node, offset, &editor.pictures),
         None => editor.draft().len(),
     };
-    // Focusing cannot fail on an element of the page.
-    let _ = editor.region.focus();
+    dom::focus(&editor.region);
     editor.select(unit..unit);
     unit
 }
@@ -276,11 +274,10 @@ fn place_at(x: i32, y: i32) -> Option<(Node, u32)> {
     const FUNCTIONS: [[&str; 3]; 2] =
         [["caretPositionFromPoint", "offsetNode", "offset"], ["caretRangeFromPoint", "startContainer", "startOffset"]];
     let document: JsValue = dom::document().into();
-    let get = |object: &JsValue, name: &str| Reflect::get(object, &name.into()).ok();
     FUNCTIONS.into_iter().find_map(|[function, node, offset]| {
-        let function: Function = get(&document, function)?.dyn_into().ok()?;
-        let place = function.call2(&document, &x.into(), &y.into()).ok().filter(JsValue::is_object)?;
-        Some((get(&place, node)?.dyn_into().ok()?, get(&place, offset)?.as_f64()? as u32))
+        let place =
+            dom::method(&document, function)?.call2(&document, &x.into(), &y.into()).ok().filter(JsValue::is_object)?;
+        Some((dom::get(&place, node)?.dyn_into().ok()?, dom::get(&place, offset)?.as_f64()? as u32))
     })
 }
 

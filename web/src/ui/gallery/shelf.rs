@@ -55,8 +55,8 @@ impl Page {
             self.keeping.gallery.borrow_mut().put(entry);
             self.show_gallery();
             self.tell_tabs();
-        } else if !self.keeping.shown.has_complained.replace(true) {
-            self.complain(texts::NOT_KEPT);
+        } else {
+            self.not_kept();
         }
         is_kept
     }
@@ -89,40 +89,36 @@ impl Page {
             return;
         }
         self.mark_deleted(&ids, Some(Date::now()));
-        let line = texts::deleted(ids.len());
-        dom::set_text(&dom::by_id::<HtmlElement>("undo-line"), &line);
-        dom::set_flag(&dom::by_id::<HtmlElement>("undo-bar"), "hidden", false);
-        self.tell(&line);
-        self.keeping.shown.deleted.replace(ids);
+        self.tell(&texts::deleted(ids.len()));
+        self.keeping.shown.deleted.borrow_mut().extend(ids);
+        self.show_undo();
         let page = self.clone();
         spawn_local(async move {
             js::sleep(UNDO_MS as i32).await;
             let overdue = page.keeping.gallery.borrow().overdue(Date::now(), UNDO_MS);
             page.remove_for_good(&overdue);
-            let mut deleted = page.keeping.shown.deleted.borrow_mut();
-            deleted.retain(|id| !overdue.contains(id));
-            if deleted.is_empty() {
-                page.hide_undo();
-            }
+            page.keeping.shown.deleted.borrow_mut().retain(|id| !overdue.contains(id));
+            page.show_undo();
         });
     }
 
     pub(super) fn undo_delete(self: &Rc<Self>) {
         let ids = self.keeping.shown.deleted.take();
-        self.hide_undo();
+        self.show_undo();
         self.mark_deleted(&ids, None);
         if let Some(&id) = ids.first() {
             self.focus_tile(id);
         }
     }
 
-    fn hide_undo(&self) {
-        let bar: HtmlElement = dom::by_id("undo-bar");
-        if bar.matches(":focus-within").unwrap_or(false) {
-            // Focusing cannot fail on an element of the page.
-            let _ = dom::by_id::<HtmlElement>("gallery-title").focus();
+    /// Says how many pictures can be brought back, while there are any.
+    fn show_undo(&self) {
+        let count = self.keeping.shown.deleted.borrow().len();
+        if count == 0 && dom::has_focus(&dom::by_id::<HtmlElement>("undo-bar")) {
+            dom::focus(&dom::by_id("gallery-title"));
         }
-        dom::set_flag(&bar, "hidden", true);
+        dom::show("undo-bar", count > 0);
+        dom::set_text(&dom::by_id::<HtmlElement>("undo-line"), &texts::deleted(count));
     }
 
     fn mark_deleted(self: &Rc<Self>, ids: &[u64], deleted_ms: Option<f64>) {

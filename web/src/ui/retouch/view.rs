@@ -32,8 +32,7 @@ impl View {
 
     /// Brings the keyboard here.
     pub fn focus(&self) {
-        // Focusing cannot fail on an element of the page.
-        let _ = self.canvas.focus();
+        dom::focus(&self.canvas);
     }
 
     /// Has a pointer heard also when it leaves.
