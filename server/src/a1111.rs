@@ -5,8 +5,7 @@
 //!
 //! `<lora:NAME:STRENGTH>` in a prompt asks for a LoRA, and is none of its words.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::{Query, Request, State};
@@ -25,17 +24,20 @@ use serde_json::{Map, Value, json};
 
 use crate::app::{Shared, owner};
 use crate::bundles::{Bundle, Bundles};
-use crate::desk::Desk;
 use crate::error::{Error, in_form};
-use crate::jobs::{Job, Owner};
+use crate::jobs::Job;
 use crate::order::{Wanted, any_seed, at_size};
+
+use options::{Options, chosen, options, set_options};
+
+pub(crate) use options::Choices;
+
+mod options;
 
 /// Digits of a file's SHA-256 that name a model.
 const HASH: usize = 10;
 /// Largest request that is repeated in its answer, in bytes, its pictures left out: until then it is in memory.
 const MAX_ECHO: usize = 1 << 20;
-/// Owners whose choice of a model is remembered.
-const MAX_CHOICES: usize = 1000;
 
 /// Lists of what there is nothing of here.
 const EMPTY: [&str; 8] = [
@@ -76,34 +78,6 @@ pub(crate) fn routes() -> Router<Shared> {
         .method_not_allowed_fallback(async || Error::method())
 }
 
-/// The models that owners have chosen with `options`, the last choice last.
-#[derive(Debug, Default)]
-pub(crate) struct Choices(Mutex<VecDeque<(Owner, String)>>);
-
-impl Choices {
-    fn of(&self, owner: &Owner) -> Option<String> {
-        let choices = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        choices.iter().find(|(other, _)| other == owner).map(|(_, bundle)| bundle.clone())
-    }
-
-    fn set(&self, owner: Owner, bundle: String) {
-        let mut choices = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        choices.retain(|(other, _)| *other != owner);
-        choices.push_back((owner, bundle));
-        if choices.len() > MAX_CHOICES {
-            choices.pop_front();
-        }
-    }
-}
-
-/// The model that an owner has chosen.
-async fn chosen(shared: &Shared, owner: &Owner) -> Result<Option<String>, Error> {
-    match &shared.app.jobs {
-        Desk::Own(_) => Ok(shared.choices.of(owner)),
-        Desk::Fleet(fleet) => fleet.chosen(owner).await.map_err(Error::store),
-    }
-}
-
 /// Failures in the interface's form.
 pub(crate) async fn failures(response: Response) -> Response {
     let mut response = in_form(response, |error| {
@@ -141,12 +115,6 @@ pub struct Asked {
     enable_hr: Option<bool>,
     script_name: Option<String>,
     override_settings: Option<Options>,
-}
-
-/// Settings that outlive a request.
-#[derive(Debug, Default, Deserialize)]
-struct Options {
-    sd_model_checkpoint: Option<String>,
 }
 
 async fn generate(State(shared): State<Shared>, request: Request) -> Result<Json<Value>, Error> {
@@ -403,31 +371,6 @@ async fn interrupt(State(shared): State<Shared>, extensions: axum::http::Extensi
         jobs.cancel(&job).await.map_err(Error::store)?;
     }
     Ok(Json(json!({})))
-}
-
-async fn options(State(shared): State<Shared>, extensions: axum::http::Extensions) -> Result<Json<Value>, Error> {
-    let chosen = chosen(&shared, &owner(&extensions)).await?;
-    let bundle = shared.app.bundles.get_or_first(chosen.as_deref())?;
-    Ok(Json(json!({
-        "sd_model_checkpoint": title(bundle),
-        "sd_checkpoint_hash": bundle.unet(),
-        "samples_format": "png",
-        "CLIP_stop_at_last_layers": 1,
-    })))
-}
-
-/// Chooses the model of this client's further requests; the rest has no meaning here.
-async fn set_options(State(shared): State<Shared>, request: Request) -> Result<Json<Value>, Error> {
-    let owner = owner(request.extensions());
-    let body = shared.body(request).await?;
-    if let Some(title) = read::<Options>(&body)?.sd_model_checkpoint {
-        let bundle = by_title(&shared.app.bundles, &title)?;
-        match &shared.app.jobs {
-            Desk::Own(_) => shared.choices.set(owner, bundle),
-            Desk::Fleet(fleet) => fleet.choose(&owner, &bundle).await.map_err(Error::store)?,
-        }
-    }
-    Ok(Json(Value::Null))
 }
 
 async fn samplers() -> Json<Value> {

@@ -2,7 +2,7 @@
 //!
 //! A request becomes [`work::Work`] only when everything in it was checked ([`admission`]). It waits in a bounded queue
 //! ([`jobs`]) for the one thread that owns the models ([`worker`], [`inference`]). [`app::router`] is all of it as a
-//! service, so that tests run it in process. Programs that speak OpenAI's or AUTOMATIC1111's interface are understood too.
+//! service, so that tests run it in process; [`serving`] brings it to the network. Programs that speak OpenAI's or AUTOMATIC1111's interface are understood too.
 
 pub mod a1111;
 pub mod access;
@@ -23,6 +23,7 @@ pub mod openapi;
 pub mod order;
 pub mod page;
 pub mod pairing;
+pub mod serving;
 pub mod tls;
 pub mod work;
 pub mod worker;

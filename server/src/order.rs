@@ -184,22 +184,11 @@ pub fn events(job: &Arc<Job>) -> impl Stream<Item = JobEvent> + Send + use<> {
 }
 
 /// A preview in the size of the picture, which clients expect; it is as small as its latents.
-pub fn at_size(png: Vec<u8>, [width, height]: [u32; 2]) -> Vec<u8> {
-    let Ok(picture) = Picture::decode(&png) else { return png };
-    // Squares are what can be resized.
-    let square = cut(&picture, [picture.width().max(picture.height()); 2]);
-    cut(&square.square(width.max(height), Filter::Bicubic), [width, height]).to_png(None)
-}
-
-/// So much of a picture's upper left; where it ends before, it goes on as it is at its edge.
-fn cut(picture: &Picture, [width, height]: [u32; 2]) -> Picture {
-    let (columns, rows) = (picture.width(), picture.height());
-    let pixel = |x: u32, y: u32| {
-        let index = y.min(rows - 1) as usize * columns as usize + x.min(columns - 1) as usize;
-        &picture.rgb()[3 * index..][..3]
-    };
-    let rgb = (0..height).flat_map(|y| (0..width).flat_map(move |x| pixel(x, y))).copied().collect();
-    Picture::new(width, height, rgb).expect("each pixel was found")
+pub fn at_size(png: Vec<u8>, pixels: [u32; 2]) -> Vec<u8> {
+    match Picture::decode(&png) {
+        Ok(picture) => picture.covering(pixels, Filter::Bicubic).to_png(None),
+        Err(_) => png,
+    }
 }
 
 /// The words, with the pictures where they say, else before them: *picture, instruction* is the form that editing was trained

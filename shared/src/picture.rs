@@ -50,8 +50,16 @@ impl Picture {
     /// # Panics
     /// When `size` is 0.
     pub fn square(&self, size: u32, filter: Filter) -> Picture {
-        assert!(size > 0, "a picture has at least one pixel");
-        resize::cover(self, [size; 2], filter)
+        self.covering([size; 2], filter)
+    }
+
+    /// The middle of the picture, `[width, height]`, after it was resized so that it covers just that.
+    ///
+    /// # Panics
+    /// When `width` or `height` is 0.
+    pub fn covering(&self, size: [u32; 2], filter: Filter) -> Picture {
+        assert!(!size.contains(&0), "a picture has at least one pixel");
+        resize::cover(self, size, filter)
     }
 
     /// The vision tower's input `[3, size, size]`, reference section 3.
@@ -71,8 +79,7 @@ impl Picture {
     /// # Panics
     /// When `height` or `width` is 0.
     pub fn pixels_for_controlnet(&self, [height, width]: [u32; 2]) -> Vec<f32> {
-        assert!(height > 0 && width > 0, "a picture has at least one pixel");
-        resize::cover(self, [width, height], Filter::Bilinear).normalized([0.0; 3], [1.0; 3])
+        self.covering([width, height], Filter::Bilinear).normalized([0.0; 3], [1.0; 3])
     }
 
     /// The picture of the VAE's output `[3, H, W]`; what lies outside -1…1 is clipped.

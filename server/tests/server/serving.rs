@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use futures::StreamExt;
 use kosmosg::protocol::{ErrorCode, JobEvent};
-use kosmosg_server::app::serve;
+use kosmosg_server::serving::serve;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;

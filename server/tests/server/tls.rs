@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kosmosg_server::app::serve;
+use kosmosg_server::serving::serve;
 use kosmosg_server::tls::{Certificate, TlsListener};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

@@ -91,7 +91,8 @@ mod tests {
             let error = format!("{:#}", read(&[change]).unwrap_err());
             assert!(error.starts_with("tiny cannot be trained") && error.contains(why), "{change}: {error}");
         }
-        assert!(read(&["vae.training.sheet_every=0"]).is_ok());
+        let without_sheets = read(&["vae.training.sheet_every=0"]).unwrap();
+        assert_eq!(without_sheets.vae.training.sheet_every, 0);
         for change in ["decoder.draws", "decoder.draws=many"] {
             assert!(change.parse::<Change>().is_err(), "{change}");
         }
