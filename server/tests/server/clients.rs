@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
-use crate::support::{STEPS, Server, Setup, bytes_of, json_of};
+use crate::support::{STEPS, Server, Setup, bytes_of, json_of, until};
 
 const OPENAI: &str = "/v1/images/generations";
 const A1111: &str = "/sdapi/v1/txt2img";
@@ -62,6 +62,7 @@ async fn progress_is_that_of_the_whole_order() {
     let idle: Value = json_of(progress("").await).await;
     assert_eq!((&idle["progress"], &idle["state"]["job_count"]), (&json!(0.0), &json!(0)));
     let client = waits(&server, A1111, &json!({ "prompt": "a", "steps": STEPS, "n_iter": 2 }));
+    until(async || server.app.jobs.own().counts() == (1, 1)).await;
     for (steps, begun, share, ended) in [(2, 3, 2.0 / 6.0, 0), (2, 5, 4.0 / 6.0, 1)] {
         server.steps(steps);
         server.until_in_step(begun).await;

@@ -1,7 +1,6 @@
 //! Servers that share their jobs through a Redis. What their programs do together is tested beside the other programs.
 
 use std::process::{Child, Command as Program, Stdio};
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
@@ -13,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::clients::{streamed, waits};
-use crate::support::{BUNDLE, STEPS, Server, Setup, assert_error, bytes_of, denoise, json_of};
+use crate::support::{BUNDLE, STEPS, Server, Setup, assert_error, bytes_of, denoise, json_of, until};
 
 /// A `redis-server` of the test's own; it ends with it.
 struct Redis {
@@ -28,9 +27,7 @@ impl Redis {
         program.args(["--port", "0", "--save", "", "--unixsocket"]).arg(folder.path().join("socket"));
         let process = program.stdout(Stdio::null()).spawn();
         let process = process.expect("these tests need redis-server: apt-get install redis-server");
-        while !folder.path().join("socket").exists() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until(async || folder.path().join("socket").exists()).await;
         Self { process, folder }
     }
 
@@ -90,9 +87,7 @@ async fn a_job_that_ends_its_workers_is_not_begun_for_ever() {
     assert_eq!(begun(&other).query_async::<u32>(&mut connection).await.unwrap(), 1);
     worker.steps(1);
     worker.until_in_step(2).await;
-    while begun(&other).query_async::<u32>(&mut connection).await.unwrap() != 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until(async || begun(&other).query_async::<u32>(&mut connection.clone()).await.unwrap() == 0).await;
 }
 
 #[tokio::test]
@@ -116,13 +111,9 @@ async fn what_a_client_waits_for_ends_with_its_server() {
     let redis = Redis::start().await;
     let (front, other) = (redis.front().await, redis.front().await);
     let client = waits(&front, "/sdapi/v1/txt2img", &json!({ "prompt": "a", "steps": STEPS, "n_iter": 2 }));
-    let jobs = loop {
-        let jobs = other.app.jobs.of(&Owner::here()).await.unwrap();
-        if jobs.len() == 2 {
-            break jobs;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    };
+    let jobs = async || other.app.jobs.of(&Owner::here()).await.unwrap();
+    until(async || jobs().await.len() == 2).await;
+    let jobs = jobs().await;
     front.app.jobs.close();
     assert_eq!(client.await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
     front.app.jobs.flush().await.unwrap();

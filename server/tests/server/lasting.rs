@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::clients::waits;
 use crate::support::{
-    Command, STEPS, Server, Setup, assert_error, bytes_of, denoise, generate, is_private, json_of, with_loras,
+    Command, STEPS, Server, Setup, assert_error, bytes_of, denoise, generate, is_private, json_of, until, with_loras,
 };
 
 struct Lasting {
@@ -234,16 +234,19 @@ async fn a_client_that_hangs_up_while_its_job_is_written_down_leaves_none() {
     let server = lasting.start().await;
     let body = r#"{"prompt": "a", "steps": 3}"#;
     let mut request = Box::pin(server.post_to("/sdapi/v1/txt2img", body));
-    while server.app.jobs.of(&Owner::here()).await.unwrap().is_empty() {
+    let job = loop {
         assert!(futures::poll!(&mut request).is_pending());
+        if let Some(job) = server.app.jobs.of(&Owner::here()).await.unwrap().pop() {
+            break job;
+        }
         tokio::task::yield_now().await;
-    }
+    };
     drop(request);
+    until(async || job.has_ended()).await;
+    assert_eq!(job.last(), JobEvent::Cancelled);
+    // The worker may be in a step of it; it begins no other.
     server.steps(1);
-    while server.app.jobs.own().counts() != (0, 0) {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    assert!(server.together.lock().unwrap().len() <= 1);
+    until(async || server.app.jobs.own().counts() == (0, 0)).await;
 }
 
 #[tokio::test]

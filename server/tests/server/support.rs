@@ -45,6 +45,8 @@ pub const CAPACITY: usize = 2;
 pub const KEPT: usize = 4;
 /// Steps of a job.
 pub const STEPS: usize = 3;
+/// After this a test has failed that waits for something.
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A server, its worker waiting for commands.
 pub struct Server {
@@ -225,9 +227,7 @@ impl Server {
 
     /// Waits until the worker is inside its step of that number, counted from 1: who comes now is seen after it.
     pub async fn until_in_step(&self, step: usize) {
-        while self.begun.load(Ordering::SeqCst) < step {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        until(async || self.begun.load(Ordering::SeqCst) >= step).await;
     }
 
     pub async fn submit(&self, job: &JobRequest) -> JobCreated {
@@ -258,8 +258,22 @@ impl Server {
 
     /// All events of a job, once it is over.
     pub async fn events(&self, id: &str) -> Vec<(u64, JobEvent)> {
-        self.follow(id, 0).await.collect().await
+        let events = self.follow(id, 0).await.collect();
+        tokio::time::timeout(PATIENCE, events).await.expect("the job has no end")
     }
+}
+
+/// Waits until it holds.
+///
+/// # Panics
+/// It takes longer than [`PATIENCE`].
+pub async fn until(mut holds: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.expect("what the test waits for does not happen");
 }
 
 /// The body, read as JSON.

@@ -1,7 +1,7 @@
 //! A runner that computes nothing and takes a step when it is told to.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 
 use kosmosg::denoise::{DenoiseError, DenoiseState};
@@ -11,6 +11,8 @@ use kosmosg::pipeline::StepError;
 use kosmosg_server::inference::RunError;
 use kosmosg_server::work::{Goal, Model};
 use kosmosg_server::worker::Runner;
+
+use super::PATIENCE;
 
 /// What the runner is told.
 #[derive(Debug)]
@@ -67,7 +69,7 @@ impl Runner for Puppet {
             move |(state, ()): &mut (&mut DenoiseState, &())| state.advance(&vec![value; state.latents().len()])
         };
         let oom = || EngineError::OutOfMemory { engine: "none", detail: "as told".into() };
-        match self.commands.recv() {
+        match self.commands.recv_timeout(PATIENCE) {
             Ok(Command::Step) => {
                 self.together.lock().unwrap().push(seeds);
                 Ok(runs.iter_mut().map(advance(0.1)).collect())
@@ -79,8 +81,9 @@ impl Runner for Puppet {
             Ok(Command::Lost) => {
                 Err(StepError::Engine(EngineError::DeviceLost { engine: "none", detail: "as told".into() }).into())
             }
+            Err(RecvTimeoutError::Timeout) => panic!("the test waits for this step and never told to take it"),
             // The test is over.
-            Err(_) => Err(StepError::Engine(oom()).into()),
+            Err(RecvTimeoutError::Disconnected) => Err(StepError::Engine(oom()).into()),
         }
     }
 
