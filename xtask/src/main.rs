@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 
+mod compress;
 mod cuda;
 mod icon;
 mod page;
@@ -114,7 +115,7 @@ fn build() -> anyhow::Result<()> {
     let palette =
         ["sprite", "--held-out", "--seed", "1", "--palette", CREATURES, "--output", &creatures.to_string_lossy()];
     run(dist().join(format!("kosmosg{}", std::env::consts::EXE_SUFFIX)), palette)?;
-    page::build(&fresh)?;
+    page::build(&fresh, &target_dir()?.join("page"))?;
     if page.exists() {
         std::fs::rename(&page, &old).with_context(|| page.display().to_string())?;
     }

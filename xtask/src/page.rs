@@ -10,7 +10,6 @@
 //! What compresses has a `.br` and a `.gz` beside it.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -18,6 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 use wasm_bindgen_cli_support::Bindgen;
 
+use crate::compress::{compress, is_compressed};
 use crate::{cargo_command, icon};
 
 /// The interface's texts, which the shell names.
@@ -34,11 +34,10 @@ const WITHOUT_GPU: &str = "KOSMOSG_WITHOUT_GPU";
 /// The styles in the order in which they hold: what comes later goes before.
 const STYLES: [&str; 9] =
     ["page", "sentence", "choices", "stage", "models", "retouch", "device", "gallery", "preferences"];
-/// Files that are worth compressing.
-const TEXTUAL: [&str; 7] = ["css", "html", "js", "json", "svg", "wasm", "webmanifest"];
 
-/// Builds the page into the folder `out`, which holds nothing but its `creatures/`.
-pub fn build(out: &Path) -> Result<()> {
+/// Builds the page into the folder `out`, which holds nothing but its `creatures/`. What was [compressed](compress) stays in
+/// `kept`.
+pub fn build(out: &Path, kept: &Path) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
     install_target()?;
     let app = out.join("app");
@@ -67,7 +66,7 @@ pub fn build(out: &Path) -> Result<()> {
     copy_screenshots(&root.join("docs"), &out.join("screenshots"))?;
     copy_bundle(&root.join("models/tiny"), &out.join("models/tiny"))?;
     write_service_worker(&from.join("sw.js"), out)?;
-    compress(out)
+    compress(out, kept)
 }
 
 /// Installs what WebAssembly is compiled with. rustup does so by itself only when it installs the whole toolchain.
@@ -214,34 +213,8 @@ fn write_service_worker(from: &Path, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Puts `.br` and `.gz` beside what compresses.
-fn compress(out: &Path) -> Result<()> {
-    for file in files_below(out)? {
-        let extension = file.extension().unwrap_or_default().to_string_lossy().into_owned();
-        if !TEXTUAL.contains(&extension.as_str()) {
-            continue;
-        }
-        let contents = fs::read(&file)?;
-        let mut brotli = brotli::CompressorWriter::new(Vec::new(), 1 << 16, 11, 24);
-        brotli.write_all(&contents)?;
-        let brotli = brotli.into_inner();
-        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-        gzip.write_all(&contents)?;
-        let gzip = gzip.finish()?;
-        if extension == "wasm" {
-            let name = file.file_name().unwrap_or_default().to_string_lossy();
-            let kilobytes = |bytes: &[u8]| bytes.len().div_ceil(1000);
-            eprintln!("{name}: {} kB, {} kB compressed", kilobytes(&contents), kilobytes(&brotli));
-        }
-        for (suffix, compressed) in [("br", brotli), ("gz", gzip)] {
-            fs::write(PathBuf::from(format!("{}.{suffix}", file.display())), compressed)?;
-        }
-    }
-    Ok(())
-}
-
 /// All files in a folder and its folders, in order.
-fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
+pub fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();
@@ -249,10 +222,6 @@ fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
-}
-
-fn is_compressed(file: &Path) -> bool {
-    file.extension().is_some_and(|extension| extension == "br" || extension == "gz")
 }
 
 /// Removes a folder, if it is there.
@@ -263,6 +232,7 @@ pub fn remove(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// The hexadecimal digits of a hash.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
