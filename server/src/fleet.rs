@@ -18,6 +18,7 @@ pub use hand::Hand;
 
 mod hand;
 mod ledger;
+mod line;
 
 /// From one look at the jobs that somebody follows here to the next.
 const LOOK_EVERY: Duration = Duration::from_millis(100);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-use crate::page::{files_below, hex};
+use crate::files::{files_below, hex};
 
 /// Files that are worth compressing.
 const TEXTUAL: [&str; 7] = ["css", "html", "js", "json", "svg", "wasm", "webmanifest"];
@@ -33,14 +33,8 @@ pub fn compress(folder: &Path, kept: &Path) -> Result<()> {
                 fs::write(&fresh, form(&contents)?)?;
                 fs::rename(&fresh, &known)?;
             }
-            let compressed = PathBuf::from(format!("{}.{end}", file.display()));
-            fs::copy(&known, &compressed).with_context(|| compressed.display().to_string())?;
-            if end == "br" && has_end(&file, &["wasm"]) {
-                let kilobytes = |bytes: u64| bytes.div_ceil(1000);
-                let name = file.file_name().unwrap_or_default().to_string_lossy();
-                let (whole, small) = (contents.len() as u64, fs::metadata(&compressed)?.len());
-                eprintln!("{name}: {} kB, {} kB compressed", kilobytes(whole), kilobytes(small));
-            }
+            let beside = compressed(&file, end);
+            fs::copy(&known, &beside).with_context(|| beside.display().to_string())?;
             used.insert(known);
         }
     }
@@ -48,6 +42,11 @@ pub fn compress(folder: &Path, kept: &Path) -> Result<()> {
         fs::remove_file(&old).with_context(|| old.display().to_string())?;
     }
     Ok(())
+}
+
+/// The compressed file beside another.
+pub fn compressed(file: &Path, end: &str) -> PathBuf {
+    PathBuf::from(format!("{}.{end}", file.display()))
 }
 
 /// Whether this is one of the files that stand beside another.
@@ -90,7 +89,7 @@ mod tests {
         compress(folder.path(), kept.path()).unwrap();
         assert_eq!(names(folder.path()), ["page.html", "page.html.br", "page.html.gz", "picture.png"]);
         let (mut br, mut gz) = (Vec::new(), Vec::new());
-        let open = |end: &str| fs::File::open(format!("{}.{end}", page.display())).unwrap();
+        let open = |end: &str| fs::File::open(compressed(&page, end)).unwrap();
         brotli::Decompressor::new(open("br"), 4096).read_to_end(&mut br).unwrap();
         flate2::read::GzDecoder::new(open("gz")).read_to_end(&mut gz).unwrap();
         assert_eq!([br, gz], [b"a page", b"a page"]);
@@ -99,7 +98,7 @@ mod tests {
         let first = names(kept.path());
         fs::write(kept.path().join(&first[0]), "taken").unwrap();
         compress(folder.path(), kept.path()).unwrap();
-        assert_eq!(fs::read(folder.path().join("page.html.br")).unwrap(), b"taken");
+        assert_eq!(fs::read(compressed(&page, "br")).unwrap(), b"taken");
         fs::write(&page, "another page").unwrap();
         compress(folder.path(), kept.path()).unwrap();
         let second = names(kept.path());

@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 
 mod compress;
 mod cuda;
+mod files;
 mod icon;
 mod page;
 
@@ -109,18 +110,18 @@ fn build() -> anyhow::Result<()> {
     }
     // A server may be serving the page that there is.
     let (page, fresh, old) = (dist().join("page"), dist().join("page.new"), dist().join("page.old"));
-    page::remove(&fresh)?;
-    page::remove(&old)?;
+    files::remove(&fresh)?;
+    files::remove(&old)?;
     let creatures = fresh.join("creatures");
     let palette =
         ["sprite", "--held-out", "--seed", "1", "--palette", CREATURES, "--output", &creatures.to_string_lossy()];
     run(dist().join(format!("kosmosg{}", std::env::consts::EXE_SUFFIX)), palette)?;
-    page::build(&fresh, &target_dir()?.join("page"))?;
+    page::build(&fresh, &target_dir()?.join("compressed"))?;
     if page.exists() {
         std::fs::rename(&page, &old).with_context(|| page.display().to_string())?;
     }
     std::fs::rename(&fresh, &page).with_context(|| fresh.display().to_string())?;
-    page::remove(&old)
+    files::remove(&old)
 }
 
 /// Copies a program that was built to `dist/`, under that name.

@@ -17,7 +17,8 @@ use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 use wasm_bindgen_cli_support::Bindgen;
 
-use crate::compress::{compress, is_compressed};
+use crate::compress::{compress, compressed, is_compressed};
+use crate::files::{files_below, hex};
 use crate::{cargo_command, icon};
 
 /// The interface's texts, which the shell names.
@@ -66,7 +67,13 @@ pub fn build(out: &Path, kept: &Path) -> Result<()> {
     copy_screenshots(&root.join("docs"), &out.join("screenshots"))?;
     copy_bundle(&root.join("models/tiny"), &out.join("models/tiny"))?;
     write_service_worker(&from.join("sw.js"), out)?;
-    compress(out, kept)
+    compress(out, kept)?;
+    for module in files_below(&app)?.iter().filter(|file| file.extension().is_some_and(|end| end == "wasm")) {
+        let kilobytes = |file: &Path| fs::metadata(file).map(|file| file.len().div_ceil(1000));
+        let name = module.file_name().unwrap_or_default().to_string_lossy();
+        eprintln!("{name}: {} kB, {} kB compressed", kilobytes(module)?, kilobytes(&compressed(module, "br"))?);
+    }
+    Ok(())
 }
 
 /// Installs what WebAssembly is compiled with. rustup does so by itself only when it installs the whole toolchain.
@@ -211,28 +218,4 @@ fn write_service_worker(from: &Path, out: &Path) -> Result<()> {
         .replace("__FILES__", &serde_json::to_string_pretty(&addresses)?);
     fs::write(out.join("sw.js"), filled)?;
     Ok(())
-}
-
-/// All files in a folder and its folders, in order.
-pub fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
-        let path = entry?.path();
-        if path.is_dir() { files.extend(files_below(&path)?) } else { files.push(path) }
-    }
-    files.sort();
-    Ok(files)
-}
-
-/// Removes a folder, if it is there.
-pub fn remove(folder: &Path) -> Result<()> {
-    if folder.exists() {
-        fs::remove_dir_all(folder).with_context(|| folder.display().to_string())?;
-    }
-    Ok(())
-}
-
-/// The hexadecimal digits of a hash.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -9,7 +9,8 @@ use futures::StreamExt;
 use kosmosg::protocol::{ApiError, JobEvent};
 
 use super::Fleet;
-use super::ledger::{Claim, PATIENCE, Report, Ticket};
+use super::ledger::{Claim, Report};
+use super::line::{PATIENCE, Ticket};
 use crate::bundles::Bundles;
 use crate::jobs::store::StoreError;
 use crate::jobs::{Job, JobId};
@@ -70,7 +71,7 @@ impl Hand {
         let held = self.held().clone();
         if held_at.elapsed() >= HOLD_EVERY {
             for ticket in held.values() {
-                ledger.hide(ticket, PATIENCE).await?;
+                ledger.line().hide(ticket, PATIENCE).await?;
             }
             *held_at = Instant::now();
         }
@@ -82,7 +83,7 @@ impl Hand {
             }
         }
         while self.held().len() < self.seats
-            && let Some(ticket) = ledger.take().await?
+            && let Some(ticket) = ledger.line().take().await?
         {
             self.begin(ticket).await?;
         }
@@ -93,10 +94,10 @@ impl Hand {
         let Fleet { ledger, own, limits, .. } = &*self.fleet;
         if self.held().contains_key(&ticket.job) {
             // Redis was away for so long that it seemed lost.
-            return ledger.hide(&ticket, PATIENCE).await;
+            return ledger.line().hide(&ticket, PATIENCE).await;
         }
         let Some(Claim { number, waited, owner, request, unet, state }) = ledger.claim(&ticket).await? else {
-            return ledger.tear_up(&ticket).await;
+            return ledger.line().tear_up(&ticket).await;
         };
         if !self.bundles.suffice_for(&request) {
             return ledger.pass_on(&ticket, PASS_ON).await;
@@ -119,7 +120,7 @@ impl Hand {
     async fn refuse(&self, ticket: Ticket, claim: u64, error: ApiError) -> Result<(), StoreError> {
         let event = JobEvent::Failed { error };
         self.fleet.ledger.report(ticket.job, claim, Report { event: Some(&event), ..Report::default() }).await?;
-        self.fleet.ledger.tear_up(&ticket).await
+        self.fleet.ledger.line().tear_up(&ticket).await
     }
 
     /// Tells the fleet what happens to a job here, to its end or to this server's.
@@ -149,12 +150,12 @@ impl Hand {
             tracing::warn!(job = %job.id(), "another server has taken it over");
             self.fleet.own.cancel(&job);
         } else if job.last().is_last() {
-            insist(job.id(), || self.fleet.ledger.tear_up(&ticket)).await;
+            insist(job.id(), || self.fleet.ledger.line().tear_up(&ticket)).await;
         } else {
             let state = job.state();
             let report = Report { state: state.as_ref(), ..Report::default() };
             let saved = self.fleet.ledger.report(job.id(), claim, report).await;
-            if let Err(error) = saved.map(drop).and(self.fleet.ledger.hide(&ticket, Duration::ZERO).await) {
+            if let Err(error) = saved.map(drop).and(self.fleet.ledger.line().hide(&ticket, Duration::ZERO).await) {
                 tracing::error!(job = %job.id(), "it is another server's in some seconds only: {error}");
             }
         }

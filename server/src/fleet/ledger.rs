@@ -3,8 +3,7 @@
 //! Every change of a job is one script, and so happens whole or not at all. A worker's changes carry the number of its claim:
 //! when a job was given to another worker in the meantime, because this one was not heard of for long, they are refused.
 //!
-//! Who comes next is a matter of queues by `rsmq_async`, one for each lane. An owner's jobs all are in one lane, and lanes take
-//! turns, so that many jobs of one owner do not keep another waiting (stochastic fairness queueing, McKenney 1990).
+//! Who comes next is a matter of the [`Line`].
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -14,37 +13,22 @@ use kosmosg::denoise::DenoiseState;
 use kosmosg::protocol::{JobEvent, JobRequest};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::streams::StreamReadReply;
-use redis::{
-    AsyncCommands, AsyncConnectionConfig, Client, Expiry, FromRedisValue, RedisError, Script, ScriptInvocation,
-    SortedSetAddOptions, pipe,
-};
-use rsmq_async::{Rsmq, RsmqConnection, RsmqError};
-use sha2::{Digest, Sha256};
-use tokio::sync::Mutex;
+use redis::{AsyncCommands, Client, Expiry, FromRedisValue, RedisError, Script, ScriptInvocation, pipe};
 
+use super::line::{Line, TIMEOUT, Ticket};
 use crate::error;
 use crate::jobs::store::StoreError;
 use crate::jobs::{JobId, Key, Limits, MAX_BEGINNINGS, Owner};
 
 /// What every key begins with.
 const PREFIX: &str = "kosmosg:";
-/// What the keys of the queues begin with.
-const QUEUES: &str = "kosmosg:line";
-/// Lanes of the line.
-const LANES: u8 = 64;
-/// How long a worker may not be heard of before its jobs go to others.
-pub const PATIENCE: Duration = Duration::from_secs(10);
-/// How long an answer from Redis may take.
-const TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a server may take from writing a job down to putting it in line.
 const SENDING: Duration = Duration::from_secs(5);
 
 /// The connection to Redis, and how much is kept there.
 pub struct Ledger {
-    client: Client,
     connection: ConnectionManager,
-    /// Its connection does not come back by itself; none after it has failed.
-    queue: Mutex<Option<Rsmq>>,
+    line: Line,
     scripts: Scripts,
     limits: Limits,
 }
@@ -69,15 +53,6 @@ pub enum Submitted {
     Full,
     /// As many of its owner's wait as may of one.
     Enough,
-}
-
-/// A job's place in line; who has it is the one to do the job, as long as it [hides](Ledger::hide) it from others.
-#[derive(Debug, Clone)]
-pub struct Ticket {
-    /// The job.
-    pub job: JobId,
-    lane: String,
-    message: String,
 }
 
 /// A job that a worker has.
@@ -142,9 +117,13 @@ impl Ledger {
             cancel: script!("cancel.lua"),
             tidy: script!("tidy.lua"),
         };
-        let ledger = Self { client, connection, queue: Mutex::default(), scripts, limits };
-        ledger.queue().await?;
-        Ok(ledger)
+        let line = Line::open(client, connection.clone()).await?;
+        Ok(Self { connection, line, scripts, limits })
+    }
+
+    /// The jobs that wait for a worker.
+    pub fn line(&self) -> &Line {
+        &self.line
     }
 
     /// Takes a job in. It waits once it is [sent](Self::send).
@@ -178,9 +157,7 @@ impl Ledger {
     /// # Errors
     /// [`StoreError`]; then [`tidy`](Self::tidy) of some server does it later.
     pub async fn send(&self, id: JobId, owner: &Owner) -> Result<(), StoreError> {
-        let lane = lane(owner);
-        self.queued(async |mut queue| queue.send_message(&lane, id.to_string(), None).await.map(drop)).await?;
-        self.wake(&lane).await?;
+        self.line.join(id, owner).await?;
         Ok(self.connection.clone().hset(of("job", id), "sent", 1).await?)
     }
 
@@ -195,56 +172,13 @@ impl Ledger {
         Ok(id.and_then(|id| Some((id.parse().ok()?, digest.as_deref() == Some(&key.digest)))))
     }
 
-    /// Who comes next, if anybody waits. The ticket is the caller's for [`PATIENCE`], and longer if it [hides](Self::hide) it.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn take(&self) -> Result<Option<Ticket>, StoreError> {
-        let mut connection = self.connection.clone();
-        let lanes: Vec<String> = connection.zrange(at("lanes"), 0, -1).await?;
-        for lane in lanes {
-            let next =
-                self.queued(async |mut queue| queue.receive_message::<String>(&lane, Some(PATIENCE)).await).await?;
-            if let Some(next) = next {
-                let turn = now(&mut connection).await?;
-                let _: () = connection.zadd(at("lanes"), &lane, turn).await?;
-                match next.message.parse() {
-                    Ok(job) => return Ok(Some(Ticket { job, lane, message: next.id })),
-                    Err(()) => {
-                        self.queued(async |mut queue| queue.delete_message(&lane, &next.id).await.map(drop)).await?
-                    }
-                }
-            } else if self.queued(async |mut queue| queue.get_queue_attributes(&lane).await).await?.msgs == 0 {
-                // If somebody joins just now, a server that tidies up brings the lane back.
-                let _: () = connection.zrem(at("lanes"), &lane).await?;
-            }
-        }
-        Ok(None)
-    }
-
-    /// Nobody else takes the ticket for that long: [`PATIENCE`] keeps it, no time at all puts it back.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn hide(&self, Ticket { lane, message, .. }: &Ticket, time: Duration) -> Result<(), StoreError> {
-        self.queued(async |mut queue| queue.change_message_visibility(lane, message, time).await).await
-    }
-
-    /// Ends a ticket, whose job has ended.
-    ///
-    /// # Errors
-    /// [`StoreError`]; then who takes it finds that the job is over.
-    pub async fn tear_up(&self, Ticket { lane, message, .. }: &Ticket) -> Result<(), StoreError> {
-        self.queued(async |mut queue| queue.delete_message(lane, message).await.map(drop)).await
-    }
-
     /// Leaves a claimed job to others for that long: this was no attempt at it.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn pass_on(&self, ticket: &Ticket, time: Duration) -> Result<(), StoreError> {
         let _: () = self.connection.clone().hincr(of("job", ticket.job), "begun", -1).await?;
-        self.hide(ticket, time).await
+        self.line.hide(ticket, time).await
     }
 
     /// Makes a ticket's job the caller's; none if the job is over.
@@ -321,12 +255,7 @@ impl Ledger {
                 self.send(id, &Owner::of_name(owner)).await?;
             }
         }
-        for lane in (0..LANES).map(lane_name) {
-            if self.queued(async |mut queue| queue.get_queue_attributes(&lane).await).await?.msgs > 0 {
-                self.wake(&lane).await?;
-            }
-        }
-        Ok(())
+        self.line.tidy().await
     }
 
     /// A job in short, unless it is unknown or forgotten.
@@ -449,14 +378,6 @@ impl Ledger {
         Ok((waiting, open.saturating_sub(waiting)))
     }
 
-    /// Gives a lane a turn after all others, unless it has one.
-    async fn wake(&self, lane: &str) -> Result<(), StoreError> {
-        let mut connection = self.connection.clone();
-        let turn = now(&mut connection).await?;
-        let options = SortedSetAddOptions::add_only();
-        Ok(connection.zadd_options(at("lanes"), lane, turn, &options).await?)
-    }
-
     /// A script with what all are given.
     fn call<'a>(&self, script: &'a Script) -> ScriptInvocation<'a> {
         let mut call = script.key(PREFIX);
@@ -468,33 +389,6 @@ impl Ledger {
     fn late(&self) -> serde_json::Result<Vec<u8>> {
         serde_json::to_vec(&JobEvent::Failed { error: error::timed_out(self.limits.deadline) })
     }
-
-    /// Works with the queues.
-    async fn queued<T>(&self, work: impl AsyncFnOnce(Rsmq) -> Result<T, RsmqError>) -> Result<T, StoreError> {
-        let result = work(self.queue().await?).await;
-        if matches!(result, Err(RsmqError::RedisError(_))) {
-            *self.queue.lock().await = None;
-        }
-        Ok(result?)
-    }
-
-    async fn queue(&self) -> Result<Rsmq, StoreError> {
-        let mut slot = self.queue.lock().await;
-        if let Some(queue) = &*slot {
-            return Ok(queue.clone());
-        }
-        let config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(TIMEOUT)).set_response_timeout(Some(TIMEOUT));
-        let connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
-        let mut queue = Rsmq::new_with_connection(connection, false, Some(QUEUES)).await?;
-        for lane in (0..LANES).map(lane_name) {
-            match queue.create_queue(&lane, Some(PATIENCE), None, None).await {
-                Ok(()) | Err(RsmqError::QueueExists) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(slot.insert(queue).clone())
-    }
 }
 
 fn at(name: &str) -> String {
@@ -503,21 +397,6 @@ fn at(name: &str) -> String {
 
 fn of(kind: &str, name: impl Display) -> String {
     format!("{PREFIX}{kind}:{name}")
-}
-
-/// The lane of an owner's jobs.
-fn lane(owner: &Owner) -> String {
-    lane_name(Sha256::digest(owner.name())[0] % LANES)
-}
-
-fn lane_name(number: u8) -> String {
-    format!("lane-{number}")
-}
-
-/// Seconds by Redis' clock, the only one that all servers share.
-async fn now(connection: &mut ConnectionManager) -> Result<f64, StoreError> {
-    let (seconds, micros): (u64, u32) = redis::cmd("TIME").query_async(connection).await?;
-    Ok(seconds as f64 + f64::from(micros) * 1e-6)
 }
 
 fn milliseconds(time: Duration) -> u64 {

@@ -69,7 +69,8 @@ impl Runner for Puppet {
             move |(state, ()): &mut (&mut DenoiseState, &())| state.advance(&vec![value; state.latents().len()])
         };
         let oom = || EngineError::OutOfMemory { engine: "none", detail: "as told".into() };
-        match self.commands.recv_timeout(PATIENCE) {
+        // What waits for it in the test fails first, and says where.
+        match self.commands.recv_timeout(2 * PATIENCE) {
             Ok(Command::Step) => {
                 self.together.lock().unwrap().push(seeds);
                 Ok(runs.iter_mut().map(advance(0.1)).collect())
