@@ -14,7 +14,7 @@ pub mod verify;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
-use kosmosg::bundle::Folder;
+use kosmosg::bundle::{Existing, Folder};
 use kosmosg::engine::burn::BurnDevice;
 use kosmosg::engine::candle::CandleDevice;
 use kosmosg::picture::Picture;
@@ -57,8 +57,22 @@ impl PromptArguments {
     }
 
     fn bundle(&self) -> anyhow::Result<Folder> {
-        let bundle = self.bundle.clone().unwrap_or_else(default_bundle);
+        let bundle = self.bundle.clone().map_or_else(default_bundle, Ok)?;
         Folder::open(&bundle).with_context(|| format!("opening the bundle {}", bundle.display()))
+    }
+}
+
+/// Whether a bundle that is there already is replaced.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Replacing {
+    /// Replace the bundle that is there already; a folder with other files in it is never touched.
+    #[arg(long)]
+    force: bool,
+}
+
+impl Replacing {
+    fn existing(self) -> Existing {
+        Existing { replace: self.force, resume: false }
     }
 }
 
@@ -119,14 +133,23 @@ impl DeviceName {
 }
 
 /// The built-in bundle.
-fn default_bundle() -> PathBuf {
-    built_in("tiny")
+fn default_bundle() -> anyhow::Result<PathBuf> {
+    built_in("tiny", "--bundle DIR")
 }
 
-/// What is built in under a name, from the project's own folder or from where the command was built.
-fn built_in(name: &str) -> PathBuf {
-    let here = Path::new("models").join(name);
-    if here.exists() { here } else { Path::new(env!("CARGO_MANIFEST_DIR")).join(name) }
+/// What comes with the command under a name: from beside it, from the checkout in whose `dist` it is, or from where it was built.
+fn built_in(name: &str, option: &str) -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe().context("where this program is")?;
+    let beside = program.parent().unwrap_or(Path::new(""));
+    let places = [beside.join("models"), beside.join("../models"), env!("CARGO_MANIFEST_DIR").into()];
+    first(places.map(|place| place.join(name)), option)
+}
+
+/// The first of some places where something is; `option` names another.
+fn first<const N: usize>(places: [PathBuf; N], option: &str) -> anyhow::Result<PathBuf> {
+    let looked = || places.each_ref().map(|place| place.display().to_string()).join(", ");
+    let found = places.iter().find(|place| place.exists()).cloned();
+    found.with_context(|| format!("what is built in is at none of {}; give {option}", looked()))
 }
 
 /// Says before the work that its result cannot be written, where the folder for it is missing.
@@ -136,7 +159,32 @@ fn check_place(file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Says before the work that a PNG would be written under a name that says otherwise.
+fn check_png(file: &Path) -> anyhow::Result<()> {
+    let is_png = file.extension().is_none_or(|extension| extension.eq_ignore_ascii_case("png"));
+    ensure!(is_png, "cannot write {}: pictures are PNG files, so its name must end in .png", file.display());
+    Ok(())
+}
+
 fn read_picture(path: &Path) -> anyhow::Result<Picture> {
     let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
     Picture::decode(&bytes).with_context(|| path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_nowhere_is_told_with_all_places() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = ["a", "b", "c"].map(|place| dir.path().join(place).join("tiny"));
+        let error = first(places.clone(), "--bundle DIR").unwrap_err().to_string();
+        assert!(error.ends_with("; give --bundle DIR"), "{error}");
+        assert!(places.iter().all(|place| error.contains(place.to_str().unwrap())), "{error}");
+        for i in [2, 1, 0] {
+            std::fs::create_dir_all(&places[i]).unwrap();
+            assert_eq!(first(places.clone(), "--bundle DIR").unwrap(), places[i]);
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context as _, bail, ensure};
-use kosmosg::bundle::{Defaults, FORMAT, Family, Manifest, Networks, PartFile, Planned, Writer};
+use kosmosg::bundle::{Defaults, Existing, FORMAT, Family, Manifest, Networks, PartFile, Planned, Writer};
 use kosmosg::clip_text::ClipText;
 use kosmosg::encoder::{EncoderNetworks, is_redundant};
 use kosmosg::engine::blueprint;
@@ -44,8 +44,8 @@ pub struct ImportOptions {
     pub network: Option<PathBuf>,
     /// Forms of the weights.
     pub quant: Quant,
-    /// Whether to go on with what an interrupted import left.
-    pub resume: bool,
+    /// What is done about what is there already.
+    pub existing: Existing,
 }
 
 /// What happens while a bundle is imported.
@@ -128,7 +128,7 @@ pub fn import(options: &ImportOptions, out: &Path, mut event: impl FnMut(Event<'
     let files: BTreeSet<_> = parts.values().flat_map(|(_, source)| source.files()).collect();
     let stamps = files.into_iter().map(stamp).collect::<anyhow::Result<Vec<_>>>()?;
     let basis = serde_json::to_string(&(&draft, format!("{quant:?}"), stamps))?;
-    let mut writer = Writer::create(out, &basis, options.resume)?;
+    let mut writer = Writer::create(out, &basis, options.existing)?;
     for (part, (plan, source)) in &parts {
         writer.part(part, plan, |planned| {
             event(Event::Tensor(&planned.name, bytes(planned).unwrap_or(0)));

@@ -1,9 +1,10 @@
 //! In which form each weight of a bundle is stored, and bundles in another form.
 
+use std::fs;
 use std::path::Path;
 
-use anyhow::Context as _;
-use kosmosg::bundle::{Folder, Manifest, Planned, Stored, Writer};
+use anyhow::{Context as _, ensure};
+use kosmosg::bundle::{Existing, Folder, Manifest, Planned, Stored, Writer};
 use kosmosg::verify::relative_error;
 use kosmosg::weights::DType;
 use serde::Serialize;
@@ -65,17 +66,26 @@ pub struct Change {
 /// Writes the bundle `out` with the weights of another one in other forms, tensor by tensor.
 ///
 /// # Errors
-/// The bundle cannot be read, or the new one not written.
+/// The bundle cannot be read, is damaged or is `out` itself, or the new one cannot be written.
 pub fn quantize(
     bundle: &Folder,
     quant: Quant,
     out: &Path,
-    resume: bool,
+    existing: Existing,
     mut changed: impl FnMut(Change),
 ) -> anyhow::Result<Manifest> {
+    let (from, to) = (fs::canonicalize(bundle.dir()), fs::canonicalize(out));
+    ensure!(
+        !from.is_ok_and(|from| to.is_ok_and(|to| from == to)),
+        "{} is the bundle that is read; name another folder",
+        out.display()
+    );
+    existing.check(out)?;
+    // What is damaged would be vouched for by the new manifest.
+    bundle.check()?;
     let manifest = bundle.manifest();
     let basis = serde_json::to_string(&(manifest, format!("{quant:?}")))?;
-    let mut writer = Writer::create(out, &basis, resume)?;
+    let mut writer = Writer::create(out, &basis, existing)?;
     for part in manifest.parts.keys() {
         let stored = bundle.stored(part)?;
         let planned = |(name, Stored { located, .. }): (&String, &Stored)| Planned {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use half::f16;
 use kosmosg::aligner::AlignerDecoder;
 use kosmosg::clip_text::ClipText;
@@ -28,13 +28,13 @@ mod words;
 /// Shapes by name.
 type Shapes = BTreeMap<String, Vec<usize>>;
 
-/// Writes KOSMOS-G as it is published into the folder `dir`: `checkpoint_final.pt`, `sentencepiece.bpe.model` and `dict.txt`, and the
+/// Writes KOSMOS-G as it is published into the empty folder `dir`: `checkpoint_final.pt`, `sentencepiece.bpe.model` and `dict.txt`, and the
 /// sizes as `config.json`.
 ///
 /// # Errors
-/// A file cannot be written.
+/// The folder is not empty, or a file cannot be written.
 pub fn kosmos_g(config: &KosmosGConfig, seed: u64, dir: &Path, progress: impl FnMut(&str)) -> anyhow::Result<()> {
-    fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    begin(dir)?;
     let mut shapes = blueprint::weights(|weights| EncoderNetworks::new(weights, config))?;
     shapes.extend(blueprint::weights(|weights| {
         AlignerDecoder::new(&weights.at("aligner"), &config.aligner, config.mllm.dim)
@@ -52,14 +52,15 @@ pub fn kosmos_g(config: &KosmosGConfig, seed: u64, dir: &Path, progress: impl Fn
     ] {
         write(&dir.join(name), &contents)?;
     }
-    checkpoint::write(&dir.join("checkpoint_final.pt"), config, &shapes, seed, progress)
+    whole(&dir.join("checkpoint_final.pt"), |path| checkpoint::write(path, config, &shapes, seed, progress))
 }
 
-/// Writes Stable Diffusion 1.5 as a folder of diffusers.
+/// Writes Stable Diffusion 1.5 as a folder of diffusers into the empty folder `dir`.
 ///
 /// # Errors
-/// A file cannot be written.
+/// The folder is not empty, or a file cannot be written.
 pub fn stable_diffusion(seed: u64, dir: &Path, mut progress: impl FnMut(&str)) -> anyhow::Result<()> {
+    begin(dir)?;
     let networks = TrainConfig::paper().networks;
     let unet = blueprint::weights(|weights| UNet::new(weights, &networks.unet))?;
     let mut vae = blueprint::weights(|weights| VaeEncoder::new(weights, &networks.vae))?;
@@ -92,12 +93,28 @@ fn folder<C: Serialize>(
         let random = Random { name: name.clone(), shape, seed };
         (name, random)
     });
-    let path = dir.join(format!("{stem}.safetensors"));
-    safetensors::serialize_to_file(tensors, None, &path).with_context(|| format!("cannot write {}", path.display()))
+    whole(&dir.join(format!("{stem}.safetensors")), |path| {
+        safetensors::serialize_to_file(tensors, None, path).with_context(|| format!("cannot write {}", path.display()))
+    })
+}
+
+/// Makes a folder, in which nothing may be: the real weights have the same names.
+fn begin(dir: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let mut entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    ensure!(entries.next().is_none(), "{} is not empty; name another folder", dir.display());
+    Ok(())
 }
 
 fn write(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
-    fs::write(path, contents).with_context(|| format!("cannot write {}", path.display()))
+    whole(path, |path| fs::write(path, contents).with_context(|| format!("cannot write {}", path.display())))
+}
+
+/// Has `write` make a file under another name, so that under its own it is there as a whole or not at all.
+fn whole(path: &Path, write: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let unfinished = path.with_added_extension("unfinished");
+    write(&unfinished)?;
+    fs::rename(&unfinished, path).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// A tensor of 16-bit floats that is made when it is asked for.

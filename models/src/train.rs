@@ -6,6 +6,7 @@
 //! interrupted goes on as if it had not been. Source: *Kosmos-G*, section 2.
 
 use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -13,7 +14,7 @@ use kosmosg::engine::burn::BurnDevice;
 use kosmosg::weights::HostTensor;
 
 pub use config::{Change, TrainConfig};
-pub use export::{export, export_judge, import};
+pub use export::{export, export_judge, import, is_exported};
 pub use measure::measure;
 pub use plot::plot;
 pub use vocabulary::{tokenizer, vocabulary};
@@ -133,11 +134,13 @@ pub fn default_run(name: &str) -> anyhow::Result<PathBuf> {
 ///
 /// # Errors
 /// A configuration that does not fit the world or the checkpoint, an earlier stage that is not trained yet or was trained
-/// on since, a file that cannot be read or written, or a loss that is not finite several times in a row.
+/// on since, another process that trains it, a file that cannot be read or written, or a loss that is not finite several times
+/// in a row.
 pub fn run(stage: Stage, options: &TrainOptions) -> anyhow::Result<()> {
     let shared = Shared::new(options)?;
     shared.check(stage)?;
     let job = shared.job(stage)?;
+    let _lock = lock(&job.dir)?;
     match stage {
         Stage::Vae => train(&job, &VaeTask::new(&shared)?),
         Stage::Text => train(&job, &TextTask::new(&shared)),
@@ -151,26 +154,41 @@ pub fn run(stage: Stage, options: &TrainOptions) -> anyhow::Result<()> {
     }
 }
 
+/// Keeps other processes from training the stage in the folder `dir`, until the file is closed or the process ends, however it does.
+fn lock(dir: &Path) -> anyhow::Result<File> {
+    let path = dir.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => anyhow::bail!("another process trains this stage, in {}", dir.display()),
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+/// A stage whose result is needed is not trained yet.
+#[derive(Debug, thiserror::Error)]
+#[error("stage {} of {} is not trained yet: `{}` is missing", stage.name(), run.display(), path.display())]
+pub struct Untrained {
+    /// The stage.
+    pub stage: Stage,
+    /// The run's folder.
+    pub run: PathBuf,
+    /// The file that is missing.
+    pub path: PathBuf,
+}
+
 /// What a stage resulted in so far: its weights by full name.
 ///
 /// # Errors
-/// The stage was not trained, or its file is damaged.
+/// [`Untrained`], or the file is damaged.
 pub fn result(run: &Path, stage: Stage) -> anyhow::Result<BTreeMap<String, HostTensor>> {
     checkpoint::read_tensors(&result_path(run, stage)?)
 }
 
 /// The file of a stage's weights.
-fn result_path(run: &Path, stage: Stage) -> anyhow::Result<PathBuf> {
+fn result_path(run: &Path, stage: Stage) -> Result<PathBuf, Untrained> {
     let path = run.join(stage.name()).join(WEIGHTS);
-    if !path.exists() {
-        anyhow::bail!(
-            "stage {name} of {} is not trained yet: `{}` is missing; `kosmosg train {name}` makes it",
-            run.display(),
-            path.display(),
-            name = stage.name(),
-        );
-    }
-    Ok(path)
+    if path.exists() { Ok(path) } else { Err(Untrained { stage, run: run.to_owned(), path }) }
 }
 
 /// What a stage leaves for later ones.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use kosmosg::bundle::{self, Folder, Tensors};
+use kosmosg::bundle::{self, Existing, Folder, Tensors};
 use kosmosg::picture::{Picture, Recipe};
 use kosmosg::weights::HostTensor;
 use safetensors::tensor::{Dtype, TensorView};
@@ -139,7 +139,7 @@ fn damaged_bundles_say_what_is_wrong() {
     let write = |name: &str, change: &dyn Fn(&mut Tensors)| {
         let mut parts = parts.clone();
         change(parts.get_mut("unet").unwrap());
-        bundle::write(&dir.path().join(name), manifest.clone(), &tokenizer, &parts).unwrap();
+        bundle::write(&dir.path().join(name), Existing::default(), manifest.clone(), &tokenizer, &parts).unwrap();
     };
 
     write("missing", &|unet| drop(unet.remove("conv_in.weight")));
@@ -153,7 +153,7 @@ fn damaged_bundles_say_what_is_wrong() {
     // Of an imported one, the text encoder has CLIP's words.
     let mut other = manifest.clone();
     other.networks.text.as_mut().unwrap().vocab_size = 49_408;
-    bundle::write(&dir.path().join("words"), other, &tokenizer, &parts).unwrap();
+    bundle::write(&dir.path().join("words"), Existing::default(), other, &tokenizer, &parts).unwrap();
     let words = dir.path().join("words");
     let said = complaint(&["eval", "sprites", "--subjects", "2", "--ceilings", "--bundle", text(&words)]);
     assert!(said.contains("the text encoder has 49408 words"), "{said}");
@@ -176,7 +176,8 @@ fn what_lies_beside_a_bundle_stays() {
     let parts = BTreeMap::from([("aligner".to_owned(), tiny.part("aligner").unwrap())]);
     let dir = tempfile::tempdir().unwrap();
     let beside = |name: String| dir.path().join(name);
-    let write = || bundle::write(&beside("x".into()), tiny.manifest().clone(), &tiny.tokenizer().unwrap(), &parts);
+    let (existing, tokenizer) = (Existing { replace: true, resume: false }, tiny.tokenizer().unwrap());
+    let write = || bundle::write(&beside("x".into()), existing, tiny.manifest().clone(), &tokenizer, &parts);
     write().unwrap();
     std::fs::create_dir(beside("x.old".into())).unwrap();
     write().unwrap();
@@ -189,6 +190,124 @@ fn what_lies_beside_a_bundle_stays() {
     let error = write().unwrap_err().to_string();
     assert!(error.contains(text(&aside)), "{error}");
     assert!(beside("x.unfinished/unfinished.json".into()).exists() && beside("x/bundle.json".into()).exists());
+}
+
+/// Copies the built-in bundle.
+fn copy_tiny(to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(tiny()).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    }
+}
+
+#[test]
+fn bundles_stay_unless_they_are_to_be_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let [a, b, other] = ["a", "b", "other"].map(|name| dir.path().join(name));
+    copy_tiny(&a);
+    copy_tiny(&b);
+    let to = |out: &Path| ["quantize", text(&a), "--quant", "q4_0", "-o", text(out), "--json"].map(str::to_owned);
+    let refused = |out: &Path, more: &[&str], why: &str| {
+        let arguments = to(out);
+        let said = complaint(&arguments.iter().map(String::as_str).chain(more.iter().copied()).collect::<Vec<_>>());
+        assert!(said.contains(text(out)) && said.contains(why), "{said}");
+    };
+    refused(&b, &[], "is a bundle already; name another folder, or replace it with --force");
+    // The recipe says it before hours of training.
+    let run = dir.path().join("run");
+    let said = complaint(&["train", "tiny", "--run", text(&run), "-o", text(&b)]);
+    assert!(said.contains("is a bundle already") && !run.exists(), "{said}");
+    // Never what is read, whatever it is called.
+    refused(&a, &["--force"], "is the bundle that is read");
+    #[cfg(unix)]
+    {
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&a, &link).unwrap();
+        refused(&link, &["--force"], "is the bundle that is read");
+    }
+    std::fs::write(b.join("notes.txt"), "mine").unwrap();
+    refused(&b, &["--force"], "notes.txt");
+    for dir in [&a, &b] {
+        assert_eq!(Folder::open(dir).unwrap().manifest(), Folder::open(tiny()).unwrap().manifest());
+    }
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("notes.txt"), "mine").unwrap();
+    refused(&other, &["--force"], "is no bundle");
+
+    std::fs::remove_file(b.join("notes.txt")).unwrap();
+    let arguments = to(&b);
+    assert!(kosmosg(&arguments.iter().map(String::as_str).chain(["--force"]).collect::<Vec<_>>()).status.success());
+    assert_ne!(Folder::open(&b).unwrap().manifest().parts, Folder::open(&a).unwrap().manifest().parts);
+}
+
+#[test]
+fn damage_is_not_handed_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let [bad, out] = ["bad", "out"].map(|name| dir.path().join(name));
+    copy_tiny(&bad);
+    let mut bytes = std::fs::read(bad.join("unet.gguf")).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(bad.join("unet.gguf"), bytes).unwrap();
+    let said = complaint(&["quantize", text(&bad), "--quant", "q4_0", "-o", text(&out)]);
+    assert_eq!(said, complaint(&["info", "--check", text(&bad)]));
+    assert!(said.contains("unet.gguf is corrupt: SHA-256"), "{said}");
+    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["bad"]);
+}
+
+#[test]
+fn what_is_built_in_moves_with_the_program() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("dist/kosmosg");
+    std::fs::create_dir(dir.path().join("dist")).unwrap();
+    std::fs::copy(env!("CARGO_BIN_EXE_kosmosg"), &program).unwrap();
+    // In the checkout, then beside the program: what is there is no bundle, and its place is told.
+    for (models, place) in [("models", "dist/../models"), ("dist/models", "dist/models")] {
+        let models = dir.path().join(models);
+        std::fs::create_dir_all(models.join("tiny")).unwrap();
+        std::fs::write(models.join("judge.gguf"), "").unwrap();
+        for arguments in [&["generate", "--prompt", "x", "-o", "x.png"][..], &["eval", "judge"]] {
+            let output = Command::new(&program).args(arguments).output().unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert!(said.contains(text(&dir.path().join(place))), "{said}");
+        }
+    }
+}
+
+#[test]
+fn names_and_sizes_that_pictures_cannot_have_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name);
+    for (arguments, name) in [
+        (&["generate", "--prompt", "x", "-o"][..], "x.jpg"),
+        (&["sprite", "-o"], "x.webp"),
+        (&["eval", "sprites", "--subjects", "2", "--sheet"], "x.svg"),
+        (&["train", "plot", "--run", text(dir.path()), "-o"], "x.jpg"),
+    ] {
+        let said = complaint(&[arguments, &[text(&file(name))]].concat());
+        assert!(said.contains(name) && said.contains(".png"), "{said}");
+    }
+    let out = file("x.PNG");
+    for (size, nearest) in [("63", "56"), ("3", "8"), ("0", "8"), ("4294967295", "4294967288")] {
+        let said = complaint(&["generate", "--prompt", "x", "--height", size, "-o", text(&out)]);
+        assert!(said.contains(&format!("--height is {size}; choose a multiple of 8, such as {nearest}")), "{said}");
+    }
+    assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none());
+    assert!(kosmosg(&["sprite", "-o", text(&out)]).status.success());
+}
+
+#[test]
+fn the_stage_that_is_missing_is_told_as_a_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("my run");
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/miniature.toml");
+    let options = ["--config", text(&config), "--set", "decoder.draws=1", "--run", text(&run)];
+    let said = complaint(&[&["train", "decoder"][..], &options].concat());
+    let command =
+        format!("`kosmosg train vae --config {} --set decoder.draws=1 --run '{}'`", text(&config), text(&run));
+    assert!(said.contains(&command) && said.contains("stage vae"), "{said}");
 }
 
 #[test]

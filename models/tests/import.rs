@@ -202,9 +202,8 @@ fn an_imported_bundle_has_the_published_numbers() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("bundle");
     // The tensors alone, and a training checkpoint of fairseq, in 16 bits.
-    for checkpoint in ["model.safetensors", "checkpoint.pt"] {
-        imported_has_the_published_numbers(&out, &fixtures().join("kosmosg").join(checkpoint));
-    }
+    imported_has_the_published_numbers(&dir.path().join("tensors"), &fixtures().join("kosmosg/model.safetensors"));
+    imported_has_the_published_numbers(&out, &fixtures().join("kosmosg/checkpoint.pt"));
     let cases = fixtures().join("kosmosg/cases.safetensors");
 
     // The autoencoder and the tables stay as they are; all else is smaller, and further off.
@@ -420,6 +419,15 @@ fn made_up_checkpoints_are_imported() {
         kosmosg(&["synth", "--preset", "kosmos-g", "--seed", "3", "--network", network, "-o", out])
     };
     assert!(made_up(&made).status.success());
+    // Real weights have the same names.
+    let checkpoint = made.join("checkpoint_final.pt");
+    fs::write(&checkpoint, "real").unwrap();
+    let output = made_up(&made);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("made is not empty"));
+    assert_eq!(fs::read(&checkpoint).unwrap(), b"real");
+    fs::remove_dir_all(&made).unwrap();
+    assert!(made_up(&made).status.success());
     let out = dir.path().join("bundle");
     let [checkpoint, spm, dict] =
         ["checkpoint_final.pt", "sentencepiece.bpe.model", "dict.txt"].map(|name| made.join(name));
@@ -429,6 +437,30 @@ fn made_up_checkpoints_are_imported() {
     let [bundle, picture] = [&out, &picture].map(|path| path.to_str().unwrap());
     let output = kosmosg(&["generate", "--bundle", bundle, "--prompt", "a baba", "--steps", "2", "-o", picture]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn sizes_that_are_not_looked_at_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("made");
+    let output = kosmosg(&["synth", "--preset", "sd15", "--network", "nowhere.json", "-o", out.to_str().unwrap()]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && said.contains("--network") && !out.exists(), "{said}");
+}
+
+/// Nobody takes the half of a checkpoint for a whole one.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_synth_leaves_no_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = fixtures().join("kosmosg/config.json");
+    // The system ends the program while it writes the checkpoint, its only large file.
+    let command = format!("ulimit -f 100; exec {} \"$@\"", env!("CARGO_BIN_EXE_kosmosg"));
+    let made_up = ["synth", "--preset", "kosmos-g", "--network", network.to_str().unwrap(), "-o"];
+    let stopped =
+        Command::new("bash").args(["-c", &command, "kosmosg"]).args(made_up).arg(dir.path()).output().unwrap();
+    assert!(!stopped.status.success());
+    assert!(dir.path().join("dict.txt").exists() && !dir.path().join("checkpoint_final.pt").exists());
 }
 
 /// Whoever is stopped half-way can go on, and nobody takes the half for a bundle.
@@ -463,10 +495,20 @@ fn an_interrupted_import_goes_on() {
     assert_eq!(Folder::open(&anew).unwrap().manifest(), Folder::open(&out).unwrap().manifest());
 
     // With another file in the decoder's folder, all begins again.
+    fs::remove_dir_all(&out).unwrap();
     stop();
     let before = written(unfinished.join("aligner.gguf"));
     let weights = decoder.join("vae/diffusion_pytorch_model.safetensors");
     fs::write(&weights, fs::read(&weights).unwrap()).unwrap();
     resume();
     assert_ne!(written(out.join("aligner.gguf")), before, "a file of another import was kept");
+
+    // What is there is replaced only by who says so.
+    let output = import(&out, &[("--decoder", &decoder)]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && said.contains("bundle is a bundle already"), "{said}");
+    let before = written(out.join("aligner.gguf"));
+    let output = kosmosg(&arguments.iter().map(String::as_str).chain(["--force"]).collect::<Vec<_>>());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_ne!(written(out.join("aligner.gguf")), before);
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use kosmosg::bundle::{Defaults, Folder, Manifest};
+use kosmosg::bundle::{Defaults, Existing, Folder, Manifest};
 use kosmosg::config::{AlignerConfig, PerLevel};
 use kosmosg::engine::burn::train::Precision;
 use kosmosg::engine::burn::{Burn, BurnDevice};
@@ -27,6 +27,11 @@ fn miniature() -> TrainConfig {
 fn run(stage: Stage, run: &Path, config: &TrainConfig) -> anyhow::Result<()> {
     let device = BurnDevice::cpu().training();
     train::run(stage, &TrainOptions { config: config.clone(), run: run.to_owned(), device })
+}
+
+/// Exports to where nothing is yet.
+fn export(run: &Path, config: &TrainConfig, quant: Quant, out: &Path) -> anyhow::Result<Manifest> {
+    train::export(run, config, quant, out, Existing::default())
 }
 
 fn weights(run: &Path, stage: Stage) -> PathBuf {
@@ -66,7 +71,7 @@ fn every_stage_runs_and_the_bundle_makes_pictures() {
     let dir = tempfile::tempdir().unwrap();
     let config = miniature();
     let error = run(Stage::Decoder, dir.path(), &config).unwrap_err().to_string();
-    assert!(error.contains("stage vae") && error.contains("`kosmosg train vae`"), "{error}");
+    assert!(error.contains("stage vae") && error.contains("is not trained yet"), "{error}");
 
     for stage in Stage::ALL {
         let before: Vec<_> = Stage::ALL.map(|stage| fs::read(weights(dir.path(), stage)).ok()).into_iter().collect();
@@ -84,17 +89,63 @@ fn every_stage_runs_and_the_bundle_makes_pictures() {
     assert!(prompts.lines().all(|prompt| prompt.contains("<i>")) && prompts.lines().count() == 16, "{prompts}");
 
     let out = dir.path().join("bundle");
-    let manifest = train::export(dir.path(), &config, Quant::Q8_0, &out).unwrap();
+    let manifest = export(dir.path(), &config, Quant::Q8_0, &out).unwrap();
     check_bundle(&out, &manifest);
+    what_a_run_wrote_is_known(dir.path(), &config, &out);
+    a_damaged_bundle_makes_no_run(&out, &config);
     a_bundle_can_be_trained_further(&out, dir.path(), &config);
     a_bundle_of_32_bits_loses_nothing(dir.path(), &config);
     a_stage_goes_on_only_with_what_it_began_with(dir.path(), &config);
 }
 
+fn what_a_run_wrote_is_known(run: &Path, config: &TrainConfig, out: &Path) {
+    let export = |replace| train::export(run, config, Quant::Q8_0, out, Existing { replace, resume: false });
+    let error = export(false).unwrap_err().to_string();
+    assert!(error.contains("is a bundle already") && error.contains("--force"), "{error}");
+    export(true).unwrap();
+    assert!(train::is_exported(run, out));
+    let other = tempfile::tempdir().unwrap();
+    assert!(!train::is_exported(other.path(), out) && !train::is_exported(other.path(), other.path()));
+    copy_folder(out, other.path(), false);
+    let mut manifest = Folder::open(out).unwrap().manifest().clone();
+    manifest.name = "another".into();
+    fs::write(other.path().join("bundle.json"), serde_json::to_vec_pretty(&manifest).unwrap()).unwrap();
+    assert!(!train::is_exported(run, other.path()));
+}
+
+/// The last part that an import reads is bad: a whole bundle can be imported into the same run.
+fn a_damaged_bundle_makes_no_run(bundle: &Path, config: &TrainConfig) {
+    let dir = tempfile::tempdir().unwrap();
+    let [damaged, run] = ["damaged", "run"].map(|name| dir.path().join(name));
+    copy_folder(bundle, &damaged, false);
+    fs::write(damaged.join("aligner.gguf"), b"bad").unwrap();
+    let error = train::import(&damaged, config, &run).unwrap_err().to_string();
+    assert!(error.contains("aligner.gguf is corrupt"), "{error}");
+    train::import(bundle, config, &run).unwrap();
+}
+
+#[test]
+fn a_stage_is_trained_by_one_process_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = miniature();
+    (config.vae.training.steps, config.vae.training.sheet_every) = (1, 0);
+    fs::create_dir(dir.path().join("vae")).unwrap();
+    let other = fs::File::create(dir.path().join("vae/lock")).unwrap();
+    other.lock().unwrap();
+    let error = run(Stage::Vae, dir.path(), &config).unwrap_err().to_string();
+    assert!(
+        error.contains("another process trains this stage") && !weights(dir.path(), Stage::Vae).exists(),
+        "{error}"
+    );
+    drop(other);
+    run(Stage::Vae, dir.path(), &config).unwrap();
+    run(Stage::Vae, dir.path(), &config).unwrap();
+}
+
 fn a_bundle_of_32_bits_loses_nothing(first: &Path, config: &TrainConfig) {
     let dir = tempfile::tempdir().unwrap();
     let [bundle, again] = ["bundle", "again"].map(|name| dir.path().join(name));
-    train::export(first, config, Quant::F32, &bundle).unwrap();
+    export(first, config, Quant::F32, &bundle).unwrap();
     train::import(&bundle, config, &again).unwrap();
     for stage in [Stage::Vae, Stage::Decoder] {
         let [imported, trained] = [again.as_path(), first].map(|run| train::result(run, stage).unwrap());
@@ -115,7 +166,7 @@ fn a_bundle_can_be_trained_further(bundle: &Path, first: &Path, config: &TrainCo
             assert!(tensor.to_f32().iter().zip(&trained[name].to_f32()).all(same), "{name}");
         }
     }
-    let exported = train::export(again.path(), config, Quant::Q8_0, &again.path().join("bundle")).unwrap();
+    let exported = export(again.path(), config, Quant::Q8_0, &again.path().join("bundle")).unwrap();
     assert_eq!(exported.parts["unet"].bytes, Folder::open(bundle).unwrap().manifest().parts["unet"].bytes);
     let error = train::import(bundle, config, again.path()).unwrap_err().to_string();
     assert!(error.contains("a stage already"), "{error}");
@@ -128,7 +179,7 @@ fn a_bundle_can_be_trained_further(bundle: &Path, first: &Path, config: &TrainCo
     run(Stage::Decoder, again.path(), &still).unwrap();
     let [ours, theirs] = [again.path(), first].map(|run| losses(run, Stage::Decoder)[0].1);
     assert!(ours < theirs, "the first loss is {ours}, and was {theirs} of random weights");
-    let error = train::export(again.path(), config, Quant::Q8_0, &again.path().join("mixed")).unwrap_err().to_string();
+    let error = export(again.path(), config, Quant::Q8_0, &again.path().join("mixed")).unwrap_err().to_string();
     assert!(error.contains("`stages.decoder`"), "{error}");
 
     let mut other = config.clone();
@@ -168,7 +219,7 @@ fn prepared_files_train_what_a_bundle_began() {
         run(stage, &dir.path().join("world"), &config).unwrap();
     }
     let bundle = dir.path().join("bundle");
-    train::export(&dir.path().join("world"), &config, Quant::Q8_0, &bundle).unwrap();
+    export(&dir.path().join("world"), &config, Quant::Q8_0, &bundle).unwrap();
 
     for (kind, lines) in [("constructed", constructed()), ("editing", edits()), ("captions", captions())] {
         fs::write(dir.path().join(kind).with_extension("tsv"), lines.join("\n")).unwrap();
@@ -194,7 +245,7 @@ fn prepared_files_train_what_a_bundle_began() {
     }
     let prompts = fs::read_to_string(files.join("instruct/sheets/prompts.txt")).unwrap();
     assert!(prompts.lines().all(|prompt| prompt.contains("<i>")), "{prompts}");
-    let manifest = train::export(&files, &config, Quant::Q8_0, &dir.path().join("trained")).unwrap();
+    let manifest = export(&files, &config, Quant::Q8_0, &dir.path().join("trained")).unwrap();
     check_bundle(&dir.path().join("trained"), &manifest);
 
     let error = run(Stage::Vision, &files, &config).unwrap_err().to_string();
@@ -299,7 +350,7 @@ fn the_autoencoder_can_be_trained_on_while_its_latents_stay(run_dir: &Path, conf
         assert_eq!(tensor.bytes() == before.0[&name].bytes(), is_kept, "{name}");
     }
     assert_eq!(scale(), before.1);
-    train::export(run_dir, config, Quant::Q8_0, &run_dir.join("sharper")).unwrap();
+    export(run_dir, config, Quant::Q8_0, &run_dir.join("sharper")).unwrap();
 }
 
 /// What imitated the text encoder still belongs to it; what was taught through the denoiser does not.
@@ -310,7 +361,7 @@ fn the_denoiser_can_be_trained_on_while_its_text_encoder_stays(bundle: &Path, co
     let mut other = config.clone();
     other.decoder.trained = Some(vec!["unet.".to_owned()]);
     run(Stage::Decoder, run_dir, &other).unwrap();
-    let export = || train::export(run_dir, config, Quant::Q8_0, &run_dir.join("clearer"));
+    let export = || export(run_dir, config, Quant::Q8_0, &run_dir.join("clearer"));
     let error = export().unwrap_err().to_string();
     assert!(error.contains("stage instruct does not belong") && error.contains("`stages.decoder`"), "{error}");
     fs::remove_dir_all(run_dir.join("instruct")).unwrap();
@@ -340,7 +391,7 @@ fn a_stage_goes_on_only_with_what_it_began_with(run_dir: &Path, config: &TrainCo
     run(Stage::Vae, run_dir, &longer).unwrap();
     refused(&|_| {}, Stage::Decoder, "another `stages.vae`");
     refused(&|_| {}, Stage::Instruct, "another `stages.vae`");
-    let error = train::export(run_dir, config, Quant::Q8_0, &run_dir.join("mixed")).unwrap_err().to_string();
+    let error = export(run_dir, config, Quant::Q8_0, &run_dir.join("mixed")).unwrap_err().to_string();
     assert!(error.contains("stage decoder does not belong") && error.contains("`stages.vae`"), "{error}");
 }
 
@@ -418,7 +469,7 @@ fn the_papers_ablations_can_be_trained() {
         config.networks.kosmosg.aligner = aligner;
         run(Stage::Instruct, &run_dir, &config).unwrap();
         let bundle = dir.path().join(format!("{name} bundle"));
-        let manifest = train::export(&run_dir, &config, Quant::Q8_0, &bundle).unwrap();
+        let manifest = export(&run_dir, &config, Quant::Q8_0, &bundle).unwrap();
         check_bundle(&bundle, &manifest);
         let layers = train::result(&run_dir, Stage::Instruct).unwrap();
         let has = |beginning: &str| layers.keys().any(|name| name.starts_with(beginning));

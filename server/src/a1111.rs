@@ -26,7 +26,7 @@ use crate::app::{Shared, owner};
 use crate::bundles::{Bundle, Bundles};
 use crate::error::{Error, in_form};
 use crate::jobs::Job;
-use crate::order::{Wanted, any_seed, at_size};
+use crate::order::{Wanted, any_seed};
 
 use options::{Options, chosen, options, set_options};
 
@@ -50,6 +50,13 @@ const EMPTY: [&str; 8] = [
     "/realesrgan-models",
     "/script-info",
 ];
+/// What leaves the choice of a sampler or scheduler to the server.
+const AUTOMATIC: &str = "Automatic";
+/// The scheduler that one of the samplers has.
+const KARRAS: &str = "Karras";
+/// A sampler that many clients ask for unless told otherwise. It adds noise and has no twin here; the nearest one takes its
+/// place.
+const EULER_A: &str = "Euler a";
 /// What needs no looking for again.
 const REFRESHES: [&str; 3] = ["/refresh-checkpoints", "/refresh-vae", "/refresh-loras"];
 
@@ -92,7 +99,8 @@ pub(crate) async fn failures(response: Response) -> Response {
     response
 }
 
-/// What a request says, of what has a meaning here. Clients send every field, unset ones as null.
+/// What a request says, of what has a meaning here or would change the picture elsewhere. Clients send every field, unset ones
+/// as null.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Asked {
@@ -111,9 +119,13 @@ pub struct Asked {
     send_images: Option<bool>,
     init_images: Option<Vec<String>>,
     denoising_strength: Option<f64>,
-    mask: Option<Value>,
-    enable_hr: Option<bool>,
-    script_name: Option<String>,
+    mask: Value,
+    enable_hr: Value,
+    script_name: Value,
+    tiling: Value,
+    restore_faces: Value,
+    subseed_strength: Value,
+    styles: Value,
     override_settings: Option<Options>,
 }
 
@@ -143,18 +155,22 @@ impl Asked {
     /// # Errors
     /// What is wrong with it.
     pub fn wanted(&self, chosen: Option<String>, bundles: &Bundles) -> Result<Wanted, Error> {
-        for (is_asked, what) in [
-            (self.enable_hr == Some(true), "enable_hr: this server has no second pass"),
-            (self.mask.is_some(), "mask: this model edits by words and takes no mask"),
-            (self.script_name.as_ref().is_some_and(|name| !name.is_empty()), "script_name: this server has no scripts"),
+        for (value, what) in [
+            (&self.enable_hr, "enable_hr: this server has no second pass"),
+            (&self.mask, "mask: this model edits by words and takes no mask"),
+            (&self.script_name, "script_name: this server has no scripts"),
+            (&self.tiling, "tiling: the edges of this model's pictures do not fit together"),
+            (&self.restore_faces, "restore_faces: this server has no second model for faces"),
+            (&self.subseed_strength, "subseed_strength: this server does not mix seeds"),
+            (&self.styles, "styles: this server has none; write their words in the prompt"),
         ] {
-            if is_asked {
+            if is_set(value) {
                 return Err(Error::invalid(what));
             }
         }
         let title = self.override_settings.as_ref().and_then(|options| options.sd_model_checkpoint.as_ref());
         let model = title.map(|title| by_title(bundles, title)).transpose()?.or(chosen);
-        let sampler = sampler(self.sampler_name.as_ref().or(self.sampler_index.as_ref()), self.scheduler.as_deref())?;
+        let sampler = sampler(self.sampler_name(), self.scheduler.as_deref())?;
         let pictures = self.init_images.iter().flatten().map(|picture| decode(picture)).collect::<Result<_, _>>()?;
         let seed = self.seed.and_then(|seed| u64::try_from(seed).ok()).unwrap_or_else(any_seed);
         let (prompt, loras) = loras_in(self.prompt.as_deref().unwrap_or_default())?;
@@ -176,6 +192,21 @@ impl Asked {
             count: self.batch_size.unwrap_or(1).saturating_mul(self.n_iter.unwrap_or(1)),
         })
     }
+
+    fn sampler_name(&self) -> Option<&str> {
+        let names = [&self.sampler_name, &self.sampler_index];
+        names.into_iter().flatten().map(String::as_str).find(|name| !name.is_empty())
+    }
+
+    /// What is done in another way than it says.
+    fn warnings(&self) -> Vec<&'static str> {
+        match self.sampler_name() {
+            Some(name) if name.eq_ignore_ascii_case(EULER_A) => {
+                vec!["Euler a adds noise, which this server does not; Euler took its place"]
+            }
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// Makes what is asked for, as `form` has it.
@@ -190,14 +221,13 @@ async fn make(
     let wanted = move |bundles: &Bundles| {
         let asked = form(Asked::read(&body)?)?;
         let strength = asked.denoising_strength.filter(|_| asked.init_images.is_some());
-        let rest = (asked.send_images, asked.batch_size.unwrap_or(1), strength, echo(&body)?);
+        let rest = (asked.send_images, asked.batch_size.unwrap_or(1), strength, asked.warnings(), echo(&body)?);
         Ok((asked.wanted(chosen, bundles)?, rest))
     };
-    let (order, (send_images, batch, strength, echo)) = shared.order(owner, wanted).await?;
+    let (order, (send_images, batch, strength, warnings, echo)) = shared.order(owner, wanted).await?;
     // Of an interrupted one, clients expect what there is.
-    let so_far =
-        |(job, png): (&Job, Option<Bytes>)| png.or_else(|| Some(Bytes::from(at_size(job.preview()?, order.pixels()))));
-    let pngs: Vec<_> = order.pictures().await?.into_iter().filter_map(so_far).collect();
+    let so_far = |(index, (_, png)): (usize, (_, Option<Bytes>))| png.or_else(|| order.so_far(index));
+    let pngs: Vec<_> = order.pictures().await?.into_iter().enumerate().filter_map(so_far).collect();
     let recipes = pngs.iter().map(|png| Recipe::read(png)).collect::<Result<Vec<_>, _>>().map_err(Error::internal)?;
     let recipes: Vec<_> = recipes.into_iter().flatten().collect();
     let images: Vec<_> = match send_images {
@@ -206,6 +236,7 @@ async fn make(
     };
     let mut info = info(&recipes, order.bundle(), batch);
     info["denoising_strength"] = strength.into();
+    info["warnings"] = warnings.into();
     let info = info.to_string();
     Ok(Json(json!({ "images": images, "parameters": echo, "info": info })))
 }
@@ -251,19 +282,46 @@ fn loras_in(prompt: &str) -> Result<(String, Vec<Lora>), Error> {
     Ok((words + rest, loras))
 }
 
-/// The sampler of that name. Those that add noise have no twin here; the nearest one takes their place.
-fn sampler(name: Option<&String>, scheduler: Option<&str>) -> Result<Option<SamplerKind>, Error> {
-    let Some(name) = name else { return Ok(None) };
+/// Whether a field asks for something, and does not only say that it is off.
+fn is_set(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(is_on) => *is_on,
+        Value::Number(number) => number.as_f64().is_none_or(|number| number > 0.0),
+        Value::String(text) => !text.is_empty() && !text.eq_ignore_ascii_case("none"),
+        Value::Array(list) => !list.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+    }
+}
+
+/// The sampler of that name over the noise levels of that scheduler; none is left to the model.
+fn sampler(name: Option<&str>, scheduler: Option<&str>) -> Result<Option<SamplerKind>, Error> {
     let is_called =
-        |kind: &SamplerKind| kind.label().eq_ignore_ascii_case(name) || kind.name().eq_ignore_ascii_case(name);
-    let kind = match name.to_ascii_lowercase().as_str() {
-        "euler a" => Some(SamplerKind::Euler),
-        "automatic" => return Ok(None),
-        _ => SamplerKind::ALL.into_iter().find(is_called),
+        |name: &str, kind: SamplerKind| [kind.label(), kind.name()].iter().any(|own| own.eq_ignore_ascii_case(name));
+    let kind = match name {
+        None => None,
+        Some(name) if name.eq_ignore_ascii_case(AUTOMATIC) => None,
+        Some(name) if name.eq_ignore_ascii_case(EULER_A) => Some(SamplerKind::Euler),
+        Some(name) => Some(SamplerKind::ALL.into_iter().find(|&kind| is_called(name, kind)).ok_or_else(|| {
+            let names = SamplerKind::ALL.map(SamplerKind::label).join(", ");
+            Error::not_found(format!("Sampler not found: there is no {name:?}; choose one of {names}"))
+        })?),
     };
-    let kind = kind.ok_or_else(|| Error::not_found("Sampler not found"))?;
-    let is_karras = scheduler.is_some_and(|scheduler| scheduler.eq_ignore_ascii_case("karras"));
-    Ok(Some(if is_karras && kind == SamplerKind::DpmppTwoM { SamplerKind::DpmppTwoMKarras } else { kind }))
+    match scheduler {
+        None | Some("") => Ok(kind),
+        Some(scheduler) if scheduler.eq_ignore_ascii_case(AUTOMATIC) => Ok(kind),
+        Some(scheduler) if scheduler.eq_ignore_ascii_case(KARRAS) => match kind {
+            None | Some(SamplerKind::DpmppTwoM | SamplerKind::DpmppTwoMKarras) => {
+                Ok(Some(SamplerKind::DpmppTwoMKarras))
+            }
+            Some(other) => Err(Error::invalid(format!(
+                "scheduler: {KARRAS} goes with {}, not with {}",
+                SamplerKind::DpmppTwoM.label(),
+                other.label()
+            ))),
+        },
+        Some(other) => Err(Error::invalid(format!("scheduler: there is no {other:?}; choose {AUTOMATIC} or {KARRAS}"))),
+    }
 }
 
 /// What was made, as the interface tells it.
@@ -380,7 +438,7 @@ async fn samplers() -> Json<Value> {
 
 async fn schedulers() -> Json<Value> {
     let about = |name: &str, label: &str| json!({ "name": name, "label": label, "aliases": null, "default_rho": -1.0, "need_inner_model": false });
-    Json(json!([about("automatic", "Automatic"), about("karras", "Karras")]))
+    Json(json!([about("automatic", AUTOMATIC), about("karras", KARRAS)]))
 }
 
 async fn models(State(Shared { app, .. }): State<Shared>) -> Json<Value> {
@@ -455,6 +513,31 @@ fn by_title(bundles: &Bundles, title: &str) -> Result<String, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sampler_is_the_one_that_was_asked_for() {
+        use SamplerKind::{DpmppTwoM, DpmppTwoMKarras, Euler};
+        for (name, scheduler, expected) in [
+            (None, None, None),
+            (Some("Automatic"), Some("automatic"), None),
+            (Some("Euler"), Some(""), Some(Euler)),
+            (Some("Euler a"), Some("Automatic"), Some(Euler)),
+            (Some("dpmpp-2m"), None, Some(DpmppTwoM)),
+            (Some("DPM++ 2M"), Some("karras"), Some(DpmppTwoMKarras)),
+            (Some("DPM++ 2M Karras"), Some("Automatic"), Some(DpmppTwoMKarras)),
+            (None, Some("Karras"), Some(DpmppTwoMKarras)),
+        ] {
+            assert_eq!(sampler(name, scheduler).unwrap(), expected, "{name:?} {scheduler:?}");
+        }
+        for (name, scheduler, complaint) in [
+            ("Heun", None, "there is no \"Heun\"; choose one of DPM++ 2M, DPM++ 2M Karras, DDIM, PLMS, Euler, UniPC"),
+            ("Euler", Some("Karras"), "Karras goes with DPM++ 2M, not with Euler"),
+            ("DPM++ 2M", Some("Exponential"), "there is no \"Exponential\"; choose Automatic or Karras"),
+        ] {
+            let error = sampler(Some(name), scheduler).unwrap_err();
+            assert!(error.body().message.contains(complaint), "{}", error.body());
+        }
+    }
 
     #[test]
     fn loras_are_no_words() {

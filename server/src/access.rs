@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, Method, header};
@@ -13,27 +12,19 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use governor::clock::Clock;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
-use subtle::ConstantTimeEq;
 
 use crate::app::Shared;
+use crate::desk::Desk;
 use crate::error::Error;
 use crate::jobs::{Job, Owner};
-use tokens::random;
 
 pub use tokens::{Role, Token, TokenError, Tokens, private, private_file};
 
+mod codes;
 mod tokens;
 
 /// Name of the cookie that a paired browser has.
 pub const COOKIE: &str = "kosmosg";
-/// How long a pairing code works.
-const PAIRING_TIME: Duration = Duration::from_mins(10);
-/// Wrong codes after which none works.
-const MAX_TRIES: u32 = 20;
-/// Letters of a pairing code: none that look alike.
-const ALPHABET: &[u8; 32] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
-/// Letters of a code, five bits each.
-const CODE: usize = 10;
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,17 +50,7 @@ pub struct Access {
     /// Whether only who has a token may.
     is_closed: bool,
     tokens: Mutex<Tokens>,
-    pairing: Mutex<Option<Pairing>>,
     limiter: DefaultKeyedRateLimiter<Owner>,
-}
-
-/// A code for a new device.
-#[derive(Debug)]
-struct Pairing {
-    code: String,
-    role: Role,
-    until: Instant,
-    tries: u32,
 }
 
 impl Access {
@@ -85,7 +66,7 @@ impl Access {
 
     fn new(is_closed: bool, tokens: Tokens, per_minute: NonZeroU32) -> Self {
         let limiter = RateLimiter::keyed(Quota::per_minute(per_minute));
-        Self { is_closed, tokens: Mutex::new(tokens), pairing: Mutex::default(), limiter }
+        Self { is_closed, tokens: Mutex::new(tokens), limiter }
     }
 
     /// Whether only who has a token may use the server.
@@ -105,34 +86,13 @@ impl Access {
         tokens
     }
 
-    /// A code that gives one new device a token, for a few minutes. An earlier one works no more.
-    pub fn pair(&self, role: Role) -> String {
-        let letters = random::<CODE>().map(|byte| ALPHABET[usize::from(byte) % ALPHABET.len()]);
-        let code: String = letters.map(char::from).iter().collect();
-        *self.pairing() = Some(Pairing { code: code.clone(), role, until: Instant::now() + PAIRING_TIME, tries: 0 });
-        code
-    }
-
-    /// The token for who has the code. A code works once.
-    ///
-    /// # Errors
-    /// 403 for a wrong code, 500 if the token cannot be kept.
-    pub fn redeem(&self, code: &str) -> Result<String, Error> {
-        let mut pairing = self.pairing();
-        let Some(open) = pairing.as_mut().filter(|open| open.until > Instant::now() && open.tries < MAX_TRIES) else {
-            return Err(Error::forbidden("no code is open; whoever runs the server makes a new one"));
-        };
-        let code = code.trim().to_ascii_uppercase();
-        if !bool::from(open.code.as_bytes().ct_eq(code.as_bytes())) {
-            open.tries += 1;
-            return Err(Error::forbidden("this is not the code that the server shows"));
+    /// Cancels the jobs of those whose tokens were taken back, here or in the file. To be called every now and then.
+    pub async fn dismiss_removed(&self, jobs: &Desk) {
+        let removed = self.tokens().take_removed();
+        for token in removed {
+            tracing::info!("the token {:?} was removed", token.name);
+            jobs.dismiss(&Owner::with_token(token.id())).await;
         }
-        let mut tokens = self.tokens();
-        let name = (1..).map(|number| format!("device {number}"));
-        let name = name.into_iter().find(|name| tokens.list().iter().all(|token| token.name != *name));
-        let token = tokens.add(&name.unwrap_or_default(), open.role).map_err(Error::internal)?;
-        *pairing = None;
-        Ok(token)
     }
 
     /// Whoever a request comes from.
@@ -166,10 +126,6 @@ impl Access {
     /// Forgets who has not asked for a while. To be called every now and then.
     pub fn tidy(&self) {
         self.limiter.retain_recent();
-    }
-
-    fn pairing(&self) -> MutexGuard<'_, Option<Pairing>> {
-        self.pairing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -64,7 +64,7 @@ struct JobPath {
     path = "/health",
     tag = "server",
     security(()),
-    responses((status = 200, body = Health), (status = 503, body = ApiError)),
+    responses((status = 200, body = Health), (status = "4XX", body = ApiError), (status = 503, body = ApiError)),
 )]
 pub(crate) async fn health(State(Shared { app, .. }): State<Shared>) -> Result<Json<Health>, Error> {
     let EngineName { engine, device } = app.engine.clone();
@@ -79,7 +79,11 @@ pub(crate) async fn health(State(Shared { app, .. }): State<Shared>) -> Result<J
     path = "/health/ready",
     tag = "server",
     security(()),
-    responses((status = 204, description = "Jobs are taken"), (status = 503, body = ApiError)),
+    responses(
+        (status = 204, description = "Jobs are taken"),
+        (status = "4XX", body = ApiError),
+        (status = 503, body = ApiError),
+    ),
 )]
 pub(crate) async fn ready(State(Shared { app, .. }): State<Shared>) -> Result<StatusCode, Error> {
     app.jobs.counts().await.map_err(Error::store)?;
@@ -92,7 +96,8 @@ pub(crate) async fn ready(State(Shared { app, .. }): State<Shared>) -> Result<St
     tag = "server",
     responses(
         (status = 200, description = "Prometheus' text form", content(("text/plain"))),
-        (status = 401, body = ApiError),
+        (status = "4XX", body = ApiError),
+        (status = "5XX", body = ApiError),
     ),
 )]
 pub(crate) async fn metrics(State(Shared { app, .. }): State<Shared>) -> Result<impl IntoResponse, Error> {
@@ -105,7 +110,7 @@ pub(crate) async fn metrics(State(Shared { app, .. }): State<Shared>) -> Result<
     get,
     path = "/api/v1/bundles",
     tag = "models",
-    responses((status = 200, body = Vec<BundleEntry>), (status = 401, body = ApiError)),
+    responses((status = 200, body = Vec<BundleEntry>), (status = "4XX", body = ApiError)),
 )]
 pub(crate) async fn bundles(State(Shared { app, .. }): State<Shared>) -> Json<Vec<BundleEntry>> {
     Json(app.bundles.entries())
@@ -117,7 +122,7 @@ pub(crate) async fn bundles(State(Shared { app, .. }): State<Shared>) -> Json<Ve
     tag = "models",
     responses(
         (status = 200, body = Vec<String>, description = "Names of LoRAs that a job may ask for"),
-        (status = 401, body = ApiError),
+        (status = "4XX", body = ApiError),
     ),
 )]
 pub(crate) async fn loras(State(Shared { app, .. }): State<Shared>) -> Json<Vec<String>> {
@@ -137,6 +142,7 @@ pub(crate) async fn loras(State(Shared { app, .. }): State<Shared>) -> Json<Vec<
         (status = 200, description = "The file", content(("application/octet-stream"))),
         (status = 206, description = "A range of it", content(("application/octet-stream"))),
         (status = "4XX", body = ApiError),
+        (status = "5XX", body = ApiError),
     ),
 )]
 pub(crate) async fn bundle_file(
@@ -176,10 +182,18 @@ pub(crate) async fn create_job(
         shared.admits(&owner).await?;
     }
     let body = shared.body(request).await?;
-    let jobs = &shared.app.jobs;
-    let hold = key.map_or(Hold::Name, |name| Hold::Key(Key { name, digest: Sha256::digest(&**body).into() }));
+    let (body, hold) = match key {
+        Some(name) => {
+            let digest = move |_: &_| {
+                let digest = Sha256::digest(&**body).into();
+                Ok((body, Hold::Key(Key { name, digest })))
+            };
+            shared.check(digest).await?
+        }
+        None => (body, Hold::Name),
+    };
     if let Hold::Key(key) = &hold {
-        let before = jobs.submitted(owner.clone(), key.clone()).await;
+        let before = shared.app.jobs.submitted(owner.clone(), key.clone()).await;
         if let Some((job, position)) = before.map_err(|refusal| shared.refused(refusal))? {
             return Ok(accepted(&job, position));
         }
@@ -199,7 +213,7 @@ fn accepted(job: &Job, position: usize) -> (StatusCode, Json<JobCreated>) {
     path = "/api/v1/jobs/{id}",
     tag = "jobs",
     params(JobPath),
-    responses((status = 200, body = JobStatus), (status = "4XX", body = ApiError)),
+    responses((status = 200, body = JobStatus), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)),
 )]
 pub(crate) async fn job_status(Found(job): Found) -> Json<JobStatus> {
     Json(JobStatus { id: job.id().to_string(), last: job.last() })
@@ -217,6 +231,7 @@ pub(crate) async fn job_status(Found(job): Found) -> Json<JobStatus> {
         (status = 200, content_type = "text/event-stream", body = JobEvent, description = "Server-sent events; each has a `JobEvent` as its data"),
         (status = 204, description = "All of it was heard"),
         (status = "4XX", body = ApiError),
+        (status = "5XX", body = ApiError),
     ),
 )]
 pub(crate) async fn job_events(Found(job): Found, headers: HeaderMap) -> Response {
@@ -240,6 +255,7 @@ pub(crate) async fn job_events(Found(job): Found, headers: HeaderMap) -> Respons
     responses(
         (status = 200, description = "The picture", content(("image/png"))),
         (status = "4XX", body = ApiError),
+        (status = "5XX", body = ApiError),
     ),
 )]
 pub(crate) async fn job_result(State(Shared { app, .. }): State<Shared>, Found(job): Found) -> Result<Response, Error> {
@@ -257,7 +273,7 @@ pub(crate) async fn job_result(State(Shared { app, .. }): State<Shared>, Found(j
     path = "/api/v1/jobs/{id}/state",
     tag = "jobs",
     params(JobPath),
-    responses((status = 200, body = DenoiseState), (status = "4XX", body = ApiError)),
+    responses((status = 200, body = DenoiseState), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)),
 )]
 pub(crate) async fn job_state(
     State(Shared { app, .. }): State<Shared>,

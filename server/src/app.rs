@@ -33,9 +33,6 @@ const CHECKS_AT_ONCE: usize = 2;
 const ARRIVALS_AT_ONCE: usize = 8;
 /// How long a request waits while so many are here, and when to come again after that.
 const RETRY_SECS: u64 = 2;
-/// How long a request's head and then its body may take to arrive: the largest over 20 Mbit/s. Who sends a byte now and then
-/// would keep others out.
-pub const ARRIVAL_TIME: Duration = Duration::from_secs(30);
 
 /// What the routes need.
 #[derive(Debug, Clone)]
@@ -50,14 +47,38 @@ pub struct App {
     pub page: Option<PathBuf>,
     /// Origins whose pages may use this server besides its own.
     pub allowed_origins: Vec<HeaderValue>,
-    /// How long a request's head and then its body may take to arrive; mostly [`ARRIVAL_TIME`].
-    pub arrival_time: Duration,
+    /// What clients may take at most.
+    pub bounds: Bounds,
     /// Who may use it.
     pub access: Arc<Access>,
     /// What it is called.
     pub hosts: Hosts,
     /// Whether connections are encrypted.
     pub is_encrypted: bool,
+}
+
+/// What clients may take at most, so that nobody keeps others out.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Connections at once. Others wait.
+    pub connections: usize,
+    /// How long a request's head and then its body may take to arrive.
+    pub arrival_time: Duration,
+    /// The same for the form of a [pairing](crate::pairing). Whoever sends it need not be known, and has no place among the
+    /// bodies of those who are.
+    pub form_time: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            // With their files, fewer than what systems let a program have, which mostly is 1024.
+            connections: 512,
+            // The largest request over 20 Mbit/s.
+            arrival_time: Duration::from_secs(30),
+            form_time: Duration::from_secs(5),
+        }
+    }
 }
 
 /// Who computes.
@@ -184,7 +205,7 @@ impl Shared {
         }
         let place = timeout(Duration::from_secs(RETRY_SECS), Arc::clone(&self.arrivals).acquire_owned()).await;
         let place = place.map_err(|_| Error::crowded(RETRY_SECS))?.map_err(Error::internal)?;
-        let time = self.app.arrival_time;
+        let time = self.app.bounds.arrival_time;
         let what = timeout(time, read(request, &())).await.map_err(|_| Error::slow(time))??;
         Ok(Arrived { what, _place: place })
     }
@@ -238,6 +259,13 @@ async fn no_page() -> &'static str {
 /// Whom a request comes from.
 pub(crate) fn owner(extensions: &Extensions) -> Owner {
     extensions.get::<Visitor>().map_or_else(Owner::here, |visitor| visitor.owner.clone())
+}
+
+/// This server's address, as the client knows it.
+pub(crate) fn origin(shared: &Shared, headers: &HeaderMap) -> Option<String> {
+    let usual = if shared.app.is_encrypted { "https" } else { "http" };
+    let scheme = headers.get("x-forwarded-proto").and_then(|scheme| scheme.to_str().ok()).unwrap_or(usual);
+    Some(format!("{scheme}://{}", headers.get(header::HOST)?.to_str().ok()?))
 }
 
 async fn body(request: Request, state: &()) -> Result<Bytes, Error> {

@@ -11,6 +11,7 @@ use axum::http::HeaderValue;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use kosmosg::engine::candle::CandleDevice;
 use kosmosg_server::access::Role;
+use kosmosg_server::hosts::parse_name;
 use kosmosg_server::page::parse_origin;
 
 /// Value of `--store` for jobs that end with the server.
@@ -93,7 +94,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", global = true, default_value_os_t = in_data("tokens.json").unwrap_or_else(|| "tokens.json".into()))]
     pub tokens: PathBuf,
 
-    /// How many requests a minute each token, or without tokens each address, may send.
+    /// How many jobs and other POST requests a minute each token, or without tokens each address, may send; looking is free.
     #[arg(long, value_name = "N", default_value = "120")]
     pub rate: NonZeroU32,
 
@@ -111,7 +112,7 @@ pub struct Arguments {
 
     /// A name that the server is reached by, such as pictures.example.org; its addresses and this computer's name need not be
     /// given. Requests to other names are refused. May be given several times.
-    #[arg(long = "name", value_name = "HOST")]
+    #[arg(long = "name", value_name = "HOST", value_parser = parse_name)]
     pub names: Vec<String>,
 
     /// Let the pages of another site use this server, such as https://example.org or http://192.168.1.5:8000. May be given
@@ -134,6 +135,13 @@ pub enum Task {
     /// Gives and takes tokens, also while a server runs.
     #[command(subcommand)]
     Token(TokenTask),
+    /// Lets a further device in, also while a server runs: shows an address to open there, also as a QR code. With `--config
+    /// FILE` of the server that runs with this file.
+    Pair {
+        /// What the device may do.
+        #[arg(long, value_enum, default_value_t = Role::Use)]
+        role: Role,
+    },
 }
 
 /// What to do with tokens.
@@ -213,6 +221,8 @@ Examples:
       a computer with a GPU for everybody at home; it shows a code with which the first device pairs itself
   kosmosg-server token add laptop
       a token for a program; with `--config FILE` for the server that runs with this file
+  kosmosg-server pair
+      an address with which a further device pairs itself
   kosmosg-server --models /data/kosmosg --device cuda --redis redis://192.168.1.5
       one of several computers that share their jobs; with `--work elsewhere` one that only takes requests
 
@@ -228,7 +238,8 @@ impl Arguments {
     pub fn read() -> anyhow::Result<Self> {
         let command = with_variables(Self::command());
         let early = command.clone().ignore_errors(true).disable_help_flag(true).disable_version_flag(true);
-        let early = early.try_get_matches_from(std::env::args_os())?;
+        // Help that is asked for ends here as an error, and comes with what is read below.
+        let early = early.try_get_matches_from(std::env::args_os()).unwrap_or_default();
         let command = match early.try_get_one::<PathBuf>("config").ok().flatten() {
             Some(path) => with_file(command, path)?,
             None => command,
@@ -253,6 +264,15 @@ impl Arguments {
     pub fn queue_of_one(&self) -> u16 {
         let is_shared = self.is_public() || self.redis.is_some() || self.access == AccessMode::Token;
         if is_shared { self.queue.div_ceil(2) } else { self.queue }
+    }
+
+    /// Whether connections are encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        match self.tls {
+            TlsMode::Auto => self.is_public() || self.cert.is_some(),
+            TlsMode::On => true,
+            TlsMode::Off => false,
+        }
     }
 
     /// Whether others than this computer reach the server.

@@ -101,7 +101,7 @@ impl Desk {
         }
     }
 
-    /// Cancels a job some time before [`flush`](Self::flush) is over.
+    /// Cancels a job some time before [`settle`](Self::settle) is over.
     pub fn let_go(&self, job: &Arc<Job>) {
         match self {
             Self::Own(jobs) => jobs.cancel(job),
@@ -152,15 +152,23 @@ impl Desk {
         }
     }
 
-    /// Resolves when all that happened is written down.
+    /// Cancels all jobs of an owner, which ends the streams of those who follow them. The log says if it fails.
+    pub async fn dismiss(&self, owner: &Owner) {
+        match self.of(owner).await {
+            Ok(jobs) => jobs.iter().for_each(|job| self.let_go(job)),
+            Err(error) => tracing::error!("jobs of somebody whose token was removed cannot be cancelled: {error}"),
+        }
+    }
+
+    /// Resolves when all that happened is written down, for the end of the server. See [`Jobs::settle`].
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn flush(&self) -> Result<(), StoreError> {
+    pub async fn settle(&self) -> Result<(), StoreError> {
         if let Self::Fleet(fleet) = self {
             fleet.flush().await;
         }
-        self.own().flush().await
+        self.own().settle().await
     }
 
     /// See [`Jobs::tidy`].

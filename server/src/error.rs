@@ -60,9 +60,9 @@ impl Error {
         Self::new(StatusCode::FORBIDDEN, ErrorCode::Unauthorized, message)
     }
 
-    /// 421: the request was meant for another server.
-    pub fn misdirected(host: &str) -> Self {
-        let message = format!("this server is not called {host:?}; if it should be, start it with --name {host}");
+    /// 421: the request was meant for a server of that name.
+    pub fn misdirected(name: &str) -> Self {
+        let message = format!("this server is not called {name:?}; if it should be, start it with --name {name}");
         Self::new(StatusCode::MISDIRECTED_REQUEST, ErrorCode::Invalid, message)
     }
 

@@ -352,6 +352,14 @@ impl Jobs {
         self.store.flush().await
     }
 
+    /// The same, and the file of jobs is whole without what SQLite keeps beside it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn settle(&self) -> Result<(), StoreError> {
+        self.store.settle().await
+    }
+
     fn push(&self, shelf: &mut Shelf, id: JobId, owner: Owner, work: Work, time: Duration) -> Arc<Job> {
         let job = Job::new(id, owner.clone(), self.first_number, work.state.clone(), time);
         let job = Arc::new(job);

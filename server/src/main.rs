@@ -1,6 +1,7 @@
 //! The command `kosmosg-server`.
 
 use std::io::{IsTerminal, stderr};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 #[cfg(unix)]
 use std::process::Command;
@@ -11,27 +12,28 @@ use anyhow::{Context, bail};
 use kosmosg::engine::Engine;
 use kosmosg::engine::candle::Candle;
 use kosmosg_server::access::{Access, Role, Tokens};
-use kosmosg_server::app::{ARRIVAL_TIME, App, EngineName};
+use kosmosg_server::app::{App, Bounds, EngineName};
 use kosmosg_server::bundles::Bundles;
 use kosmosg_server::desk::Desk;
 use kosmosg_server::fleet::{Fleet, Hand};
-use kosmosg_server::hosts::Hosts;
+use kosmosg_server::hosts::{Hosts, reached_by};
 use kosmosg_server::inference::Inference;
 use kosmosg_server::jobs::{Jobs, Limits};
 use kosmosg_server::loras::Loras;
 use kosmosg_server::pairing;
-use kosmosg_server::serving::{GRACE, serve};
+use kosmosg_server::serving::{GRACE, listen, serve};
 use kosmosg_server::tls::{Certificate, TlsListener};
 use kosmosg_server::worker::{Lost, Worker};
-use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 
-use arguments::{AccessMode, Arguments, MEMORY, Task, TlsMode, TokenTask, Work, in_data};
+use arguments::{AccessMode, Arguments, MEMORY, Task, TokenTask, Work, in_data};
 
 mod arguments;
 
 /// How often late jobs are ended and old ones forgotten.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
+/// How long a server may take to answer that runs on this computer.
+const HERE: Duration = Duration::from_secs(1);
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -40,21 +42,60 @@ async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(stderr().is_terminal()).init();
     match &arguments.command {
         Some(Task::Token(task)) => tokens(task, &arguments.tokens),
+        Some(Task::Pair { role }) => pair(&arguments, *role),
         None => run(arguments).await,
     }
 }
 
 fn tokens(task: &TokenTask, path: &Path) -> anyhow::Result<()> {
     let mut tokens = Tokens::open(Some(path))?;
+    let file = path.display();
     match task {
         TokenTask::Add { name, role } => {
             println!("{}", tokens.add(name, *role)?);
-            eprintln!("This is the only time that the token is shown. Send it as `Authorization: Bearer TOKEN`.");
+            eprintln!("Its hash is in {file}. This is the only time that the token is shown.");
+            eprintln!("Send it as `Authorization: Bearer TOKEN`.");
         }
+        TokenTask::List if tokens.list().is_empty() => eprintln!("no tokens in {file}"),
         TokenTask::List => tokens.list().iter().for_each(|token| println!("{} ({:?})", token.name, token.role)),
-        TokenTask::Remove { name } => tokens.remove(name)?,
+        TokenTask::Remove { name } => {
+            tokens.remove(name)?;
+            eprintln!("It is no longer in {file}. A server that runs with this file ends its jobs.");
+        }
     }
     Ok(())
+}
+
+/// Opens a pairing at the server that runs with these values.
+fn pair(arguments: &Arguments, role: Role) -> anyhow::Result<()> {
+    let code = Tokens::open(Some(&arguments.tokens))?.pair(role)?;
+    eprintln!("For the server whose tokens are in {}.", arguments.tokens.display());
+    let (listen, is_encrypted) = (arguments.listen, arguments.is_encrypted());
+    let mut addresses = reached_by(listen.ip()).into_iter().map(|ip| SocketAddr::new(ip, listen.port()));
+    match addresses.find(|address| TcpStream::connect_timeout(address, HERE).is_ok()) {
+        Some(address) => show_pairing("", &origin(address, is_encrypted), &code),
+        None => {
+            println!("Open /pair at the server's address on the new device within ten minutes, and enter {code}");
+            eprintln!(
+                "No server listens on {listen}; with --config FILE of the server this would be the whole address."
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Shows an address that pairs a device.
+fn show_pairing(why: &str, origin: &str, code: &str) {
+    let link = pairing::address(origin, code);
+    println!("{why}Open this address on the device within ten minutes:\n{link}");
+    if let Some(picture) = pairing::qr_code(&link) {
+        println!("{picture}");
+    }
+}
+
+/// What a browser calls a server at that address.
+fn origin(address: SocketAddr, is_encrypted: bool) -> String {
+    format!("{}://{address}", if is_encrypted { "https" } else { "http" })
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
@@ -87,17 +128,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     });
     let hosts = Hosts::with(&arguments.names);
     let certificate = certificate(&arguments, &hosts)?;
+    let acceptor = certificate.as_ref().map(Certificate::acceptor).transpose()?;
 
     // The port comes before the worker: most often it is what fails.
-    let listener = TcpListener::bind(arguments.listen).await.with_context(|| match arguments.listen.port() {
-        0 => format!("cannot listen on {}", arguments.listen),
-        port => format!(
-            "cannot listen on {}: is another server running there? Choose another port with --listen {}:{}",
-            arguments.listen,
-            arguments.listen.ip(),
-            port.checked_add(1).unwrap_or(8080),
-        ),
-    })?;
+    let listener = listen(arguments.listen).await?;
     let address = listener.local_addr()?;
     let jobs = match &arguments.redis {
         Some(address) => {
@@ -135,33 +169,25 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         tracing::info!(id = bundle.id, bytes = bundle.bytes, "model: {}", bundle.name);
     }
 
-    let scheme = if certificate.is_some() { "https" } else { "http" };
-    let others = hosts.for_certificate();
-    // A name or address that others reach this computer by.
-    let seen = others.iter().rfind(|_| address.ip().is_unspecified());
-    let origin = match seen {
-        Some(host) if host.contains(':') => format!("{scheme}://[{host}]:{}", address.port()),
-        Some(host) => format!("{scheme}://{host}:{}", address.port()),
-        None => format!("{scheme}://{address}"),
-    };
-    println!("{origin}");
+    let is_encrypted = certificate.is_some();
+    let addresses = reached_by(address.ip()).into_iter().map(|ip| SocketAddr::new(ip, address.port()));
+    let origins: Vec<_> = addresses.map(|address| origin(address, is_encrypted)).collect();
+    println!("{}", origins.join("\n"));
     let device = match arguments.work {
         Work::Here => arguments.device.to_string(),
         Work::Elsewhere => "other computers".into(),
     };
-    tracing::info!("listening on {scheme}://{address}, computing on {device}");
+    tracing::info!("listening on {}, computing on {device}", origin(address, is_encrypted));
     if let Some(certificate) = &certificate {
         tracing::info!("certificate {} with fingerprint {}", certificate.chain.display(), certificate.fingerprint()?);
     }
     if arguments.is_public() && !is_closed {
         tracing::warn!("everybody who reaches {address} may use this server");
     }
-    if is_closed && access.tokens().list().is_empty() {
-        let link = pairing::address(&origin, &access.pair(Role::Admin));
-        println!("Nobody has a token yet. Open this address on the first device within ten minutes:\n{link}");
-        if let Some(picture) = pairing::qr_code(&link) {
-            println!("{picture}");
-        }
+    let has_nobody = is_closed && access.tokens().list().is_empty();
+    if let Some(origin) = origins.first().filter(|_| has_nobody) {
+        let code = access.tokens().pair(Role::Admin)?;
+        show_pairing("Nobody has a token yet. ", origin, &code);
     }
 
     let tidying = tokio::spawn({
@@ -170,6 +196,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             loop {
                 tokio::time::sleep(TIDY_EVERY).await;
                 jobs.tidy(TIDY_EVERY).await;
+                access.dismiss_removed(&jobs).await;
                 access.tidy();
             }
         }
@@ -180,10 +207,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         engine: EngineName { engine: Candle::NAME.to_owned(), device },
         page: arguments.page,
         allowed_origins: arguments.allowed_origins,
-        arrival_time: ARRIVAL_TIME,
+        bounds: Bounds::default(),
         access,
         hosts,
-        is_encrypted: certificate.is_some(),
+        is_encrypted,
     };
     let loss = worker.as_ref().map(Worker::loss);
     let end = async {
@@ -194,8 +221,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         tracing::info!("stopping");
     };
-    match certificate {
-        Some(certificate) => serve(TlsListener::new(listener, &certificate)?, app, end).await,
+    match acceptor {
+        Some(acceptor) => serve(TlsListener::new(listener, acceptor), app, end).await,
         None => serve(listener, app, end).await,
     }
     tidying.abort();
@@ -205,7 +232,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     if worker.as_ref().is_some_and(|worker| !worker.ends_within(GRACE)) {
         tracing::warn!("the step that is being computed takes long; leaving it");
     }
-    jobs.flush().await?;
+    jobs.settle().await?;
     match worker.and_then(|worker| worker.lost()) {
         Some(Lost::InWork) => start_again(),
         Some(Lost::AtOnce) => {
@@ -233,12 +260,7 @@ fn start_again() -> anyhow::Result<()> {
 
 /// The certificate to encrypt connections with, if they are to be.
 fn certificate(arguments: &Arguments, hosts: &Hosts) -> anyhow::Result<Option<Certificate>> {
-    let is_on = match arguments.tls {
-        TlsMode::Auto => arguments.is_public() || arguments.cert.is_some(),
-        TlsMode::On => true,
-        TlsMode::Off => false,
-    };
-    if !is_on {
+    if !arguments.is_encrypted() {
         return Ok(None);
     }
     if let (Some(chain), Some(key)) = (&arguments.cert, &arguments.key) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use axum::extract::multipart::{Multipart, MultipartError};
 use axum::extract::{FromRequest, Path, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -23,7 +23,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::api::UNBUFFERED;
-use crate::app::{Shared, owner};
+use crate::app::{Shared, origin, owner};
 use crate::bundles::{Bundle, Bundles};
 use crate::error::{Error, in_form};
 use crate::jobs::{Job, JobId, Owner};
@@ -326,7 +326,7 @@ impl Form {
         let (kind, png) = match (event, partial) {
             (JobEvent::Preview { png, .. }, Some(index)) => {
                 facts.insert("partial_image_index".into(), index.into());
-                ("partial_image", at_size(png, order.pixels()))
+                ("partial_image", at_size(png, order.pixels(), None))
             }
             (JobEvent::Done { .. }, _) => match order.picture(job).await {
                 Ok(png) => {
@@ -384,13 +384,6 @@ fn usage() -> Value {
         "input_tokens": 0, "output_tokens": 0, "total_tokens": 0,
         "input_tokens_details": { "image_tokens": 0, "text_tokens": 0 },
     })
-}
-
-/// This server's address, as the client knows it.
-fn origin(shared: &Shared, headers: &HeaderMap) -> Option<String> {
-    let usual = if shared.app.is_encrypted { "https" } else { "http" };
-    let scheme = headers.get("x-forwarded-proto").and_then(|scheme| scheme.to_str().ok()).unwrap_or(usual);
-    Some(format!("{scheme}://{}", headers.get(header::HOST)?.to_str().ok()?))
 }
 
 /// Seconds since 1970.

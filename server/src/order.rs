@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use axum::body::Bytes;
 use futures::{Stream, StreamExt, stream};
-use kosmosg::picture::{Filter, Picture};
+use kosmosg::picture::{Filter, Picture, Recipe};
 use kosmosg::prompt::{ImageRef, PromptDocument, PromptItem};
 use kosmosg::protocol::{GenerateSettings, JobEvent, JobRequest, Lora, PictureFile};
 use tracing::Instrument as _;
@@ -16,7 +16,7 @@ use crate::bundles::{Bundle, Bundles};
 use crate::desk::Desk;
 use crate::error::{self, Error};
 use crate::jobs::{Hold, Job, Owner};
-use crate::work::Work;
+use crate::work::{Goal, Work};
 
 /// Most pictures of one request.
 pub const MAX_COUNT: u64 = 10;
@@ -47,6 +47,8 @@ pub struct Order {
     bundle: Arc<Bundle>,
     ordered: Arc<Ordered>,
     pixels: [u32; 2],
+    /// How the first picture is made.
+    recipe: Option<Recipe>,
 }
 
 /// The jobs of an order.
@@ -109,7 +111,8 @@ impl Shared {
         let shared = self.clone();
         let queue = async move {
             let (jobs, bundle) = (shared.app.jobs.clone(), Arc::clone(&first.model.bundle));
-            let mut order = Order { jobs, bundle, ordered: Arc::default(), pixels: first.pixels() };
+            let (pixels, recipe) = (first.pixels(), first.recipe(&shared.app.engine.engine));
+            let mut order = Order { jobs, bundle, ordered: Arc::default(), pixels, recipe };
             for index in 0..count {
                 let work = first.with_seed(seed.wrapping_add(index));
                 // Those that are queued go again if a later one is refused.
@@ -150,6 +153,14 @@ impl Order {
         png.ok_or_else(|| Error::internal("a job is done and has no picture"))
     }
 
+    /// What there is of the picture of that index, PNG, with how it was to be made; none before its first steps.
+    pub fn so_far(&self, index: usize) -> Option<Bytes> {
+        let preview = self.ordered.get(index)?.preview()?;
+        let recipe = self.recipe.clone();
+        let recipe = recipe.map(|recipe| Recipe { seed: recipe.seed.wrapping_add(index as u64), ..recipe });
+        Some(at_size(preview, self.pixels, recipe.as_ref()).into())
+    }
+
     /// The pictures, PNG, once all are done; none of what somebody cancelled.
     ///
     /// # Errors
@@ -184,9 +195,9 @@ pub fn events(job: &Arc<Job>) -> impl Stream<Item = JobEvent> + Send + use<> {
 }
 
 /// A preview in the size of the picture, which clients expect; it is as small as its latents.
-pub fn at_size(png: Vec<u8>, pixels: [u32; 2]) -> Vec<u8> {
+pub fn at_size(png: Vec<u8>, pixels: [u32; 2], recipe: Option<&Recipe>) -> Vec<u8> {
     match Picture::decode(&png) {
-        Ok(picture) => picture.covering(pixels, Filter::Bicubic).to_png(None),
+        Ok(picture) => picture.covering(pixels, Filter::Bicubic).to_png(recipe),
         Err(_) => png,
     }
 }
@@ -219,6 +230,13 @@ impl Work {
         let pixels = |latents: usize| (latents * self.model.bundle.manifest().networks.vae.downscale()) as u32;
         [pixels(self.state.settings().width), pixels(self.state.settings().height)]
     }
+
+    /// How the picture is made, if the words are known here.
+    fn recipe(&self, engine: &str) -> Option<Recipe> {
+        let Goal::Prompt { prompt, negative, .. } = &self.goal else { return None };
+        let words = (prompt.clone(), negative.clone());
+        Some(self.model.recipe(self.state.settings(), words, self.pixels(), engine))
+    }
 }
 
 #[cfg(test)]
@@ -232,12 +250,14 @@ mod tests {
             Picture::new(width, height, rgb).unwrap()
         };
         for (latents, pixels) in [([4, 4], [32, 32]), ([9, 4], [72, 32]), ([4, 9], [32, 72])] {
-            let large = Picture::decode(&at_size(preview(latents[0], latents[1]).to_png(None), pixels)).unwrap();
+            let large = Picture::decode(&at_size(preview(latents[0], latents[1]).to_png(None), pixels, None)).unwrap();
             assert_eq!([large.width(), large.height()], pixels);
         }
         // What is all of one colour stays so to its edges.
         let grey = Picture::new(5, 2, vec![90; 30]).unwrap();
-        assert!(Picture::decode(&at_size(grey.to_png(None), [40, 16])).unwrap().rgb().iter().all(|&byte| byte == 90));
-        assert_eq!(at_size(b"no picture".to_vec(), [8, 8]), b"no picture");
+        assert!(
+            Picture::decode(&at_size(grey.to_png(None), [40, 16], None)).unwrap().rgb().iter().all(|&byte| byte == 90)
+        );
+        assert_eq!(at_size(b"no picture".to_vec(), [8, 8], None), b"no picture");
     }
 }

@@ -56,6 +56,7 @@ pub fn allow_origins(origins: &[HeaderValue]) -> CorsLayer {
         header::RANGE,
         header::IF_NONE_MATCH,
         HeaderName::from_static("last-event-id"),
+        HeaderName::from_static("idempotency-key"),
     ];
     let exposed = [header::CONTENT_RANGE, header::CONTENT_LENGTH, header::ETAG, header::RETRY_AFTER];
     CorsLayer::new()

@@ -1,7 +1,5 @@
 //! How a new device gets a token: a code that the server shows once, in a terminal or to an administrator.
 
-use std::time::Duration;
-
 use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{DefaultBodyLimit, FromRequest, Path, Query, Request, State};
@@ -9,26 +7,28 @@ use axum::http::{Extensions, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use kosmosg::protocol::ApiError;
+use kosmosg::picture::Picture;
+use kosmosg::protocol::{ApiError, PictureFile};
 use qrcode::render::unicode::Dense1x2;
-use qrcode::{EcLevel, QrCode};
+use qrcode::{Color, EcLevel, QrCode};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use crate::access::{COOKIE, Role, TokenError, Visitor};
-use crate::app::Shared;
+use crate::app::{Shared, origin};
 use crate::error::Error;
 
 /// What the page of the code may do: nothing but send it.
 const POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
-/// Largest form that a code comes in, in bytes, and how long it may take to arrive. Whoever sends it need not be known, and has
-/// no place among the bodies of those who are.
+/// Largest form that a code comes in, in bytes.
 const MAX_FORM: usize = 1024;
-const FORM_TIME: Duration = Duration::from_secs(5);
 /// How long a browser stays paired: as long as browsers keep a cookie.
 const COOKIE_SECS: u64 = 400 * 24 * 3600;
+/// Pixels of a QR code's module in a picture, and modules of its light edge, which cameras need (ISO 18004, 6.3.8).
+const MODULE: usize = 8;
+const QUIET: usize = 4;
 
 /// Where a person enters a code.
 pub(crate) fn routes() -> Router<Shared> {
@@ -50,8 +50,22 @@ pub fn address(origin: &str, code: &str) -> String {
 
 /// A picture of an address in letters, for the camera of a phone; light on dark.
 pub fn qr_code(address: &str) -> Option<String> {
-    let code = QrCode::with_error_correction_level(address, EcLevel::L).ok()?;
-    Some(code.render::<Dense1x2>().quiet_zone(true).build())
+    Some(code_of(address)?.render::<Dense1x2>().quiet_zone(true).build())
+}
+
+/// The same as a picture, PNG; dark on light.
+fn qr_picture(address: &str) -> Option<Vec<u8>> {
+    let code = code_of(address)?;
+    let width = code.width();
+    let side = (width + 2 * QUIET) * MODULE;
+    let module = |pixel: usize| (pixel / MODULE).checked_sub(QUIET).filter(|&module| module < width);
+    let is_dark = |x, y| matches!((module(x), module(y)), (Some(x), Some(y)) if code[(x, y)] == Color::Dark);
+    let rgb = (0..side * side).flat_map(|pixel| [if is_dark(pixel % side, pixel / side) { 0 } else { 255 }; 3]);
+    Some(Picture::new(side as u32, side as u32, rgb.collect()).ok()?.to_png(None))
+}
+
+fn code_of(address: &str) -> Option<QrCode> {
+    QrCode::with_error_correction_level(address, EcLevel::L).ok()
 }
 
 #[derive(Debug, Deserialize)]
@@ -67,11 +81,13 @@ async fn page(Query(CodeQuery { code }): Query<CodeQuery>) -> Response {
 
 async fn pair(State(shared): State<Shared>, request: Request) -> Result<Response, Error> {
     let is_encrypted = shared.app.is_encrypted;
-    let body = timeout(FORM_TIME, Bytes::from_request(request, &())).await.map_err(|_| Error::slow(FORM_TIME))?;
+    let time = shared.app.bounds.form_time;
+    let body = timeout(time, Bytes::from_request(request, &())).await.map_err(|_| Error::slow(time))?;
     let body = body.map_err(|_| Error::invalid("this is no form with a code; send `code=` and the code, no more"))?;
     let body = String::from_utf8_lossy(&body).into_owned();
     let code = body.split('&').find_map(|field| field.strip_prefix("code=")).unwrap_or_default().to_owned();
-    match shared.app.access.redeem(&code) {
+    let redeemed = shared.app.access.tokens().redeem(&code).map_err(refused);
+    match redeemed {
         Ok(token) => {
             let secure = if is_encrypted { "; Secure" } else { "" };
             let cookie = format!("{COOKIE}={token}; Path=/; Max-Age={COOKIE_SECS}; HttpOnly; SameSite=Strict{secure}");
@@ -141,6 +157,12 @@ pub(crate) struct Code {
     /// Where to enter it, on this server.
     path: String,
     code: String,
+    /// The whole address to open on the new device: of the host that this request came to, if it names one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+    /// The address as a QR code, a PNG in base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    picture: Option<PictureFile>,
 }
 
 fn usual_role() -> Role {
@@ -164,7 +186,7 @@ pub(crate) async fn tokens(State(shared): State<Shared>, extensions: Extensions)
     path = "/api/v1/tokens",
     tag = "access",
     request_body = New,
-    responses((status = 201, body = Made), (status = "4XX", body = ApiError)),
+    responses((status = 201, body = Made), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)),
 )]
 pub(crate) async fn add_token(
     State(shared): State<Shared>,
@@ -181,7 +203,11 @@ pub(crate) async fn add_token(
     path = "/api/v1/tokens/{name}",
     tag = "access",
     params(("name" = String, Path)),
-    responses((status = 204, description = "It works no more"), (status = "4XX", body = ApiError)),
+    responses(
+        (status = 204, description = "It works no more; its jobs are cancelled"),
+        (status = "4XX", body = ApiError),
+        (status = "5XX", body = ApiError),
+    ),
 )]
 pub(crate) async fn remove_token(
     State(shared): State<Shared>,
@@ -190,7 +216,9 @@ pub(crate) async fn remove_token(
 ) -> Result<StatusCode, Error> {
     admin(&extensions)?;
     let Path(name) = path.map_err(|_| Error::not_found("no token has such a name"))?;
-    shared.app.access.tokens().remove(&name).map_err(refused)?;
+    let access = &shared.app.access;
+    access.tokens().remove(&name).map_err(refused)?;
+    access.dismiss_removed(&shared.app.jobs).await;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -206,13 +234,17 @@ pub(crate) struct Opening {
     path = "/api/v1/pairing",
     tag = "access",
     request_body = Opening,
-    responses((status = 200, body = Code), (status = "4XX", body = ApiError)),
+    responses((status = 200, body = Code), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)),
 )]
 pub(crate) async fn open_pairing(State(shared): State<Shared>, request: Request) -> Result<Json<Code>, Error> {
     admin(request.extensions())?;
+    let origin = origin(&shared, request.headers());
     let Opening { role } = read(&shared, request).await?;
-    let code = shared.app.access.pair(role);
-    Ok(Json(Code { path: address("", &code), code }))
+    let code = shared.app.access.tokens().pair(role).map_err(refused)?;
+    let path = address("", &code);
+    let address = origin.map(|origin| address(&origin, &code));
+    let picture = address.as_deref().and_then(qr_picture).map(PictureFile);
+    Ok(Json(Code { path, code, address, picture }))
 }
 
 async fn read<T: serde::de::DeserializeOwned>(shared: &Shared, request: Request) -> Result<T, Error> {
@@ -231,6 +263,7 @@ fn refused(error: TokenError) -> Error {
     match error {
         TokenError::Taken(_) | TokenError::Name => Error::invalid(error),
         TokenError::Unknown(_) => Error::not_found(error),
+        TokenError::NoCode | TokenError::WrongCode => Error::forbidden(error),
         error => Error::internal(error),
     }
 }

@@ -1,6 +1,7 @@
 //! The server on the network: connections, from the first to the last.
 
 use std::future::Future;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,16 +15,47 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tower::ServiceExt;
 
 use crate::app::{App, router};
 
-/// Connections at once: with their files, fewer than what systems let a program have, which mostly is 1024. Others wait.
-const CONNECTIONS: usize = 512;
 /// How long open connections may take to end when the server stops.
 pub const GRACE: Duration = Duration::from_secs(5);
+
+/// Listens on an address.
+///
+/// # Errors
+/// Why not, and what to do.
+pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let advice = advice(address, error.kind());
+        anyhow::Error::new(error).context(format!("cannot listen on {address}{advice}"))
+    })
+}
+
+/// What to do about an address that cannot be listened on.
+fn advice(address: SocketAddr, kind: ErrorKind) -> String {
+    let (ip, port) = (address.ip(), address.port());
+    match kind {
+        ErrorKind::AddrInUse => {
+            let next = port.checked_add(1).unwrap_or(8080);
+            let next = SocketAddr::new(ip, next);
+            format!(": is another server running there? Choose another port with --listen {next}")
+        }
+        ErrorKind::AddrNotAvailable => {
+            let all = if ip.is_ipv4() { "0.0.0.0" } else { "[::]" };
+            format!(": this computer has no such address; --listen {all}:{port} takes all that it has")
+        }
+        ErrorKind::PermissionDenied => {
+            let usual = SocketAddr::new(ip, 8080);
+            format!(": the system does not let you have this port; choose one from 1024 on, such as --listen {usual}")
+        }
+        _ => String::new(),
+    }
+}
 
 /// Serves until `shutdown`; then the queue closes, the streams of those who follow a job end, and connections have [`GRACE`]
 /// to do so.
@@ -32,10 +64,10 @@ pub async fn serve<L: Listener<Addr = SocketAddr>>(
     app: App,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
-    let (jobs, head_time) = (app.jobs.clone(), app.arrival_time);
+    let (jobs, bounds) = (app.jobs.clone(), app.bounds);
     let router = router(app);
     let (stop, stopping) = watch::channel(());
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Arc::new(Semaphore::new(bounds.connections));
     let mut shutdown = pin!(shutdown);
     loop {
         let next = async {
@@ -45,7 +77,7 @@ pub async fn serve<L: Listener<Addr = SocketAddr>>(
         tokio::select! {
             () = &mut shutdown => break,
             (place, (stream, address)) = next => {
-                let talk = converse(stream, address, router.clone(), head_time, stopping.clone());
+                let talk = converse(stream, address, router.clone(), bounds.arrival_time, stopping.clone());
                 tokio::spawn(async move {
                     let _place = place;
                     talk.await;
@@ -75,9 +107,7 @@ async fn converse(
         request.extensions_mut().insert(ConnectInfo(address));
         request
     });
-    // What has to guess the version waits for the first byte without an end.
-    let mut http = Builder::new(TokioExecutor::new()).http1_only();
-    http.http1().timer(TokioTimer::new()).header_read_timeout(head_time);
+    let http = http(head_time);
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
     let result = tokio::select! {
         result = &mut connection => result,
@@ -88,5 +118,32 @@ async fn converse(
     };
     if let Err(error) = result {
         tracing::debug!("a connection: {error}");
+    }
+}
+
+/// What speaks HTTP/1.1 on a connection, and waits so long for the head of a request.
+pub(crate) fn http(head_time: Duration) -> Builder<TokioExecutor> {
+    // What has to guess the version waits for the first byte without an end.
+    let mut http = Builder::new(TokioExecutor::new()).http1_only();
+    http.http1().timer(TokioTimer::new()).header_read_timeout(head_time);
+    http
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_to_do_follows_from_the_reason() {
+        for (address, kind, expected) in [
+            ("[::1]:8080", ErrorKind::AddrInUse, "Choose another port with --listen [::1]:8081"),
+            ("192.0.2.1:80", ErrorKind::AddrNotAvailable, "no such address; --listen 0.0.0.0:80 takes all"),
+            ("[2001:db8::1]:80", ErrorKind::AddrNotAvailable, "--listen [::]:80 takes all"),
+            ("0.0.0.0:443", ErrorKind::PermissionDenied, "choose one from 1024 on, such as --listen 0.0.0.0:8080"),
+        ] {
+            let advice = advice(address.parse().unwrap(), kind);
+            assert!(advice.contains(expected), "{advice}");
+            assert_eq!(advice.contains("another server"), kind == ErrorKind::AddrInUse);
+        }
     }
 }

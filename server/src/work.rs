@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kosmosg::condition::Condition;
 use kosmosg::denoise::{DenoiseSettings, DenoiseState};
 use kosmosg::digest::sha256;
-use kosmosg::picture::Picture;
+use kosmosg::picture::{Picture, Recipe};
 use kosmosg::prompt::PromptDocument;
 use kosmosg::protocol::{ApiError, GenerateSettings, JobRequest, PictureFile};
 
@@ -132,6 +132,18 @@ impl Model {
         }
         let versions = [unet].into_iter().chain(self.loras.iter().map(Chosen::version));
         sha256(versions.collect::<Vec<_>>().join("\n").as_bytes())
+    }
+
+    /// How it makes a picture of `[width, height]` pixels of prompt and negative prompt.
+    pub fn recipe(
+        &self,
+        settings: &DenoiseSettings,
+        words: (PromptDocument, String),
+        size: [u32; 2],
+        engine: &str,
+    ) -> Recipe {
+        let adapters = self.loras.iter().map(Chosen::label).collect();
+        Recipe { adapters, ..Recipe::of(settings, words, size, &self.bundle.manifest().name, engine) }
     }
 }
 

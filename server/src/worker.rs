@@ -14,14 +14,13 @@ use std::time::{Duration, Instant};
 
 use kosmosg::denoise::{DenoiseError, DenoiseSettings, DenoiseState};
 use kosmosg::engine::EngineError;
-use kosmosg::picture::{Picture, Recipe};
+use kosmosg::picture::Picture;
 use kosmosg::prompt::PromptDocument;
 use kosmosg::protocol::{ApiError, ErrorCode, JobEvent};
 use tokio::sync::watch;
 
 use crate::inference::RunError;
 use crate::jobs::{Job, JobId, Jobs, Outcome, Waiting};
-use crate::loras::Chosen;
 use crate::work::{Goal, Group, Model, Work};
 
 /// Steps of a turn.
@@ -309,11 +308,7 @@ impl<R: Runner> Bench<R> {
             Err(failure) => return self.fail(&seat.job, failure),
         };
         let (settings, size) = (seat.state.settings(), [picture.width(), picture.height()]);
-        let adapters = model.loras.iter().map(Chosen::label).collect();
-        let recipe = seat.words.map(|words| {
-            let name = &model.bundle.manifest().name;
-            Recipe { adapters, ..Recipe::of(settings, words, size, name, self.runner.name()) }
-        });
+        let recipe = seat.words.map(|words| model.recipe(settings, words, size, self.runner.name()));
         tracing::info!(job = %seat.job.id(), seconds = seat.job.seconds(), "done");
         self.jobs.finish(&seat.job, Outcome::Done(picture.to_png(recipe.as_ref())));
     }

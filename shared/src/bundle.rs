@@ -23,7 +23,7 @@ use crate::weights::{HostTensor, WeightError, gguf};
 
 pub use folder::Folder;
 pub use stored::{ReadAt, Stored, StoredPart};
-pub use writer::{Planned, Writer, write};
+pub use writer::{Existing, Planned, Writer, write};
 
 mod folder;
 mod stored;
@@ -156,6 +156,14 @@ pub enum BundleError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// Where a bundle is to be, something is that stays.
+    #[error("{} {why}", path.display())]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
+        /// What is there, and what to do.
+        why: String,
+    },
     /// The manifest cannot be understood.
     #[error("{MANIFEST}: {detail}")]
     Manifest {
@@ -209,8 +217,7 @@ impl Manifest {
             _ => return Err(malformed("missing field `format`".into())),
         }
         let manifest: Self = json.to().map_err(|error| malformed(error.to_string()))?;
-        let files = manifest.parts.values().flat_map(|part| &part.files).chain([&manifest.tokenizer]);
-        for PartFile { name, .. } in files {
+        for PartFile { name, .. } in manifest.all_files() {
             let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
             if name.starts_with('.') || !name.chars().all(plain) {
                 return Err(malformed(format!("file name {name:?} is not a plain name")));
@@ -241,6 +248,11 @@ impl Manifest {
         let names = scope.stages().iter().flat_map(|stage| stage.parts());
         let parts = names.filter_map(|&part| self.parts.get(part));
         [&self.tokenizer].into_iter().chain(parts.flat_map(|part| &part.files))
+    }
+
+    /// The tokenizer and the files of all parts.
+    pub(super) fn all_files(&self) -> impl Iterator<Item = &PartFile> {
+        [&self.tokenizer].into_iter().chain(self.parts.values().flat_map(|part| &part.files))
     }
 
     /// The tensors of the part called `name` from the contents of its files, which `read` has.

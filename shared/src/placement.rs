@@ -114,8 +114,6 @@ pub struct Gpu {
 pub struct Server {
     /// Whether it answers and has the model.
     pub reachable: bool,
-    /// Its engine.
-    pub engine: String,
     /// Its device, for people: `cpu`, `cuda:0`.
     pub device: String,
 }
@@ -222,12 +220,12 @@ pub fn place(situation: &Situation) -> Result<Placement, PlacementError> {
 
     let encode = place_stage(situation, Stage::Encode, allowed)?;
     let denoise = match allowed {
-        Some(server) if encode.place == Place::Server => on_server(Stage::Denoise, server, "it has the condition"),
+        Some(server) if encode.place == Place::Server => on_server(Stage::Denoise, server, "it has read the sentence"),
         Some(server) if situation.wish == Wish::Server => on_server(Stage::Denoise, server, "you chose it"),
         _ => place_stage(situation, Stage::Denoise, allowed)?,
     };
     let decode = match allowed {
-        Some(server) if denoise.place == Place::Server => on_server(Stage::Decode, server, "it has the latents"),
+        Some(server) if denoise.place == Place::Server => on_server(Stage::Decode, server, "the drawing is there"),
         _ => place_stage(situation, Stage::Decode, allowed)?,
     };
     Ok(Placement { encode, denoise, decode })
@@ -303,7 +301,8 @@ fn place_stage(situation: &Situation, stage: Stage, server: Option<&Server>) -> 
 }
 
 fn on_server(stage: Stage, server: &Server, why: &str) -> Placed {
-    let reason = format!("{stage} runs on the server ({} on {}): {why}.", server.engine, server.device);
+    let processor = if server.device == "cpu" { "processor" } else { "GPU" };
+    let reason = format!("{stage} runs on the server's {processor}: {why}.");
     Placed { place: Place::Server, reason }
 }
 
@@ -352,9 +351,9 @@ impl StageSize {
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Encode => "Reading the prompt",
-            Self::Denoise => "Denoising",
-            Self::Decode => "Decoding the picture",
+            Self::Encode => "Reading the sentence",
+            Self::Denoise => "Drawing the picture",
+            Self::Decode => "Turning the drawing into pixels",
         })
     }
 }

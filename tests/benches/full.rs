@@ -43,7 +43,7 @@ async fn main() -> anyhow::Result<()> {
     page.wait_until_kept(PATIENCE).await;
     line.break_answers("large/mllm", BREAKS_AFTER, 2);
     let begin = Instant::now();
-    page.deed(&name, "Only the encoder").await;
+    page.deed(&name, "Only the part that reads").await;
     page.wait_for_text_within("#model-line", "1.1", FETCHING).await;
     page.reload().await;
     page.deed(&name, "Go on fetching").await;
@@ -97,6 +97,10 @@ async fn main() -> anyhow::Result<()> {
 fn make(folder: &Path, bundle: &Path) -> anyhow::Result<()> {
     let (kosmosg, decoder) = (folder.join("kosmos-g"), folder.join("sd15"));
     for (preset, to) in [("kosmos-g", &kosmosg), ("sd15", &decoder)] {
+        // What an attempt that was broken off has left may be half of it.
+        if to.exists() {
+            std::fs::remove_dir_all(to)?;
+        }
         run(Command::new(program()).args(["synth", "--preset", preset, "--seed", "1", "-o"]).arg(to))?;
     }
     let file = |name: &str| kosmosg.join(name);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 pub use anywhere::{Screen, newer_page};
 pub use line::Line;
-pub use page::{Page, Where, creature, expected, expected_series};
+pub use page::{ELSEWHERE, Page, Where, creature, expected, expected_series};
 
 mod anywhere;
 mod keeping;

@@ -58,11 +58,11 @@ impl Client {
         self.http.delete(format!("{}/api/jobs/{id}", self.server)).send().await.unwrap();
     }
 
-    /// The path with which a new device pairs itself, as an administrator with that token gets it.
-    pub async fn open_pairing(&self, token: &str) -> String {
+    /// The path with which a new device pairs itself and gets that role, as an administrator with that token gets it.
+    pub async fn open_pairing(&self, token: &str, role: &str) -> String {
         let request = self.http.post(format!("{}/api/pairing", self.server)).bearer_auth(token);
         let opened: serde_json::Value =
-            request.json(&serde_json::json!({})).send().await.unwrap().json().await.unwrap();
+            request.json(&serde_json::json!({ "role": role })).send().await.unwrap().json().await.unwrap();
         opened["path"].as_str().unwrap().to_owned()
     }
 

@@ -127,13 +127,18 @@ async fn a_device_that_the_server_does_not_know_is_told_how_to_pair() {
     page.wait_for_text("#status", "The server does not know this device").await;
 
     // The link of a device that is paired, as it says.
-    let path = Client::of(server.address("")).open_pairing(&admin).await;
+    let path = Client::of(server.address("")).open_pairing(&admin, "use").await;
     page.pair(&server.address(&path)).await;
     assert_eq!(page.text("#pairing").await, "");
     page.write_sentence(SEED, STEPS).await;
     page.choose(Where::Server).await;
     let psnr = page.generate(PATIENCE).await.psnr(&expected(SEED, STEPS));
     assert!(psnr >= SAME_PICTURE, "{psnr:.1} dB");
+
+    // It may not let others in.
+    page.click("#device summary").await;
+    page.wait_for_text("#device-facts", "GPU").await;
+    assert!(!page.sees("#invite").await);
 
     // Its token is taken back.
     token(&["remove", "device 1"]);
@@ -144,6 +149,23 @@ async fn a_device_that_the_server_does_not_know_is_told_how_to_pair() {
     page.click("#go-on-cpu").await;
     page.wait_for_state("done", PATIENCE).await;
     page.close().await;
+
+    // An administrator's device lets another one in.
+    let path = Client::of(server.address("")).open_pairing(&admin, "admin").await;
+    let first = Page::launch().await;
+    first.pair(&server.address(&path)).await;
+    first.click("#device summary").await;
+    first.wait_for("#invite").await;
+    first.click("#invite").await;
+    first.wait_for("#invitation").await;
+    let link = first.text("#invite-link").await;
+    assert!(link.starts_with(&server.address("/pair?code=")), "{link}");
+    assert_ne!(first.property("#invite-picture", "naturalWidth").await, "0");
+    let second = Page::launch().await;
+    second.pair(&link).await;
+    assert_eq!(second.text("#pairing").await, "");
+    first.close().await;
+    second.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,7 +192,7 @@ async fn pictures_are_moved_and_deleted_like_words() {
     page.undo("#prompt").await;
     assert_eq!(page.sentence().await, "a <i> on the beach");
     page.drag_first_picture_to_end().await;
-    assert_eq!(page.sentence().await, "a  on the beach <i>");
+    assert_eq!(page.sentence().await, "a on the beach <i>");
     page.undo("#prompt").await;
     page.click("#creatures .creature").await;
     page.wait_for_pictures(2).await;

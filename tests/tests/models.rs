@@ -95,7 +95,7 @@ async fn with_the_encoder_alone_the_server_draws() {
     let folder = folder_of_two();
     let server = Server::of(folder.path()).await;
     let page = Page::open(&server.address("/")).await;
-    page.deed(NAME, "Only the encoder").await;
+    page.deed(NAME, "Only the part that reads").await;
     page.deed(NAME, "Use").await;
     page.wait_for_text("#where-line", "did not fetch that part of the model").await;
     page.write_sentence(SEED, STEPS).await;
@@ -104,7 +104,7 @@ async fn with_the_encoder_alone_the_server_draws() {
     assert!(page.text("#status").await.contains("on the server"), "{}", page.text("#status").await);
 
     // The rest, later: then this device draws.
-    page.deed(NAME, "Fetch the U-Net too").await;
+    page.deed(NAME, "Fetch the part that draws too").await;
     page.wait_for_text("#where-line", "Everything runs on this device").await;
     let psnr = page.generate(PATIENCE).await.psnr(&expected(SEED, STEPS));
     assert!(psnr >= SAME_PICTURE, "{psnr:.1} dB");
@@ -133,9 +133,9 @@ async fn what_is_larger_than_the_room_for_it_is_not_begun() {
     page.deed(NAME, "Fetch (8000.0").await;
     page.wait_for_text("#model-trouble", " GB more are needed, and this browser has room for").await;
     // What fits can be had, and stays of use when the rest is asked for.
-    page.deed(NAME, "Only the encoder").await;
+    page.deed(NAME, "Only the part that reads").await;
     page.wait_for_deed(NAME, "Use").await;
-    page.deed(NAME, "Fetch the U-Net too").await;
+    page.deed(NAME, "Fetch the part that draws too").await;
     page.wait_for_text("#model-trouble", " GB more are needed, and this browser has room for").await;
     page.wait_for_deed(NAME, "Use").await;
     page.close().await;
@@ -173,7 +173,7 @@ async fn files_of_this_device_and_addresses_are_models_too() {
     page.type_into("#model-address", &allowing.address("/models/another/bundle.json")).await;
     page.click("#model-only-encoder").await;
     page.click("#model-fetch").await;
-    page.wait_for_deed(NAME, "Fetch the U-Net too").await;
+    page.wait_for_deed(NAME, "Fetch the part that draws too").await;
     page.close().await;
 }
 

@@ -116,6 +116,7 @@ impl App {
             }
             Event::Offered(answer) => self.offered(answer),
             Event::Model(deed) => self.deed(deed),
+            Event::Room(room) => self.models.room = Some(room),
             Event::Keeper(message) => self.kept(*message),
             Event::KeeperDied { why } => self.keeper_died(why),
             Event::FailAtStep(step) => self.fail_at_step = Some(step),

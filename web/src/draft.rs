@@ -13,6 +13,11 @@ pub const PICTURE: char = '\u{FFFC}';
 /// Most pictures of a sentence.
 pub const MAX_PICTURES: usize = 10;
 
+/// Words that stand before a name, and that names begin with.
+const ARTICLES: [&str; 3] = ["a", "an", "the"];
+/// What closes a word without being a part of it.
+const CLOSING: &str = ",.;:!?)]}\"”’»…،؛؟。、！？，";
+
 /// A prompt with positions. See the [module documentation](self).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Draft {
@@ -105,13 +110,17 @@ impl Draft {
         Some(unit).filter(is_it).or_else(|| (0..self.len()).find(is_it))
     }
 
-    /// Its words, each picture by its name.
+    /// Its words, each picture by its name; an article stands once where sentence and name both have one.
     pub fn spoken(&self) -> String {
-        let words = |piece: Piece<'_>| match piece {
-            Piece::Words(words) => words,
-            Piece::Picture(image) => image.name.clone(),
-        };
-        self.pieces().into_iter().map(words).collect()
+        let mut spoken = String::new();
+        for piece in self.pieces() {
+            match piece {
+                Piece::Words(words) => spoken += &words,
+                Piece::Picture(image) if ends_with_article(&spoken) => spoken += without_article(&image.name),
+                Piece::Picture(image) => spoken += &image.name,
+            }
+        }
+        spoken
     }
 
     /// Its stretches in order.
@@ -157,9 +166,11 @@ impl Draft {
     pub fn insert_spaced(&mut self, range: Range<usize>, other: Self) -> usize {
         let (start, end) = self.clamp(&range);
         let touches = |unit: Option<&char>| unit.is_some_and(|c| c.is_alphanumeric() || *c == PICTURE);
+        let has_space = |unit: Option<&char>| unit.is_none_or(|c| c.is_whitespace());
         let before = start.checked_sub(1).and_then(|at| self.units.get(at));
-        let needs_before = touches(before) || before.is_some_and(|c| matches!(c, ',' | '.' | ';' | ':'));
-        let needs_after = touches(self.units.get(end));
+        let needs_before = touches(before) || before.is_some_and(|c| matches!(c, ',' | '.' | ';' | ':' | '!' | '?'));
+        let needs_before = needs_before && !has_space(other.units.first());
+        let needs_after = touches(self.units.get(end)) && !has_space(other.units.last());
         let mut spaced = Self::words(if needs_before { " " } else { "" });
         spaced.push(other);
         if needs_after {
@@ -168,16 +179,39 @@ impl Draft {
         self.replace(start..end, spaced)
     }
 
-    /// Moves a stretch so that it stands where `to` is now, and returns where it ends.
-    pub fn move_to(&mut self, range: Range<usize>, to: usize) -> usize {
+    /// Moves a stretch into the place of another, which may be empty, and returns where it ends.
+    pub fn move_to(&mut self, range: Range<usize>, to: Range<usize>) -> usize {
         let (start, end) = self.clamp(&range);
-        if (start..=end).contains(&to) {
+        let is_there = if to.is_empty() { (start..=end).contains(&to.start) } else { to.start < end && start < to.end };
+        if is_there {
             return end;
         }
         let stretch = self.slice(start..end);
-        self.replace(start..end, Self::default());
-        let to = if to > end { to - (end - start) } else { to };
-        self.insert_spaced(to..to, stretch)
+        let gone = self.take_out(start..end);
+        let to = if to.start >= end { to.start - gone..to.end - gone } else { to };
+        self.insert_spaced(to, stretch)
+    }
+
+    /// Where the word ends that a unit lies in: there a picture cuts nothing apart. The unit itself, if it lies in none.
+    pub fn word_end(&self, at: usize) -> usize {
+        (at..self.len()).find(|&at| !self.is_in_word(at)).unwrap_or(self.len())
+    }
+
+    /// The place nearest to a unit at which a picture cuts no word apart; of two that are as near, the later one.
+    pub fn nearest_gap(&self, at: usize) -> usize {
+        let at = at.min(self.len());
+        let before = (0..=at).rev().find(|&at| !self.is_in_word(at)).unwrap_or(0);
+        let after = self.word_end(at);
+        if at - before < after - at { before } else { after }
+    }
+
+    /// Where units of the sentence as it was `before` are in this one. What was typed at a place lies behind it; of a stretch
+    /// that was changed itself, its end is left.
+    pub fn follow(&self, before: &Self, units: Range<usize>) -> Range<usize> {
+        let (start, end) = before.clamp(&units);
+        let followed = self.place_of(before, start)..self.place_of(before, end);
+        let has_stayed = self.slice(followed.clone()) == before.slice(start..end);
+        if has_stayed { followed } else { followed.end..followed.end }
     }
 
     /// The document with its pictures numbered from 0 in order, and for each of them the number it had.
@@ -188,6 +222,41 @@ impl Draft {
             image.picture = number;
         }
         (draft.to_document(), numbers)
+    }
+
+    /// Takes a stretch out, with one of the two spaces that would stand side by side then, and returns how many units went.
+    fn take_out(&mut self, range: Range<usize>) -> usize {
+        let (start, end) = self.clamp(&range);
+        let is_space = |at: Option<usize>| at.and_then(|at| self.units.get(at)).is_some_and(|c| c.is_whitespace());
+        let is_doubled = is_space(start.checked_sub(1)) && is_space(Some(end));
+        let end = end + usize::from(is_doubled);
+        self.replace(start..end, Self::default());
+        end - start
+    }
+
+    /// Whether a picture at that unit would cut a word apart: what lies between white space and pictures, without the
+    /// punctuation that closes it. Scripts without spaces have no words that could be told.
+    fn is_in_word(&self, at: usize) -> bool {
+        let is_of_word = |c: char| !c.is_whitespace() && c != PICTURE;
+        let before = at.checked_sub(1).and_then(|at| self.units.get(at));
+        let (Some(&before), Some(&after)) = (before, self.units.get(at)) else { return false };
+        let mut rest = self.units[at..].iter().take_while(|&&c| is_of_word(c));
+        is_of_word(before)
+            && is_of_word(after)
+            && !(has_no_spaces(before) || has_no_spaces(after))
+            && !rest.all(|&c| CLOSING.contains(c))
+    }
+
+    /// Where a unit of the sentence as it was `before` is in this one: what is the same at both ends has stayed.
+    fn place_of(&self, before: &Self, unit: usize) -> usize {
+        let same = |(a, b): &(&char, &char)| a == b;
+        let start = self.units.iter().zip(&before.units).take_while(same).count();
+        if unit <= start {
+            return unit;
+        }
+        let ends = self.units[start..].iter().rev().zip(before.units[start..].iter().rev());
+        let end = ends.take_while(same).count();
+        self.len() - end.min(before.len() - unit)
     }
 
     fn clamp(&self, range: &Range<usize>) -> (usize, usize) {
@@ -201,6 +270,23 @@ impl Draft {
         let before = count(&self.units[..start]);
         before..before + count(&self.units[start..end])
     }
+}
+
+/// Whether a character's script is written without spaces between words: Chinese, Japanese.
+fn has_no_spaces(c: char) -> bool {
+    matches!(c, '\u{3040}'..='\u{30FF}' | '\u{3400}'..='\u{9FFF}' | '\u{F900}'..='\u{FAFF}' | '\u{20000}'..='\u{3FFFF}')
+}
+
+fn is_article(word: &str) -> bool {
+    ARTICLES.iter().any(|article| article.eq_ignore_ascii_case(word))
+}
+
+fn ends_with_article(words: &str) -> bool {
+    words.ends_with(char::is_whitespace) && words.split_whitespace().next_back().is_some_and(is_article)
+}
+
+fn without_article(name: &str) -> &str {
+    name.split_once(' ').filter(|(first, _)| is_article(first)).map_or(name, |(_, rest)| rest)
 }
 
 #[cfg(test)]
@@ -271,15 +357,83 @@ mod tests {
     }
 
     #[test]
+    fn what_brings_a_space_gets_no_other() {
+        let mut changed = draft("a beach");
+        assert_eq!((changed.insert_spaced(1..1, draft(" 9 ")), changed), (4, draft("a 9  beach")));
+        let mut changed = draft("sea");
+        assert_eq!((changed.insert_spaced(3..3, draft(" 9")), changed), (5, draft("sea 9")));
+    }
+
+    #[test]
     fn pictures_can_be_moved() {
-        let moved = |text: &str, at: usize, to: usize| {
+        let moved = |text: &str, at: usize, to: Range<usize>| {
             let mut changed = draft(text);
             changed.move_to(at..at + 1, to);
             changed
         };
-        assert_eq!(moved("1 and 2", 0, 7), draft(" and 2 1"));
-        assert_eq!(moved("1 and 2", 6, 0), draft("2 1 and "));
-        assert_eq!(moved("1 and 2", 6, 7), draft("1 and 2"));
+        assert_eq!(moved("1 and 2", 0, 7..7), draft(" and 2 1"));
+        assert_eq!(moved("1 and 2", 6, 0..0), draft("2 1 and "));
+        assert_eq!(moved("1 and 2", 6, 7..7), draft("1 and 2"));
+        // The two spaces of where it stood become one.
+        assert_eq!(moved("a 1 on the beach", 2, 16..16), draft("a on the beach 1"));
+        assert_eq!(moved("a 1 b", 2, 4..4), draft("a 1 b"));
+        assert_eq!(moved("a 1 b", 2, 1..1), draft("a 1 b"));
+        assert_eq!(moved("the sea 1 here", 8, 0..0), draft("1 the sea here"));
+        // Onto another picture, which goes.
+        assert_eq!(moved("1 and 2", 0, 6..7), draft(" and 1"));
+        assert_eq!(moved("a 1 and 2", 2, 8..9), draft("a and 1"));
+        assert_eq!(moved("2 and a 1 b", 8, 0..1), draft("1 and a b"));
+        assert_eq!(moved("12", 0, 1..2), draft("1"));
+        assert_eq!(moved("a 1 b", 2, 2..3), draft("a 1 b"));
+    }
+
+    #[test]
+    fn pictures_cut_no_words_apart() {
+        let places = |text: &str| {
+            let draft = draft(text);
+            let (ends, gaps): (Vec<_>, Vec<_>) =
+                (0..=draft.len()).map(|at| (draft.word_end(at), draft.nearest_gap(at))).unzip();
+            (ends, gaps)
+        };
+        assert_eq!(places("the sea"), (vec![0, 3, 3, 3, 4, 7, 7, 7], vec![0, 0, 3, 3, 4, 4, 7, 7]));
+        // Between two pictures, and at a picture, nothing is cut.
+        assert_eq!(places("1a2"), (vec![0, 1, 2, 3], vec![0, 1, 2, 3]));
+        // Punctuation closes a word, and is a part of it within.
+        assert_eq!(places("b, it's").1, [0, 1, 2, 3, 3, 7, 7, 7]);
+        assert_eq!(places("it’s.").0, [0, 4, 4, 4, 4, 5]);
+        // Letters of other scripts, marks that hang on letters, and emoji of several characters.
+        for word in ["חתול", "кошка", "बिल्ली", "γάτα", "👩\u{200D}🚀", "e\u{301}te\u{301}"]
+        {
+            let n = word.chars().count();
+            assert!(places(word).0[1..n].iter().all(|&end| end == n), "{word}");
+            assert!(places(word).1.iter().all(|&gap| gap == 0 || gap == n), "{word}");
+        }
+        // Where there are no spaces, there is no telling.
+        assert_eq!(places("海の猫").1, [0, 1, 2, 3]);
+        assert_eq!(draft("").nearest_gap(7), 0);
+        assert_eq!(draft("sea").word_end(7), 3);
+    }
+
+    #[test]
+    fn places_are_found_in_a_sentence_that_is_written_on() {
+        let followed = |before: &str, units: Range<usize>, now: &str| draft(now).follow(&draft(before), units);
+        assert_eq!(followed("a ", 2..2, "a "), 2..2);
+        assert_eq!(followed("a ", 2..2, "a on the beach"), 2..2);
+        assert_eq!(followed("a  beach", 2..2, "a  wide beach"), 2..2);
+        assert_eq!(followed("a beach", 2..2, "on a beach"), 5..5);
+        assert_eq!(followed("a 1 beach", 2..3, "on a 1 beach"), 5..6);
+        // What was selected was typed over, or all of it is another sentence.
+        assert_eq!(followed("abcd", 1..3, "axd"), 2..2);
+        assert_eq!(followed("abcd", 2..2, "xyz 1"), 5..5);
+        assert_eq!(followed("abcd", 2..2, ""), 0..0);
+        let mut rng = Rng::new(3, 0);
+        for _ in 0..2000 {
+            let (before, now) = (random(&mut rng), random(&mut rng));
+            let units = now.follow(&before, 0..rng.below(before.len() + 2));
+            assert!(units.start <= units.end && units.end <= now.len());
+            let at = rng.below(before.len() + 1);
+            assert_eq!(before.follow(&before, at..at), at..at);
+        }
     }
 
     #[test]
@@ -303,6 +457,20 @@ mod tests {
             [Some(14), Some(2), Some(8), None]
         );
         assert_eq!(sentence.spoken(), "a picture 3 and picture 1 and picture 3");
+    }
+
+    #[test]
+    fn an_article_is_spoken_once() {
+        let spoken = |words: &str, name: &str| {
+            let mut draft = Draft::words(words);
+            draft.push(Draft::picture(ImageRef { picture: 0, name: name.into() }));
+            draft.spoken()
+        };
+        assert_eq!(spoken("a ", "a blue star"), "a blue star");
+        assert_eq!(spoken("Here is The ", "a blue star"), "Here is The blue star");
+        assert_eq!(spoken("with ", "a blue star"), "with a blue star");
+        assert_eq!(spoken("", "a blue star"), "a blue star");
+        assert_eq!(spoken("a ", "a"), "a a");
     }
 
     #[test]

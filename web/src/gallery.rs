@@ -1,6 +1,7 @@
 //! The finished pictures that this browser keeps: what is known of each, which are shown, and how they travel.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use kosmosg::picture::Recipe;
 use serde::{Deserialize, Serialize};
@@ -195,6 +196,47 @@ impl Gallery {
     }
 }
 
+/// A grid of squares, of which only some rows are there. Lengths are in pixels.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Grid {
+    /// Squares in a row.
+    pub columns: usize,
+    /// Height of a row.
+    side: f64,
+    /// Distance of two rows.
+    gap: f64,
+}
+
+impl Grid {
+    /// The grid whose `grid-template-columns` and `row-gap` a browser computes as these; none if it shows nothing.
+    pub fn of(columns: &str, gap: &str) -> Option<Self> {
+        let pixels = |length: &str| length.strip_suffix("px")?.parse::<f64>().ok();
+        let widths: Vec<f64> = columns.split_whitespace().map(pixels).collect::<Option<_>>()?;
+        let side = *widths.first().filter(|side| **side > 0.0)?;
+        Some(Self { columns: widths.len(), side, gap: pixels(gap).unwrap_or(0.0) })
+    }
+
+    /// Which rows of `count` squares are between two heights, both from the grid's top.
+    pub fn rows_between(&self, count: usize, top: f64, bottom: f64) -> Range<usize> {
+        let (pitch, all) = (self.side + self.gap, count.div_ceil(self.columns));
+        // Negative ones become 0.
+        let first = ((top / pitch).floor() as usize).min(all);
+        first..((bottom / pitch).ceil() as usize).clamp(first, all)
+    }
+
+    /// Which of `count` squares are in these rows.
+    pub fn of_rows(&self, rows: &Range<usize>, count: usize) -> Range<usize> {
+        (rows.start * self.columns).min(count)..(rows.end * self.columns).min(count)
+    }
+
+    /// The room above these rows and below them that all rows of `count` squares take.
+    pub fn room_around(&self, rows: &Range<usize>, count: usize) -> (f64, f64) {
+        let height = |rows: usize| (rows as f64 * (self.side + self.gap) - self.gap).max(0.0);
+        let above = rows.start as f64 * (self.side + self.gap);
+        (above, (height(count.div_ceil(self.columns)) - above - height(rows.len())).max(0.0))
+    }
+}
+
 /// What a zip file says of a picture in it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -299,6 +341,29 @@ mod tests {
         let (pictures, bytes) = gallery.total();
         assert_eq!(pictures, 3);
         assert_eq!(bytes, 3 * 10 + 100 + 1000);
+    }
+
+    #[test]
+    fn a_grid_has_the_rows_near_the_window_and_room_for_the_others() {
+        let grid = Grid::of("90px 90px 90px", "10px").unwrap();
+        assert_eq!(grid.columns, 3);
+        // Ten rows, the last of one square; the window shows from the middle of the third to the middle of the fifth.
+        let rows = grid.rows_between(28, 250.0, 450.0);
+        assert_eq!((rows.clone(), grid.of_rows(&rows, 28)), (2..5, 6..15));
+        assert_eq!(grid.room_around(&rows, 28), (200.0, 500.0));
+        // At either end, and far from it.
+        assert_eq!(grid.rows_between(28, -800.0, 100.0), 0..1);
+        assert_eq!(grid.of_rows(&(9..10), 28), 27..28);
+        assert_eq!(grid.room_around(&(9..10), 28), (900.0, 0.0));
+        for (top, bottom, rows) in [(-900.0, -100.0, 0..0), (5000.0, 6000.0, 10..10)] {
+            assert_eq!(grid.rows_between(28, top, bottom), rows);
+            let (above, below) = grid.room_around(&rows, 28);
+            assert!((above + below - 990.0).abs() <= 10.0, "the page keeps its height: {above} {below}");
+        }
+        assert_eq!(grid.room_around(&(0..0), 0), (0.0, 0.0));
+        for (columns, gap) in [("none", "normal"), ("repeat(3, 1fr)", "10px"), ("0px 0px", "10px"), ("", "")] {
+            assert_eq!(Grid::of(columns, gap), None, "{columns}");
+        }
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub enum Trouble {
     #[error("this browser has no more room for the page's models; remove one, or free space on this device")]
     Full,
     /// There is less room than the model takes.
-    #[error("{} more are needed, and this browser has room for {}; remove a model, or fetch only the encoder", texts::size(*.needed), texts::size(*.free))]
+    #[error("{} more are needed, and this browser has room for {}; remove a model, or fetch only the part that reads", texts::size(*.needed), texts::size(*.free))]
     NoRoom {
         /// Bytes that are still to come.
         needed: u64,

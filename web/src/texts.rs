@@ -36,6 +36,9 @@ texts! {
     COPIED = "The report is copied. Paste it where you tell about the problem.";
     COPY_BY_HAND = "The browser does not let this page copy. Copy the marked text with Ctrl + C, or by touching it for a while.";
     REPORT = "Report";
+    INVITE = "Let another device in";
+    INVITATION = "Scan this with the other device's camera, or open the address there. It works once, for ten minutes.";
+    INVITATION_PICTURE = "QR code of the address below";
     REPORT_HINT = "The report holds what stands here and the last errors; no sentence and no picture.";
 
     PROMPT_LABEL = "Your sentence. Type words and put pictures between them.";
@@ -65,7 +68,7 @@ texts! {
     RETOUCH_CUT = "Cut out";
     RETOUCH_DRAW = "Draw";
     RETOUCH_ZOOM = "Zoom";
-    RETOUCH_FRAME_HINT = "The model sees this square. Drag the picture, or move it with the arrow keys; + and - zoom.";
+    RETOUCH_FRAME_HINT = "The model sees this square. Drag the picture with a finger, pen or mouse; two fingers zoom. On a keyboard the arrows move it; + and - zoom.";
     RETOUCH_CUT_HINT = "What is left when the background goes is what the model looks at.";
     RETOUCH_DRAW_HINT = "Draw with finger, pen or mouse. On a keyboard the arrows move the brush; the space bar puts it down and lifts it.";
     RETOUCH_VIEW = "The picture, as the model sees it";
@@ -122,7 +125,7 @@ texts! {
     OFFERED = "on the server";
     USE = "Use";
     IN_USE = "in use";
-    FETCH_REST = "Fetch the U-Net too";
+    FETCH_REST = "Fetch the part that draws too";
     GO_ON_FETCHING = "Go on fetching";
     CHOOSE_AGAIN = "Choose its folder again";
     CHECK = "Check";
@@ -131,7 +134,7 @@ texts! {
     STOP = "Stop";
     MODEL_ADDRESS = "From an address";
     MODEL_ADDRESS_HINT = "https://…/models/kosmos-g/";
-    MODEL_ONLY_ENCODER = "Only the encoder; my server has the U-Net";
+    MODEL_ONLY_ENCODER = "Only the part that reads the sentence; my server draws";
     MODEL_FETCH = "Fetch";
     MODEL_FOLDER = "From a folder of this device";
     NO_ADDRESS = "That is no address. It is the folder that holds the model's bundle.json, and begins with https://.";
@@ -228,7 +231,6 @@ texts! {
     EXPORT_HINT = "A zip file of PNG files with their recipes";
     IMPORT = "Import";
     IMPORT_HINT = "A zip file that was exported here, or single PNG files";
-    MORE_PICTURES = "Show more";
     DELETE = "Delete";
     CLOSE = "Close";
     DISMISS = "Not now";
@@ -252,6 +254,7 @@ texts! {
 
     RECIPE_TOO_MUCH = "It asks for more than this page does, and was left alone.";
     RECIPE_DAMAGED = "The recipe in this picture is damaged or of another version. The picture itself can be used.";
+    LINK_OPENED = "The sentence and the settings are those of a link now. Undo brings your sentence back.";
     LINK_DAMAGED = "The link is damaged or incomplete. Ask for it again, best as a file or without line breaks.";
     LINK_TOO_LONG = "This recipe is too long for a link. Save the picture and pass the file on: the recipe is in it.";
     OTHER_ADAPTERS = "It was made with additions to the model that this page does not have, and will look different.";
@@ -350,7 +353,7 @@ pub fn size(bytes: u64) -> String {
 
 /// What of a kept model is here.
 pub fn kept(bytes: u64, of: u64, is_whole: bool, is_encoder: bool) -> String {
-    let what = if is_encoder { ", only the encoder" } else { "" };
+    let what = if is_encoder { ", only the part that reads" } else { "" };
     match is_whole {
         true => format!("{} in this browser{what}", size(of)),
         false => format!("{} of {} in this browser{what}", size(bytes), size(of)),
@@ -364,7 +367,7 @@ pub fn fetch_all(bytes: u64) -> String {
 
 /// Fetching its encoder.
 pub fn fetch_encoder(bytes: u64) -> String {
-    format!("Only the encoder ({})", size(bytes))
+    format!("Only the part that reads ({})", size(bytes))
 }
 
 /// A model on its way.
@@ -458,13 +461,19 @@ pub fn too_long(tokens: usize, longest: usize) -> String {
 
 /// Words that the model leaves out.
 pub fn unknown_words(words: &[String]) -> String {
-    let quoted: Vec<_> = words.iter().take(MOST_UNKNOWN).map(|word| format!("“{word}”")).collect();
+    let short = |word: &String| match word.char_indices().nth(MOST_LETTERS) {
+        Some((at, _)) => format!("{}…", &word[..at]),
+        None => word.clone(),
+    };
+    let quoted: Vec<_> = words.iter().take(MOST_UNKNOWN).map(|word| format!("“{}”", short(word))).collect();
     let more = if words.len() > MOST_UNKNOWN { " and others" } else { "" };
     format!("The model does not know {}{more}.", quoted.join(", "))
 }
 
 /// So many unknown words are named.
 const MOST_UNKNOWN: usize = 6;
+/// So many letters of each: what was pasted may be an address.
+const MOST_LETTERS: usize = 30;
 
 /// A value that a setting cannot have.
 pub fn no_value(setting: &str, value: &str) -> String {
@@ -535,12 +544,13 @@ pub fn add_label(description: &str) -> String {
     format!("Put into the sentence: {description}")
 }
 
-/// A picture that was put into the sentence, for those who do not see it; `pictures` are now in it.
-pub fn inserted(name: &str, pictures: usize) -> String {
-    let name = sentence_start(name);
+/// Pictures that were put into the sentence, for those who do not see it; `pictures` are now in it.
+pub fn inserted(names: &[&str], pictures: usize) -> String {
+    let is = if names.len() == 1 { "is" } else { "are" };
+    let names = sentence_start(&names.join(", "));
     match pictures {
-        1 => format!("{name} is in the sentence."),
-        n => format!("{name} is in the sentence: it has {n} pictures."),
+        1 => format!("{names} {is} in the sentence."),
+        n => format!("{names} {is} in the sentence: it has {n} pictures."),
     }
 }
 
@@ -652,9 +662,11 @@ pub fn made(when: &str, seconds: f64, place: &str) -> String {
     if place.is_empty() { when.to_owned() } else { format!("{when}, in {} {place}", duration(seconds)) }
 }
 
-/// A recipe that can be restored.
-pub fn has_recipe(sentence: &str) -> String {
-    format!("This picture brings its recipe: “{}”. Restore sentence, pictures and settings?", shortened(sentence))
+/// A recipe that can be restored; `name` is what its picture is called, if that is known.
+pub fn has_recipe(name: &str, sentence: &str) -> String {
+    let picture =
+        if name.is_empty() { "This picture".into() } else { format!("The picture “{}”", shortened(name)) };
+    format!("{picture} brings its recipe: “{}”. Restore sentence, pictures and settings?", shortened(sentence))
 }
 
 /// A recipe of another model.
@@ -823,5 +835,25 @@ fn duration(seconds: f64) -> String {
         s if s < 9.95 => format!("{s:.1} s"),
         s if s < 99.5 => format!("{s:.0} s"),
         s => format!("{:.0} min", s / 60.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_unknown_words_are_named_by_their_beginning() {
+        let said = |word: &str| unknown_words(&[word.to_owned()]);
+        assert_eq!(said("flurb"), "The model does not know “flurb”.");
+        assert_eq!(said(&"ж".repeat(30)), format!("The model does not know “{}”.", "ж".repeat(30)));
+        assert_eq!(said(&"🐙".repeat(60)), format!("The model does not know “{}…”.", "🐙".repeat(30)));
+    }
+
+    #[test]
+    fn one_picture_is_and_two_are_in_the_sentence() {
+        assert_eq!(inserted(&["sky"], 1), "Sky is in the sentence.");
+        assert_eq!(inserted(&["sky"], 2), "Sky is in the sentence: it has 2 pictures.");
+        assert_eq!(inserted(&["sky", "sea"], 2), "Sky, sea are in the sentence: it has 2 pictures.");
     }
 }

@@ -33,6 +33,7 @@ mod editor;
 mod effects;
 mod gallery;
 mod hooks;
+mod invitation;
 mod keeping;
 mod link;
 mod models;
@@ -59,6 +60,8 @@ pub fn start(assets: String, note: js_sys::Function) {
         let of = |page: &std::rc::Weak<Page>| page.clone();
         let (submit, refused, inserted, creature, chosen) = (of(page), of(page), of(page), of(page), of(page));
         let (wished, looks, set, changed, brought) = (of(page), of(page), of(page), of(page), of(page));
+        let undone = of(page);
+        let measured = of(page);
         let events = editor::Events {
             submit: Box::new(move || with(&submit, Page::make)),
             refused: Box::new(move |message| with(&refused, |page| page.notify(message))),
@@ -66,6 +69,7 @@ pub fn start(assets: String, note: js_sys::Function) {
             inserted: Box::new(move |message| with(&inserted, |page| page.tell(message))),
             creature: Box::new(move |number| with(&creature, |page| page.insert_creature(number))),
             change: Box::new(move |unit| with(&changed, |page| page.retouch.open(unit))),
+            undo_elsewhere: Box::new(move || undone.upgrade().is_some_and(|page| page.undo_delete_shown())),
         };
         let editor = Editor::new(dom::by_id("prompt"), events);
         Page {
@@ -78,7 +82,10 @@ pub fn start(assets: String, note: js_sys::Function) {
             controls: Controls::new(move |choice| with(&chosen, |page| page.happened(Event::Choose(choice)))),
             stage: Stage::new(move |look| with(&looks, |page| page.happened(Event::Look(look)))),
             grid: GridForm::new(move || set.upgrade().map(|page| page.controls.settings()).unwrap_or_default()),
-            models: ModelsPanel::new(move |deed| with(&wished, |page| page.happened(Event::Model(deed)))),
+            models: ModelsPanel::new(
+                move |deed| with(&wished, |page| page.happened(Event::Model(deed))),
+                move |room| with(&measured, |page| page.happened(Event::Room(room))),
+            ),
             links: RefCell::default(),
             keeper: RefCell::default(),
             following: RefCell::new(None),
@@ -87,6 +94,7 @@ pub fn start(assets: String, note: js_sys::Function) {
     });
     page.listen();
     page.listen_to_keeping();
+    page.listen_to_invitations();
     page.open();
     hooks::install(&page);
 }
@@ -254,7 +262,7 @@ impl Page {
             _ => {}
         });
         // Whoever goes on writing has read the notice.
-        for (id, event) in [("prompt", "input"), ("creatures", "click"), ("examples", "click")] {
+        for (id, event) in [("prompt", "input"), ("examples", "click")] {
             let page = self.clone();
             dom::on(&dom::by_id::<HtmlElement>(id), event, move |_: web_sys::Event| page.notify(""));
         }
@@ -362,16 +370,26 @@ impl Page {
     /// Puts the picture that is shown into the sentence.
     fn use_again(self: &Rc<Self>) {
         let Some(address) = self.shown_address() else { return };
-        let page = self.clone();
+        let (page, place) = (self.clone(), self.editor.hold());
         spawn_local(async move {
             match js::fetch(&address).await {
                 Ok(png) => {
                     let image = page.editor.pictures.add(texts::RESULT, "image/png", png);
-                    page.editor.insert(image);
+                    page.editor.put(&place, image);
+                    page.editor.come_into_view();
                 }
                 Err(why) => page.notify(&texts::cannot_fetch(texts::RESULT, &why)),
             }
         });
+    }
+
+    /// Brings the pictures back whose deletion can be taken back. `false` if there are none.
+    fn undo_delete_shown(self: &Rc<Self>) -> bool {
+        let is_shown = !dom::by_id::<HtmlElement>("undo-bar").has_attribute("hidden");
+        if is_shown {
+            self.undo_delete();
+        }
+        is_shown
     }
 
     fn insert_creature(self: &Rc<Self>, number: usize) {

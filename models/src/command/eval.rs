@@ -78,7 +78,7 @@ fn named(argument: &str) -> Result<(String, PathBuf), String> {
 
 impl Arguments {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let judge = JudgeInUse::load(&self.judge.clone().unwrap_or_else(default_judge))?;
+        let judge = JudgeInUse::load(&self.judge.clone().map_or_else(default_judge, Ok)?)?;
         match (self.what, self.computing.on()?) {
             (What::Judge, _) => self.judge(&judge),
             (What::Sprites, On::Burn(device)) => self.sprites::<Burn>(&judge, device),
@@ -106,8 +106,9 @@ impl Arguments {
         VaeEncoder<E>: Sync,
     {
         self.sheet.iter().chain(&self.output).try_for_each(|file| super::check_place(file))?;
+        self.sheet.iter().try_for_each(|file| super::check_png(file))?;
         let subjects = self.subjects as usize;
-        let bundle = self.bundle.clone().unwrap_or_else(super::default_bundle);
+        let bundle = self.bundle.clone().map_or_else(super::default_bundle, Ok)?;
         let also = self.also.iter().map(|(name, dir)| Ok((name, open(dir)?))).collect::<anyhow::Result<Vec<_>>>()?;
         let model = Answerer::<E>::load(open(&bundle)?, &device)?;
         if self.ceilings {
@@ -186,9 +187,9 @@ fn open(dir: &Path) -> anyhow::Result<Folder> {
     Folder::open(dir).with_context(|| format!("opening the bundle {}", dir.display()))
 }
 
-/// The built-in judge, from the project's own folder or from where the command was built.
-fn default_judge() -> PathBuf {
-    super::built_in("judge.gguf")
+/// The built-in judge.
+fn default_judge() -> anyhow::Result<PathBuf> {
+    super::built_in("judge.gguf", "--judge FILE")
 }
 
 /// The judge on burn's CPU path.

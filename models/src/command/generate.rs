@@ -2,8 +2,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
+use kosmosg::bundle::Manifest;
 use kosmosg::denoise::{DenoiseSettings, DenoiseState};
 use kosmosg::engine::Engine;
 use kosmosg::engine::burn::Burn;
@@ -14,7 +15,7 @@ use kosmosg::protocol::GenerateSettings;
 use kosmosg::sampler::SamplerKind;
 use kosmosg_models::verify::On;
 
-use super::{Computing, PromptArguments, check_place};
+use super::{Computing, PromptArguments, check_place, check_png};
 use adapters::Adapters;
 
 mod adapters;
@@ -45,10 +46,11 @@ pub struct Arguments {
     /// dpmpp-2m, dpmpp-2m-karras, ddim, pndm, euler or unipc [default: the bundle's].
     #[arg(long)]
     sampler: Option<SamplerKind>,
-    /// Pixels in a row [default: the bundle's, which it makes best].
+    /// Pixels in a row: a multiple of what the bundle's autoencoder takes as one, mostly 8 [default: the bundle's, which it
+    /// makes best].
     #[arg(long)]
     width: Option<u32>,
-    /// Number of rows [default: the bundle's].
+    /// Number of rows: such a multiple too [default: the bundle's].
     #[arg(long)]
     height: Option<u32>,
     /// How many pictures.
@@ -76,8 +78,10 @@ impl Arguments {
 
     fn run_on<E: Engine>(self, device: E::Device) -> anyhow::Result<ExitCode> {
         check_place(&self.output)?;
+        check_png(&self.output)?;
         let request = self.request()?;
         let folder = self.prompt.bundle()?;
+        self.check_size(folder.manifest())?;
         let begin = Instant::now();
         let mut pipeline = Pipeline::<E>::load_with(&folder, &device, |unet| self.adapters.merge(unet))?;
         let &DenoiseSettings { height, width, .. } = pipeline.start(&request.settings, self.picture)?.settings();
@@ -139,6 +143,17 @@ impl Arguments {
                 height: self.height,
             },
         })
+    }
+
+    /// Says before the work that there are no pictures of that size.
+    fn check_size(&self, manifest: &Manifest) -> anyhow::Result<()> {
+        let unit = manifest.networks.vae.downscale() as u32;
+        for (name, pixels) in [("width", self.width), ("height", self.height)] {
+            let Some(pixels) = pixels else { continue };
+            let nearest = (pixels / unit).max(1) * unit;
+            ensure!(pixels == nearest, "--{name} is {pixels}; choose a multiple of {unit}, such as {nearest}");
+        }
+        Ok(())
     }
 
     fn progress(&self, index: u64, evaluations: usize) -> ProgressBar {

@@ -3,8 +3,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use kosmosg::bundle::Existing;
 use kosmosg_models::import::{Event, ImportOptions, import};
 use kosmosg_models::quantize::Quant;
+
+use super::Replacing;
 
 /// Makes a bundle of the published KOSMOS-G checkpoint and Stable Diffusion 1.5.
 ///
@@ -31,6 +34,8 @@ pub struct Arguments {
     /// Folder of the bundle.
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
+    #[command(flatten)]
+    replacing: Replacing,
     /// How weights are stored.
     #[arg(long, value_enum, default_value = "q8_0")]
     quant: Quant,
@@ -45,9 +50,10 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let Self { checkpoint, spm, dict, decoder, output, quant, network, resume } = self;
+        let Self { checkpoint, spm, dict, decoder, output, replacing, quant, network, resume } = self;
+        let existing = Existing { resume, ..replacing.existing() };
         let options =
-            ImportOptions { checkpoint, sentencepiece: spm, dictionary: dict, decoder, network, quant, resume };
+            ImportOptions { checkpoint, sentencepiece: spm, dictionary: dict, decoder, network, quant, existing };
         let style = ProgressStyle::with_template("{bytes} of {total_bytes} {wide_bar} {eta} left  {msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::new(0).with_style(style);

@@ -27,10 +27,7 @@ impl Arguments {
         let folder = Folder::open(&self.path)?;
         let manifest = folder.manifest();
         if self.check {
-            folder.tokenizer()?;
-            for name in manifest.parts.keys() {
-                folder.part(name)?;
-            }
+            folder.check()?;
         }
         if self.json {
             println!("{}", serde_json::to_string_pretty(manifest)?);

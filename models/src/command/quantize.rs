@@ -2,10 +2,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use kosmosg::bundle::Folder;
+use kosmosg::bundle::{Existing, Folder};
 use kosmosg::engine::burn::BurnDevice;
 use kosmosg_models::quantize::{Change, Quant, quantize};
 use kosmosg_models::verify::{On, bundle};
+
+use super::Replacing;
 
 /// Writes a bundle with its weights in another form, and says what that costs.
 #[derive(Debug, clap::Args)]
@@ -21,6 +23,8 @@ pub struct Arguments {
     /// Folder of the new bundle.
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
+    #[command(flatten)]
+    replacing: Replacing,
     /// cases.safetensors of the fixture that the bundle was made of, to compare conditions with.
     #[arg(long, value_name = "FILE")]
     cases: Option<PathBuf>,
@@ -36,7 +40,8 @@ impl Arguments {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let from = Folder::open(&self.bundle).with_context(|| format!("opening {}", self.bundle.display()))?;
         let mut changes: Vec<Change> = Vec::new();
-        let manifest = quantize(&from, self.quant, &self.output, self.resume, |change| {
+        let existing = Existing { resume: self.resume, ..self.replacing.existing() };
+        let manifest = quantize(&from, self.quant, &self.output, existing, |change| {
             if !self.json {
                 let [_, bytes] = change.bytes;
                 println!("{:8} {:72} {:5} {bytes:>12} {:9.2e}", change.part, change.name, change.form, change.error);

@@ -5,6 +5,8 @@ use anyhow::Context;
 use kosmosg::noise::Rng;
 use kosmosg_models::sprites::{Creature, Split, portrait};
 
+use super::check_png;
+
 /// Draws a creature of the built-in world.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -39,6 +41,7 @@ impl Arguments {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let drawn = match self.palette {
             None => {
+                check_png(&self.output)?;
                 let name = self.output.file_name().context("the output has no file name")?;
                 vec![self.draw(self.seed, &self.output, name.to_string_lossy().into_owned())?]
             }

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::ensure;
 use indicatif::ProgressBar;
 use kosmosg::config::KosmosGConfig;
 use kosmosg_models::{import, synth};
@@ -18,10 +19,10 @@ pub struct Arguments {
     /// Seed of the weights.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Other sizes of kosmos-g's networks.
+    /// Other sizes of kosmos-g's networks; sd15 has the published ones.
     #[arg(long, value_name = "FILE")]
     network: Option<PathBuf>,
-    /// Folder to write into.
+    /// Folder to write into, in which nothing is yet.
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
 }
@@ -47,7 +48,10 @@ impl Arguments {
                 };
                 synth::kosmos_g(&config, self.seed, &self.output, progress)?;
             }
-            Preset::Sd15 => synth::stable_diffusion(self.seed, &self.output, progress)?,
+            Preset::Sd15 => {
+                ensure!(self.network.is_none(), "--network gives sizes of kosmos-g; sd15 has the published ones");
+                synth::stable_diffusion(self.seed, &self.output, progress)?;
+            }
         }
         bar.finish_and_clear();
         println!("{}", self.output.display());

@@ -2,18 +2,20 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use clap::ValueEnum as _;
+use kosmosg::bundle::Existing;
 use kosmosg_models::quantize::Quant;
-use kosmosg_models::train::{self, Change, Stage, TrainConfig, TrainOptions};
+use kosmosg_models::train::{self, Change, Stage, TrainConfig, TrainOptions, Untrained};
 
-use super::DeviceName;
+use super::{DeviceName, Replacing};
 
 /// Trains a model on the world of sprites: the paper's stages at the size that a configuration says.
 ///
 /// Stages build on each other: vae, text (what captions tell), decoder (text to picture), vision (what pictures show), lm
 /// (language model), align (AlignerNet), imitate (pictures in prompts, as words would tell them), instruct (the same through
 /// the frozen decoder). Judge needs none of them: it learns to read what is in a picture, to measure with.
-/// An interrupted stage goes on from its last checkpoint. At any time after align, export makes a bundle of what there is;
-/// import makes a run of a bundle, to train it further.
+/// An interrupted stage goes on from its last checkpoint; one process at a time trains it. At any time after align, export
+/// makes a bundle of what there is; import makes a run of a bundle, to train it further.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -42,9 +44,11 @@ pub struct Arguments {
     /// Bundle that import reads.
     #[arg(long, value_name = "DIR", required_if_eq("task", "import"))]
     from: Option<PathBuf>,
-    /// Folder that export writes the bundle into, or file for the judge, or of loss curves, which is an SVG or a PNG.
+    /// Folder that export writes the bundle into, or file for the judge, or of loss curves, .svg or .png.
     #[arg(short, long, value_name = "PATH", required_if_eq_any(["export", "export-judge", "plot", TINY].map(|task| ("task", task))))]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    replacing: Replacing,
     /// How the weights of a bundle are stored.
     #[arg(long, value_enum, default_value = "q8_0")]
     quant: Quant,
@@ -86,10 +90,18 @@ fn task(name: &str) -> Result<Task, String> {
 
 impl Arguments {
     pub fn run(self) -> anyhow::Result<ExitCode> {
+        let result = self.perform();
+        result.map(|()| ExitCode::SUCCESS).map_err(|error| match error.downcast_ref::<Untrained>() {
+            Some(&Untrained { stage, .. }) => error.context(format!("`{}` comes first", self.training(stage))),
+            None => error,
+        })
+    }
+
+    fn perform(&self) -> anyhow::Result<()> {
         let name = if matches!(self.task, Task::All) { Path::new(TINY) } else { &self.config };
         let config = TrainConfig::read(name, &self.set)?;
-        let run = match self.run {
-            Some(run) => run,
+        let run = match &self.run {
+            Some(run) => run.clone(),
             None => {
                 let name = self.config.file_stem().context("the configuration has no name")?;
                 train::default_run(&name.to_string_lossy())?
@@ -101,17 +113,22 @@ impl Arguments {
                 train::run(stage, &TrainOptions { config, run, device: self.device.of_burn()?.training() })?;
             }
             Task::All => {
+                let output = output()?;
+                let mut existing = self.replacing.existing();
+                // Called again, the recipe goes on with what it made.
+                existing.replace |= train::is_exported(&run, output);
+                existing.check(output)?;
                 let options = TrainOptions { config, run, device: self.device.of_burn()?.training() };
                 let mut stages = Stage::ALL.into_iter().filter(|stage| options.config.training(*stage).is_some());
                 stages.try_for_each(|stage| train::run(stage, &options))?;
-                export(&options.run, &options.config, self.quant, output()?)?;
+                export(&options.run, &options.config, self.quant, output, existing)?;
             }
             Task::Import => {
-                let bundle = self.from.context("import needs --from DIR")?;
-                train::import(&bundle, &config, &run)?;
+                let bundle = self.from.as_deref().context("import needs --from DIR")?;
+                train::import(bundle, &config, &run)?;
                 println!("{}: can be trained further", run.display());
             }
-            Task::Export => export(&run, &config, self.quant, output()?)?,
+            Task::Export => export(&run, &config, self.quant, output()?, self.replacing.existing())?,
             Task::Plot => train::plot(&run, output()?)?,
             Task::Config => {
                 let preset = self.config.to_str().and_then(TrainConfig::preset);
@@ -126,12 +143,31 @@ impl Arguments {
             }
             Task::ExportJudge => train::export_judge(&run, output()?)?,
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(())
+    }
+
+    /// The command that trains a stage with these settings.
+    fn training(&self, stage: Stage) -> String {
+        let text = |path: &Path| path.display().to_string();
+        let device = self.device.to_possible_value().filter(|_| self.device != DeviceName::Cpu);
+        let mut options = Vec::new();
+        options.extend((self.config != Path::new(TINY)).then(|| ("--config", text(&self.config))));
+        options.extend(self.set.iter().map(|change| ("--set", change.to_string())));
+        options.extend(self.run.iter().map(|run| ("--run", text(run))));
+        options.extend(device.map(|device| ("--device", device.get_name().to_owned())));
+        let options: String = options.iter().map(|(name, value)| format!(" {name} {}", quoted(value))).collect();
+        format!("kosmosg train {}{options}", stage.name())
     }
 }
 
-fn export(run: &Path, config: &TrainConfig, quant: Quant, output: &Path) -> anyhow::Result<()> {
-    let manifest = train::export(run, config, quant, output)?;
+/// A word as a shell takes it for one.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./=:,@+".contains(c);
+    if word.chars().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+}
+
+fn export(run: &Path, config: &TrainConfig, quant: Quant, output: &Path, existing: Existing) -> anyhow::Result<()> {
+    let manifest = train::export(run, config, quant, output, existing)?;
     let bytes: u64 = manifest.parts.values().map(|part| part.bytes).sum();
     println!("{}: {}, {:.1} MB", output.display(), manifest.name, bytes as f64 / 1e6);
     Ok(())

@@ -1,10 +1,11 @@
 //! From a run to a bundle, and back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
-use kosmosg::bundle::{self, Defaults, FORMAT, Family, Folder, Manifest, PartFile, Tensors};
+use kosmosg::bundle::{self, Defaults, Existing, FORMAT, Family, Folder, MANIFEST, Manifest, PartFile, Tensors};
 use kosmosg::config::{UNetConfig, VaeConfig};
 use kosmosg::engine::burn::{Burn, BurnDevice};
 use kosmosg::pipeline::Pipeline;
@@ -23,9 +24,16 @@ use crate::quantize::Quant;
 /// Of each part it takes the latest: before stage 3 the bundle is that of stage 2.
 ///
 /// # Errors
-/// A stage that is needed is not trained or does not belong to the others, the configuration is not the run's, or a file
-/// cannot be written.
-pub fn export(run: &Path, config: &TrainConfig, quant: Quant, out: &Path) -> anyhow::Result<Manifest> {
+/// A stage that is needed is not trained or does not belong to the others, the configuration is not the run's, something is
+/// at `out` that is to stay, or a file cannot be written.
+pub fn export(
+    run: &Path,
+    config: &TrainConfig,
+    quant: Quant,
+    out: &Path,
+    existing: Existing,
+) -> anyhow::Result<Manifest> {
+    existing.check(out)?;
     let device = BurnDevice::cpu();
     let shared = Shared::new(&TrainOptions { config: config.clone(), run: run.to_owned(), device: device.clone() })?;
     let mut parts = BTreeMap::new();
@@ -53,10 +61,20 @@ pub fn export(run: &Path, config: &TrainConfig, quant: Quant, out: &Path) -> any
         origin: if config.data.is_some() { ORIGIN_FILES } else { ORIGIN }.into(),
         parts: BTreeMap::new(),
     };
-    let manifest = bundle::write(out, draft, &tokenizer, &parts)?;
+    let manifest = bundle::write(out, existing, draft, &tokenizer, &parts)?;
     Pipeline::<Burn>::load(&Folder::open(out)?, &device).context("the bundle cannot be loaded")?;
+    write_whole(&run.join(EXPORTED), &serde_json::to_vec_pretty(&manifest)?)?;
     Ok(manifest)
 }
+
+/// Whether the folder `out` is what `run` was exported as last.
+pub fn is_exported(run: &Path, out: &Path) -> bool {
+    let [exported, there] = [run.join(EXPORTED), out.join(MANIFEST)].map(|path| fs::read(path).ok());
+    exported.is_some() && exported == there
+}
+
+/// The manifest of what a run was exported as last.
+const EXPORTED: &str = "exported.json";
 
 /// Writes a run's judge into one GGUF file, packed like a bundle.
 ///
@@ -90,11 +108,17 @@ pub fn import(bundle: &Path, config: &TrainConfig, run: &Path) -> anyhow::Result
     }
     let shared = Shared::new(&TrainOptions { config: config.clone(), run: run.to_owned(), device: BurnDevice::cpu() })?;
     let has = |stage: &Stage| *stage != Stage::Judge && !config.does_without(*stage);
-    for stage in Stage::ALL.into_iter().filter(has) {
-        let (dir, basis) = shared.begin(stage)?;
+    let stages: Vec<_> = Stage::ALL.into_iter().filter(has).collect();
+    // Whatever is wrong is to be known before the first stage is there.
+    for dir in stages.iter().map(|stage| run.join(stage.name())) {
         if Progress::newest(&dir)?.is_some() {
             anyhow::bail!("{} holds a stage already; name another run", dir.display());
         }
+    }
+    folder.check()?;
+    PARTS.iter().try_for_each(|(part, ..)| folder.stored(part).map(drop))?;
+    for stage in stages {
+        let (dir, basis) = shared.begin(stage)?;
         let mut weights = BTreeMap::new();
         for (part, _, beginnings) in PARTS.iter().filter(|(_, stages, _)| stages.contains(&stage)) {
             let cut_off = if beginnings[0].ends_with('.') { beginnings[0] } else { "" };

@@ -22,12 +22,13 @@ struct Curve {
     points: Vec<(f64, f64)>,
 }
 
-/// Draws the loss of every stage of `run` over the samples it saw, one chart a stage, into an SVG or, if `output` ends in
-/// `.png`, a PNG.
+/// Draws the loss of every stage of `run` over the samples it saw, one chart a stage, into an SVG or a PNG, as `output` ends.
 ///
 /// # Errors
-/// The run has no log, or a file cannot be read or written.
+/// `output` ends otherwise, the run has no log, or a file cannot be read or written.
 pub fn plot(run: &Path, output: &Path) -> anyhow::Result<()> {
+    let is = |ending: &str| output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(ending));
+    anyhow::ensure!(is("svg") || is("png"), "{} must end in .svg or .png", output.display());
     let curves = Stage::ALL.into_iter().map(|stage| Curve::read(run, stage)).filter_map(Result::transpose);
     let curves: Vec<_> = curves.collect::<anyhow::Result<_>>()?;
     anyhow::ensure!(!curves.is_empty(), "{} has no stage with a log.csv", run.display());
@@ -37,7 +38,7 @@ pub fn plot(run: &Path, output: &Path) -> anyhow::Result<()> {
     let columns = curves.len().min(COLUMNS);
     let rows = curves.len().div_ceil(columns);
     let size = (columns as u32 * CHART.0, rows as u32 * CHART.1);
-    let bytes = if output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png")) {
+    let bytes = if is("png") {
         let mut pixels = vec![255; 3 * size.0 as usize * size.1 as usize];
         draw(&BitMapBackend::with_buffer(&mut pixels, size).into_drawing_area(), (rows, columns), &curves)?;
         Picture::new(size.0, size.1, pixels).context("a picture of that size")?.to_png(None)
@@ -171,6 +172,8 @@ mod tests {
         let (svg, png) = (dir.path().join("loss.svg"), dir.path().join("loss.png"));
         plot(dir.path(), &svg).unwrap();
         plot(dir.path(), &png).unwrap();
+        let error = plot(dir.path(), &dir.path().join("loss.jpg")).unwrap_err().to_string();
+        assert!(error.contains("loss.jpg must end in .svg or .png"), "{error}");
         let svg = fs::read_to_string(svg).unwrap();
         assert!(svg.starts_with("<svg") && svg.contains("instruct") && svg.contains("samples"), "{svg}");
         let picture = Picture::decode(&fs::read(png).unwrap()).unwrap();

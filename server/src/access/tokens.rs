@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use super::codes::Codes;
+
 /// Digits of a token's hash that tell it from others.
 const ID: usize = 16;
 
@@ -52,6 +54,9 @@ pub struct Tokens {
     read: Option<SystemTime>,
     /// Whether the file could not be read when it was looked at last.
     is_stale: bool,
+    /// Those that were taken back, until somebody [asks](Self::take_removed).
+    removed: Vec<Token>,
+    codes: Codes,
 }
 
 /// Why tokens cannot be read or changed.
@@ -83,6 +88,12 @@ pub enum TokenError {
     /// None of that name.
     #[error("there is no token called {0:?}")]
     Unknown(String),
+    /// A device would pair itself, and nobody lets it.
+    #[error("no code is open; whoever runs the server makes a new one")]
+    NoCode,
+    /// Its code is another.
+    #[error("this is not the code that the server shows")]
+    WrongCode,
 }
 
 impl Tokens {
@@ -91,7 +102,7 @@ impl Tokens {
     /// # Errors
     /// [`TokenError`].
     pub fn open(path: Option<&Path>) -> Result<Self, TokenError> {
-        let mut tokens = Self { path: path.map(Path::to_owned), ..Self::default() };
+        let mut tokens = Self { path: path.map(Path::to_owned), codes: Codes::beside(path), ..Self::default() };
         tokens.refresh()?;
         Ok(tokens)
     }
@@ -124,9 +135,43 @@ impl Tokens {
     /// # Errors
     /// [`TokenError`].
     pub fn remove(&mut self, name: &str) -> Result<(), TokenError> {
-        let before = self.list.len();
-        self.list.retain(|token| token.name != name);
-        if self.list.len() == before { Err(TokenError::Unknown(name.into())) } else { self.write() }
+        let rest: Vec<_> = self.list.iter().filter(|token| token.name != name).cloned().collect();
+        if rest.len() == self.list.len() {
+            return Err(TokenError::Unknown(name.into()));
+        }
+        self.set(rest);
+        self.write()
+    }
+
+    /// A code that gives one new device a token, for a few minutes. An earlier one works no more.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub fn pair(&mut self, role: Role) -> Result<String, TokenError> {
+        self.codes.open(role)
+    }
+
+    /// The token for who has the code. A code works once.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub fn redeem(&mut self, code: &str) -> Result<String, TokenError> {
+        let role = self.codes.check(code)?;
+        let mut names = (1..).map(|number| format!("device {number}"));
+        let name = names.find(|name| self.list.iter().all(|token| token.name != *name));
+        let token = self.add(&name.unwrap_or_default(), role)?;
+        self.codes.close()?;
+        Ok(token)
+    }
+
+    /// Those that were taken back since this was asked last.
+    pub(super) fn take_removed(&mut self) -> Vec<Token> {
+        std::mem::take(&mut self.removed)
+    }
+
+    fn set(&mut self, list: Vec<Token>) {
+        let before = std::mem::replace(&mut self.list, list);
+        self.removed.extend(before.into_iter().filter(|token| !self.list.contains(token)));
     }
 
     /// Reads the file again if it has changed.
@@ -153,10 +198,9 @@ impl Tokens {
         if changed.is_some() {
             let io = |source| TokenError::Io { path: path.clone(), source };
             let json = fs::read(&path).map_err(io)?;
-            self.list =
-                serde_json::from_slice(&json).map_err(|source| TokenError::Json { path: path.clone(), source })?;
+            self.set(serde_json::from_slice(&json).map_err(|source| TokenError::Json { path: path.clone(), source })?);
         } else {
-            self.list.clear();
+            self.set(Vec::new());
         }
         self.read = changed;
         Ok(())
@@ -176,20 +220,26 @@ impl Tokens {
 
     fn write(&mut self) -> Result<(), TokenError> {
         let Some(path) = &self.path else { return Ok(()) };
-        let write = || -> std::io::Result<()> {
-            if let Some(folder) = path.parent() {
-                fs::create_dir_all(folder)?;
-            }
-            let fresh = path.with_extension("new");
-            let mut file = private_file(&fresh)?;
-            keep_owner(&file, path)?;
-            file.write_all(&serde_json::to_vec_pretty(&self.list)?)?;
-            fs::rename(&fresh, path)
-        };
-        write().map_err(|source| TokenError::Io { path: path.clone(), source })?;
+        replace(path, &self.list)?;
         self.read = fs::metadata(path).and_then(|file| file.modified()).ok();
         Ok(())
     }
+}
+
+/// Writes a file that only its owner may read, all of it or nothing.
+pub(super) fn replace(path: &Path, what: &impl Serialize) -> Result<(), TokenError> {
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(".new");
+    let write = || -> std::io::Result<()> {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let mut file = private_file(fresh.as_ref())?;
+        keep_owner(&file, path)?;
+        file.write_all(&serde_json::to_vec_pretty(what)?)?;
+        fs::rename(&fresh, path)
+    };
+    write().map_err(|source| TokenError::Io { path: path.to_owned(), source })
 }
 
 /// Gives a new file the owner of the one that it replaces, or else of the folder: whoever runs the server reads it, and not
@@ -225,7 +275,7 @@ pub fn private(options: &mut fs::OpenOptions) -> &mut fs::OpenOptions {
     options
 }
 
-fn hash(token: &str) -> String {
+pub(super) fn hash(token: &str) -> String {
     Sha256::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -304,6 +304,16 @@ impl Store {
         self.call(|_| Ok(())).await
     }
 
+    /// The same, and in the file itself: until then SQLite keeps what is new beside it. If that fails, it stays there, and the
+    /// log says so.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn settle(&self) -> Result<(), StoreError> {
+        self.post(|connection| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
+        self.flush().await
+    }
+
     fn post(&self, task: impl FnOnce(&mut Connection) -> rusqlite::Result<()> + Send + 'static) {
         let task = move |connection: &mut Connection| {
             if let Err(error) = task(connection) {

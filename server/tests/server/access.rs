@@ -7,9 +7,14 @@ use axum::body::Body;
 use axum::http::{Method, Request, Response, StatusCode, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use kosmosg::protocol::{ErrorCode, JobCreated, JobEvent};
+use kosmosg::picture::Picture;
+use kosmosg::protocol::{ApiError, ErrorCode, JobCreated, JobEvent, PictureFile};
 use kosmosg_server::access::{Access, Role, TokenError, Tokens};
+use kosmosg_server::admission::check;
+use kosmosg_server::hosts::{Hosts, parse_name};
+use kosmosg_server::jobs::{Hold, Owner};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::support::{STEPS, Server, assert_error, bytes_of, denoise, is_private, json_of};
 
@@ -199,6 +204,49 @@ async fn another_token_of_the_same_name_is_another_owner() {
 }
 
 #[tokio::test]
+async fn a_removed_token_takes_its_jobs_along() {
+    let closed = Closed::start();
+    let send = async |who| {
+        let body = serde_json::to_vec(&denoise(who as u64)).unwrap();
+        json_of::<JobCreated>(closed.send(who, Method::POST, "/api/jobs", body).await).await.id
+    };
+    let running = send(1).await;
+    closed.server.until_in_step(1).await;
+    send(1).await;
+    let other = send(2).await;
+    let stream = closed.send(1, Method::GET, &format!("/api/jobs/{running}/events"), "").await;
+    let owner = Owner::with_token(closed.server.app.access.tokens().list()[1].id());
+    let jobs = async || closed.server.app.jobs.of(&owner).await.unwrap().len();
+    assert_eq!(jobs().await, 2);
+    assert_eq!(closed.send(0, Method::DELETE, "/api/tokens/one", "").await.status(), StatusCode::NO_CONTENT);
+    assert_eq!(jobs().await, 0);
+    let heard = bytes_of(stream).await;
+    assert!(String::from_utf8_lossy(&heard).contains("\"event\":\"cancelled\""), "{heard:?}");
+    // Another's go on.
+    closed.server.steps(1 + STEPS);
+    let heard = bytes_of(closed.send(2, Method::GET, &format!("/api/jobs/{other}/events"), "").await).await;
+    assert!(String::from_utf8_lossy(&heard).contains("\"event\":\"done\""), "{heard:?}");
+}
+
+#[tokio::test]
+async fn a_token_that_a_command_removes_takes_its_jobs_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens.json");
+    let mut command = Tokens::open(Some(&path)).unwrap();
+    command.add("laptop", Role::Use).unwrap();
+    let running = Arc::new(Access::with_tokens(Tokens::open(Some(&path)).unwrap(), NonZeroU32::MAX));
+    let server = Server::with(|app| app.access = Arc::clone(&running));
+    let owner = Owner::with_token(command.list()[0].id());
+    let work = check(denoise(0), &server.app.bundles).unwrap();
+    let (job, _) = server.app.jobs.submit(owner, work, Hold::Name).await.unwrap();
+    running.dismiss_removed(&server.app.jobs).await;
+    assert!(!job.has_ended());
+    command.remove("laptop").unwrap();
+    running.dismiss_removed(&server.app.jobs).await;
+    assert_eq!(job.last(), JobEvent::Cancelled);
+}
+
+#[tokio::test]
 async fn each_may_ask_so_often() {
     let closed = Closed::with_rate(NonZeroU32::new(2).unwrap());
     let post = async |who| closed.send(who, Method::POST, "/api/jobs", "{}").await;
@@ -225,6 +273,68 @@ async fn a_name_that_is_not_the_servers_is_refused() {
     let refused = server.get_with("/api/bundles", &[("host", "evil.example")]).await;
     assert_error(refused, StatusCode::MISDIRECTED_REQUEST, ErrorCode::Invalid, "start it with --name evil.example")
         .await;
+    // What it advises works.
+    let headers = [("host", "Box.local:8095")];
+    let refused: ApiError = json_of(server.get_with("/api/bundles", &headers).await).await;
+    let name = parse_name(refused.message.rsplit(' ').next().unwrap()).unwrap();
+    assert_eq!(name, "box.local", "{refused}");
+    let server = Server::with(|app| app.hosts = Hosts::with(&[name]));
+    assert_eq!(server.get_with("/api/bundles", &headers).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_pairing_has_its_address_as_a_picture() {
+    let closed = Closed::start();
+    let open = async |host: Option<&str>| {
+        let request =
+            Request::post("/api/pairing").header(header::AUTHORIZATION, format!("Bearer {}", closed.tokens[0]));
+        let request = host.into_iter().fold(request, |request, host| request.header(header::HOST, host));
+        json_of::<Value>(closed.server.send(request.body("{}".into()).unwrap()).await).await
+    };
+    let opened = open(Some("192.168.1.5:8443")).await;
+    let code = opened["code"].as_str().unwrap();
+    assert_eq!(opened["address"], format!("http://192.168.1.5:8443/pair?code={code}"));
+    let PictureFile(png) = serde_json::from_value(opened["picture"].clone()).unwrap();
+    let picture = Picture::decode(&png).unwrap();
+    // Version 3 has 29 modules a side, with four light ones around them; three corners have a dark ring of seven.
+    let side = picture.width();
+    assert_eq!((side, picture.height()), (8 * 37, 8 * 37));
+    let is_dark = |x: u32, y: u32| picture.rgb()[3 * (y * side + x) as usize] == 0;
+    let row = |x: u32, y: u32| (0..9).map(|module| is_dark(8 * (x + module), 8 * y)).collect::<Vec<_>>();
+    let ring = [false, true, true, true, true, true, true, true, false];
+    assert_eq!([row(3, 4), row(25, 4), row(3, 26)], [ring; 3].map(Vec::from));
+    assert_eq!(row(3, 3), [false; 9]);
+
+    let opened = open(None).await;
+    assert!(opened["path"].as_str().unwrap().starts_with("/pair?code=") && opened.get("address").is_none(), "{opened}");
+}
+
+#[tokio::test]
+async fn a_code_of_a_command_pairs_with_the_server_that_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens.json");
+    let access = Arc::new(Access::with_tokens(Tokens::open(Some(&path)).unwrap(), NonZeroU32::MAX));
+    let server = Server::with(|app| app.access = Arc::clone(&access));
+    let code = Tokens::open(Some(&path)).unwrap().pair(Role::Admin).unwrap();
+    let kept = folder.path().join("tokens.pairing");
+    assert!(is_private(&kept) && !std::fs::read_to_string(&kept).unwrap().contains(&code));
+    let pair =
+        async |code: &str| server.send(Request::post("/pair").body(format!("code={code}").into()).unwrap()).await;
+    assert_eq!(pair("WRONGCODE2").await.status(), StatusCode::FORBIDDEN);
+    assert_eq!(pair(&code).await.status(), StatusCode::SEE_OTHER);
+    assert_eq!(pair(&code).await.status(), StatusCode::FORBIDDEN, "a code works once");
+    assert_eq!((access.tokens().list()[0].role, kept.exists()), (Role::Admin, false));
+
+    // One that is old does not work, nor one from the future.
+    let text = |until: u64| {
+        let sha256: String = Sha256::digest("CODE").iter().map(|byte| format!("{byte:02x}")).collect();
+        json!({ "sha256": sha256, "role": "use", "until": until, "tries": 0 }).to_string()
+    };
+    for until in [0, u64::MAX] {
+        std::fs::write(&kept, text(until)).unwrap();
+        let refused = String::from_utf8(bytes_of(pair("CODE").await).await.to_vec()).unwrap();
+        assert!(refused.contains("no code is open"), "{refused}");
+    }
 }
 
 #[test]

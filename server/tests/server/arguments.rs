@@ -1,5 +1,7 @@
 //! The program's own arguments: what comes before what, and the file that it prints.
 
+use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use tempfile::TempDir;
@@ -25,6 +27,18 @@ fn file(text: &str) -> (TempDir, String) {
     std::fs::write(&path, text).unwrap();
     let path = path.to_str().unwrap().to_owned();
     (folder, path)
+}
+
+/// Runs the program with these arguments and no variables.
+fn run(arguments: &[&str]) -> (bool, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_kosmosg-server")).env_clear().args(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.success(), text(output.stdout), text(output.stderr))
+}
+
+/// The built-in model.
+fn tiny() -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tiny").to_str().unwrap().to_owned()
 }
 
 #[test]
@@ -76,11 +90,89 @@ fn a_setting_that_does_not_exist_is_named() {
 }
 
 #[test]
+fn help_is_there_by_all_its_names() {
+    let (_, help, _) = run(&["--help"]);
+    assert!(help.contains("How many jobs and other POST requests a minute"), "{help}");
+    for arguments in
+        [&["help"][..], &["help", "token"], &["token", "help"], &["token", "help", "add"], &["help", "pair"]]
+    {
+        let (is_good, said, complaint) = run(arguments);
+        assert!(
+            is_good && said.contains("Usage: kosmosg-server") && complaint.is_empty(),
+            "{arguments:?}: {complaint}"
+        );
+    }
+}
+
+#[test]
+fn names_are_checked_wherever_they_are_said() {
+    let (_folder, path) = file("models = 'm'\nname = 'https://box.local'");
+    let outputs = [
+        print_config(&["--models", "m", "--name", "https://box.local"], &[]),
+        print_config(&["--models", "m"], &[("KOSMOSG_NAME", "https://box.local")]),
+        print_config(&["--config", &path], &[]),
+    ];
+    for output in outputs {
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("\"https://box.local\" is no name of a computer"), "{said}");
+    }
+}
+
+#[test]
+fn what_cannot_start_says_why_before_it_says_where() {
+    let models = tiny();
+    let usual = ["--models", &models, "--store", "memory", "--access", "open"];
+    let (_folder, path) = file("this is no PEM");
+    let (_, said, complaint) =
+        run(&[&usual[..], &["--listen", "127.0.0.1:0", "--cert", &path, "--key", &path]].concat());
+    assert_eq!(said, "");
+    assert!(complaint.contains(&format!("{path} has no certificate")), "{complaint}");
+    // An address for examples, which no computer has.
+    let (_, said, complaint) = run(&[&usual[..], &["--listen", "192.0.2.1:8080", "--tls", "off"]].concat());
+    assert_eq!(said, "");
+    assert!(complaint.contains("cannot listen on 192.0.2.1:8080: this computer has no such address"), "{complaint}");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (_, _, complaint) = run(&[&usual[..], &["--listen", &taken.local_addr().unwrap().to_string()]].concat());
+    assert!(complaint.contains("is another server running there?"), "{complaint}");
+}
+
+#[test]
+fn what_changes_tokens_says_in_which_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens.json");
+    let path = path.to_str().unwrap();
+    let token = |task: &[&str]| run(&[&["token"], task, &["--tokens", path]].concat());
+    let (is_good, said, note) = token(&["list"]);
+    assert!(is_good && said.is_empty() && note.contains(&format!("no tokens in {path}")), "{note}");
+    let (_, said, note) = token(&["add", "laptop"]);
+    assert!(said.trim().len() == 43 && note.contains(path), "{said}{note}");
+    assert_eq!(token(&["list"]).1, "laptop (Use)\n");
+    let (_, said, note) = token(&["remove", "laptop"]);
+    assert!(said.is_empty() && note.contains(path), "{said}{note}");
+}
+
+#[test]
+fn a_pairing_shows_the_address_of_the_server_that_runs() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let tokens = folder.path().join("tokens.json");
+    let (_folder, path) = file(&format!("models = 'm'\nlisten = '{address}'\ntokens = {tokens:?}"));
+    let (is_good, said, note) = run(&["pair", "--config", &path]);
+    assert!(is_good && note.contains(tokens.to_str().unwrap()), "{note}");
+    assert!(said.contains(&format!("\nhttp://{address}/pair?code=")) && said.contains('█'), "{said}");
+    drop(listener);
+    let (is_good, said, note) = run(&["pair", "--config", &path]);
+    assert!(is_good && said.starts_with("Open /pair at the server's address"), "{said}");
+    assert!(note.contains(&format!("No server listens on {address}")), "{note}");
+}
+
+#[test]
 fn certificate_and_key_go_together_wherever_they_are_said() {
     let run = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_kosmosg-server")).env_clear().args(arguments).output().unwrap();
-        assert!(!output.status.success());
-        String::from_utf8(output.stderr).unwrap()
+        let (is_good, _, complaint) = run(arguments);
+        assert!(!is_good);
+        complaint
     };
     let (_folder, chain) = file("models = 'm'\ncert = 'chain.pem'");
     let said = run(&["--config", &chain]);

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::{Request, Response, StatusCode, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use kosmosg::picture::Picture;
+use kosmosg::picture::{Picture, Recipe};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
@@ -81,15 +81,62 @@ async fn progress_is_that_of_the_whole_order() {
 }
 
 #[tokio::test]
-async fn an_interrupted_picture_has_its_size() {
+async fn an_interrupted_picture_has_its_size_and_its_recipe() {
     let server = Server::start();
-    let client = waits(&server, A1111, &json!({ "prompt": "a", "steps": STEPS, "width": 64, "height": 32 }));
+    let asked =
+        json!({ "prompt": "a<lora:wool:1>", "seed": 7, "steps": STEPS, "width": 64, "height": 32, "n_iter": 2 });
+    let client = waits(&server, A1111, &asked);
     server.steps(2);
     server.until_in_step(3).await;
     assert_eq!(server.post_to("/sdapi/v1/interrupt", "").await.status(), StatusCode::OK);
     let answer: Value = json_of(client.await.unwrap()).await;
-    let picture = Picture::decode(&STANDARD.decode(answer["images"][0].as_str().unwrap()).unwrap()).unwrap();
+    let png = STANDARD.decode(answer["images"][0].as_str().unwrap()).unwrap();
+    let picture = Picture::decode(&png).unwrap();
     assert_eq!((picture.width(), picture.height()), (64, 32));
+    // Of the second there is nothing yet.
+    let info: Value = serde_json::from_str(answer["info"].as_str().unwrap()).unwrap();
+    assert_eq!((&info["seed"], &info["all_seeds"], &info["prompt"]), (&json!(7), &json!([7]), &json!("a")));
+    let recipe = Recipe::read(&png).unwrap().unwrap();
+    assert_eq!((recipe.seed, recipe.steps, recipe.width, recipe.height), (7, STEPS, 64, 32));
+    assert_eq!((recipe.adapters.len(), &info["infotexts"]), (1, &json!([recipe.parameters()])));
+}
+
+#[tokio::test]
+async fn what_is_off_may_be_said_and_what_is_missing_is_refused() {
+    let server = Server::start();
+    let ask = async |field: &str, value: Value| {
+        let mut body = json!({ "prompt": "a", "steps": STEPS });
+        body[field] = value;
+        server.post_to(A1111, body.to_string()).await
+    };
+    let missing = [
+        ("enable_hr", json!(true), vec![json!(false), json!(null)]),
+        ("mask", json!("AAAA"), vec![json!(""), json!(null)]),
+        ("script_name", json!("X/Y/Z plot"), vec![json!(""), json!("None"), json!(null)]),
+        ("tiling", json!(true), vec![json!(false), json!(null)]),
+        ("restore_faces", json!(true), vec![json!(false), json!(null)]),
+        ("subseed_strength", json!(0.5), vec![json!(0), json!(0.0), json!(-1), json!(null)]),
+        ("styles", json!(["dark"]), vec![json!([]), json!(null)]),
+    ];
+    for (field, asked, off) in missing {
+        let response = ask(field, asked).await;
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{field}");
+        let error: Value = json_of(response).await;
+        assert!(error["detail"].as_str().unwrap().starts_with(&format!("{field}: ")), "{error}");
+        for value in off {
+            server.steps(STEPS);
+            assert_eq!(ask(field, value.clone()).await.status(), StatusCode::OK, "{field}: {value}");
+        }
+    }
+    let error: Value = json_of(ask("sampler_name", json!("Heun")).await).await;
+    assert!(error["detail"].as_str().unwrap().contains("choose one of DPM++ 2M, "), "{error}");
+    // What many clients ask for is done in another way, which the answer says.
+    for (sampler, warnings) in [("Euler a", 1), ("Euler", 0)] {
+        server.steps(STEPS);
+        let answer: Value = json_of(ask("sampler_name", json!(sampler)).await).await;
+        let info: Value = serde_json::from_str(answer["info"].as_str().unwrap()).unwrap();
+        assert_eq!((&info["sampler_name"], info["warnings"].as_array().unwrap().len()), (&json!("Euler"), warnings));
+    }
 }
 
 #[tokio::test]

@@ -176,6 +176,10 @@ async fn other_sites_are_let_in_by_name_only() {
     let server = Server::with(|app| app.allowed_origins = vec![HeaderValue::from_static("https://page.example")]);
     let allowed = server.send(preflight(friend)).await;
     assert_eq!(allowed.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], friend);
+    let headers = allowed.headers()[header::ACCESS_CONTROL_ALLOW_HEADERS].to_str().unwrap();
+    for name in ["authorization", "content-type", "last-event-id", "idempotency-key"] {
+        assert!(headers.split(',').any(|allowed| allowed == name), "{name}: {headers}");
+    }
     let stranger = server.send(preflight("https://stranger.example")).await;
     assert!(!stranger.headers().contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN));
     let server = Server::start();

@@ -1,11 +1,13 @@
 //! Servers that share their jobs through a Redis. What their programs do together is tested beside the other programs.
 
+use std::num::NonZeroU32;
 use std::process::{Child, Command as Program, Stdio};
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use futures::StreamExt;
 use kosmosg::protocol::{ErrorCode, JobEvent, JobStatus};
+use kosmosg_server::access::{Access, Role, Tokens};
 use kosmosg_server::admission::check;
 use kosmosg_server::jobs::{Hold, Limits, Owner, Refusal};
 use serde_json::{Value, json};
@@ -116,10 +118,25 @@ async fn what_a_client_waits_for_ends_with_its_server() {
     let jobs = jobs().await;
     front.app.jobs.close();
     assert_eq!(client.await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
-    front.app.jobs.flush().await.unwrap();
+    front.app.jobs.settle().await.unwrap();
     for job in jobs {
         assert_eq!(other.events(&job.id().to_string()).await.pop().unwrap().1, JobEvent::Cancelled);
     }
+}
+
+#[tokio::test]
+async fn what_runs_elsewhere_ends_with_its_owners_token() {
+    let redis = Redis::start().await;
+    let (front, worker) = (redis.front().await, redis.worker().await);
+    let access = Access::with_tokens(Tokens::open(None).unwrap(), NonZeroU32::MAX);
+    access.tokens().add("one", Role::Use).unwrap();
+    let owner = Owner::with_token(access.tokens().list()[0].id());
+    let work = check(denoise(0), &front.app.bundles).unwrap();
+    let (job, _) = front.app.jobs.submit(owner, work, Hold::Name).await.unwrap();
+    worker.until_in_step(1).await;
+    access.tokens().remove("one").unwrap();
+    access.dismiss_removed(&front.app.jobs).await;
+    assert_eq!(front.events(&job.id().to_string()).await.pop().unwrap().1, JobEvent::Cancelled);
 }
 
 #[tokio::test]

@@ -73,6 +73,24 @@ async fn the_next_server_goes_on_where_one_stopped() {
 }
 
 #[tokio::test]
+async fn the_file_of_jobs_alone_has_all_of_them_once_the_server_has_stopped() {
+    let lasting = Lasting::new();
+    let server = lasting.start().await;
+    let [done, waiting] = [server.submit(&denoise(0)).await.id, server.submit(&generate()).await.id];
+    server.steps(STEPS);
+    server.events(&done).await;
+    let models = server.stop().await;
+
+    let moved = Lasting::new();
+    std::fs::copy(lasting.setup().store.unwrap(), moved.setup().store.unwrap()).unwrap();
+    let server = Setup { models, ..moved.setup() }.start().await;
+    let png = bytes_of(server.get(&format!("/api/jobs/{done}/result")).await).await;
+    assert_eq!(Picture::decode(&png).unwrap().rgb(), [1, 2, 3]);
+    server.steps(STEPS);
+    assert!(matches!(server.events(&waiting).await.pop(), Some((_, JobEvent::Done { .. }))));
+}
+
+#[tokio::test]
 async fn a_lost_device_costs_a_step() {
     let lasting = Lasting::new();
     let server = lasting.start().await;

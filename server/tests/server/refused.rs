@@ -209,7 +209,11 @@ async fn another_version_of_the_model() {
 #[tokio::test]
 async fn a_body_that_does_not_arrive() {
     let endless = || Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
-    let server = Server::with(|app| app.arrival_time = Duration::from_millis(50));
+    let time = Duration::from_millis(50);
+    let server = Server::with(|app| app.bounds.form_time = time);
+    let response = server.send(Request::post("/pair").body(endless()).unwrap()).await;
+    assert_error(response, StatusCode::REQUEST_TIMEOUT, ErrorCode::TooLarge, "did not arrive within 0.05 s").await;
+    let server = Server::with(|app| app.bounds.arrival_time = time);
     let response = server.post(endless()).await;
     assert_error(response, StatusCode::REQUEST_TIMEOUT, ErrorCode::TooLarge, "did not arrive within 0.05 s").await;
     assert_still_works(&server).await;

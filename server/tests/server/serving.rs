@@ -1,4 +1,4 @@
-//! Over a real socket: the end of the server.
+//! Over a real socket: connections, and the end of the server.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::support::{Server, assert_error, denoise};
+use crate::support::{PATIENCE, Server, assert_error, denoise};
 
 const SOON: Duration = Duration::from_secs(4);
 
@@ -55,7 +55,7 @@ async fn the_end_of_the_server_is_heard_by_all() {
 
 #[tokio::test]
 async fn who_asks_for_nothing_is_let_go() {
-    let server = Server::with(|app| app.arrival_time = Duration::from_millis(100));
+    let server = Server::with(|app| app.bounds.arrival_time = Duration::from_millis(100));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(serve(listener, server.app.clone(), std::future::pending()));
@@ -68,4 +68,25 @@ async fn who_asks_for_nothing_is_let_go() {
         timeout(SOON, stream.read_to_string(&mut answer)).await.expect(beginning).unwrap();
         assert_eq!(answer.contains("204 No Content"), beginning.contains("live"), "{answer}");
     }
+}
+
+#[tokio::test]
+async fn one_connection_too_many_waits_for_another_to_end() {
+    let server = Server::with(|app| app.bounds.connections = 2);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener, server.app.clone(), std::future::pending()));
+    let ask = async |time: Duration, stream: &mut TcpStream| {
+        stream.write_all(b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        timeout(time, stream.read(&mut [0; 512])).await
+    };
+    let mut first = TcpStream::connect(address).await.unwrap();
+    let mut second = TcpStream::connect(address).await.unwrap();
+    for stream in [&mut first, &mut second] {
+        assert!(ask(PATIENCE, stream).await.unwrap().unwrap() > 0);
+    }
+    let mut third = TcpStream::connect(address).await.unwrap();
+    assert!(ask(Duration::from_millis(300), &mut third).await.is_err(), "it waits");
+    drop(first);
+    assert!(timeout(PATIENCE, third.read(&mut [0; 512])).await.unwrap().unwrap() > 0);
 }

@@ -20,7 +20,7 @@ use kosmosg::protocol::{ApiError, ErrorCode, GenerateSettings, JobCreated, JobEv
 use kosmosg::sampler::SamplerKind;
 use kosmosg::schedule::{NoiseSchedule, SchedulerConfig};
 use kosmosg_server::access::Access;
-use kosmosg_server::app::{ARRIVAL_TIME, App, EngineName, router};
+use kosmosg_server::app::{App, Bounds, EngineName, router};
 use kosmosg_server::bundles::Bundles;
 use kosmosg_server::desk::Desk;
 use kosmosg_server::fleet::{Fleet, Hand};
@@ -150,7 +150,7 @@ impl Server {
             engine,
             page: None,
             allowed_origins: Vec::new(),
-            arrival_time: ARRIVAL_TIME,
+            bounds: Bounds::default(),
             access: Arc::new(Access::open(NonZeroU32::MAX)),
             hosts: Hosts::default(),
             is_encrypted: false,
@@ -176,7 +176,7 @@ impl Server {
         // A worker without a job has ended already.
         self.commands.send(Command::Step).ok();
         assert!(self.worker.ends_within(Duration::from_secs(5)));
-        self.app.jobs.own().flush().await.unwrap();
+        self.app.jobs.own().settle().await.unwrap();
         self.models
     }
 

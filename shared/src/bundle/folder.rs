@@ -25,9 +25,22 @@ impl Folder {
         Ok(Self { dir, manifest })
     }
 
+    /// Where it is.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// Compares every file with its digest.
+    ///
+    /// # Errors
+    /// [`BundleError::Io`] or [`BundleError::Corrupt`].
+    pub fn check(&self) -> Result<(), BundleError> {
+        self.manifest.all_files().try_for_each(|file| file.check(&read_file(&self.dir.join(&file.name))?))
     }
 
     /// The tensors of the part called `name`.

@@ -2,6 +2,7 @@
 //! not at all.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{BundleError, MANIFEST, Manifest, Part, PartFile, Tensors};
+use super::{BundleError, Folder, MANIFEST, Manifest, Part, PartFile, Tensors};
 use crate::digest::hex;
 use crate::weights::{DType, HostTensor, WeightError, gguf};
 
@@ -56,11 +57,55 @@ impl Planned {
     }
 }
 
+/// What is done about what is there already where a bundle is to be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Existing {
+    /// Replace a bundle; a folder with anything else in it stays.
+    pub replace: bool,
+    /// Go on with what an interrupted writer of the same bundle left.
+    pub resume: bool,
+}
+
+impl Existing {
+    /// Checks that a bundle may be put into the place of `out`.
+    ///
+    /// # Errors
+    /// [`BundleError::Occupied`]; [`BundleError::Io`] or [`BundleError::Manifest`] if what is there cannot be read.
+    pub fn check(self, out: &Path) -> Result<(), BundleError> {
+        if !out.exists() {
+            return Ok(());
+        }
+        let entries = fs::read_dir(out).map_err(at(out))?;
+        let names = entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<Result<Vec<_>, _>>();
+        let names = names.map_err(at(out))?;
+        let why = if names.is_empty() {
+            return Ok(());
+        } else if !out.join(MANIFEST).exists() {
+            "is there and is no bundle; name another folder".to_owned()
+        } else if !self.replace {
+            "is a bundle already; name another folder, or replace it with --force".to_owned()
+        } else if let Some(name) = foreign(&names, Folder::open(out)?.manifest()) {
+            let name = name.display();
+            format!("is not replaced, for {name} in it is not the bundle's; name another folder, or move {name} away")
+        } else {
+            return Ok(());
+        };
+        Err(BundleError::Occupied { path: out.to_owned(), why })
+    }
+}
+
+/// The first name of a file in a bundle's folder that is not the bundle's.
+fn foreign<'a>(names: &'a [OsString], manifest: &Manifest) -> Option<&'a OsString> {
+    let own: Vec<_> = manifest.all_files().map(|file| file.name.as_str()).chain([MANIFEST, STATE]).collect();
+    names.iter().find(|name| own.iter().all(|own| *name != own))
+}
+
 /// A bundle that is being written: into a folder beside the one that it is to be, which it becomes at the end.
 #[derive(Debug)]
 pub struct Writer {
     out: PathBuf,
     unfinished: PathBuf,
+    existing: Existing,
     state: State,
     parts: BTreeMap<String, Part>,
 }
@@ -79,29 +124,26 @@ const VOCABULARY: &str = "gpt_model.decoder.embed_tokens.weight";
 const STATE: &str = "unfinished.json";
 
 impl Writer {
-    /// Begins a bundle that will be the folder `out`. `basis` tells what is written from one that is not the same: with
-    /// `resume`, files that an interrupted writer of the same finished are kept.
+    /// Begins a bundle that will be the folder `out`. `basis` tells what is written from one that is not the same: only files
+    /// that an interrupted writer of the same finished are kept.
     ///
     /// # Errors
-    /// [`BundleError::Io`]; also if `out` is there and is no bundle.
-    pub fn create(out: &Path, basis: &str, resume: bool) -> Result<Self, BundleError> {
+    /// [`BundleError::Io`]; also those of [`Existing::check`].
+    pub fn create(out: &Path, basis: &str, existing: Existing) -> Result<Self, BundleError> {
         let out = std::path::absolute(out).map_err(at(out))?;
-        if out.exists() && !out.join(MANIFEST).exists() && fs::read_dir(&out).map_err(at(&out))?.next().is_some() {
-            let source = std::io::Error::other("is there and is no bundle; name another folder");
-            return Err(BundleError::Io { path: out, source });
-        }
+        existing.check(&out)?;
         let unfinished = beside(&out, "unfinished");
         let mut state = State { basis: basis.to_owned(), ..State::default() };
         if unfinished.exists() {
             let left =
                 fs::read(unfinished.join(STATE)).ok().and_then(|json| serde_json::from_slice::<State>(&json).ok());
-            match left.filter(|left| resume && left.basis == basis) {
+            match left.filter(|left| existing.resume && left.basis == basis) {
                 Some(left) => state = left,
                 None => fs::remove_dir_all(&unfinished).map_err(at(&unfinished))?,
             }
         }
         fs::create_dir_all(&unfinished).map_err(at(&unfinished))?;
-        Ok(Self { out, unfinished, state, parts: BTreeMap::new() })
+        Ok(Self { out, unfinished, existing, state, parts: BTreeMap::new() })
     }
 
     /// Writes the part called `name`, whose tensors `read` gives one by one, each in the form that is planned for it. Those of
@@ -172,9 +214,10 @@ impl Writer {
     /// an older one may be.
     ///
     /// # Errors
-    /// [`BundleError::Io`].
+    /// [`BundleError::Io`]; also those of [`Existing::check`], for hours may have passed.
     pub fn finish(self, draft: Manifest, tokenizer: &[u8]) -> Result<Manifest, BundleError> {
-        let Self { out, unfinished, parts, .. } = self;
+        let Self { out, unfinished, existing, parts, .. } = self;
+        existing.check(&out)?;
         let manifest = Manifest { tokenizer: PartFile::new("tokenizer.json", tokenizer), parts, ..draft };
         let json = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
         for (name, contents) in [("tokenizer.json", tokenizer), (MANIFEST, &json)] {
@@ -210,14 +253,15 @@ impl Writer {
 /// Writes a bundle into the folder `dir`, which it makes, and returns its manifest. `draft` says everything but files.
 ///
 /// # Errors
-/// [`BundleError::Io`].
+/// [`BundleError::Io`]; also those of [`Existing::check`].
 pub fn write(
     dir: &Path,
+    existing: Existing,
     draft: Manifest,
     tokenizer: &[u8],
     parts: &BTreeMap<String, Tensors>,
 ) -> Result<Manifest, BundleError> {
-    let mut writer = Writer::create(dir, "", false)?;
+    let mut writer = Writer::create(dir, "", existing)?;
     for (name, tensors) in parts {
         let planned = |(name, tensor): (&String, &HostTensor)| Planned {
             name: name.clone(),

@@ -18,7 +18,7 @@ fn gpu(memory_mb: u64) -> Option<Gpu> {
 }
 
 fn server(reachable: bool) -> Option<Server> {
-    Some(Server { reachable, engine: "candle".into(), device: "cuda:0".into() })
+    Some(Server { reachable, device: "cuda:0".into() })
 }
 
 fn failure(place: super::Place, kind: FailureKind) -> Vec<Failure> {
@@ -44,17 +44,25 @@ fn every_stage_has_its_place_and_its_reason() {
         (TINY, gpu(1000), &up, Wish::Auto, none(), fits, "this device's GPU"),
         (TINY, None, &None, Wish::Auto, none(), [DeviceCpu; 3], "processor: this browser offers no WebGPU."),
         (TINY, None, &up, Wish::Auto, none(), [DeviceCpu; 3], "no WebGPU"),
-        (TINY, gpu(1000), &up, Wish::Server, none(), [DeviceGpu, OnServer, OnServer], "cuda:0): you chose it."),
+        (
+            TINY,
+            gpu(1000),
+            &up,
+            Wish::Server,
+            none(),
+            [DeviceGpu, OnServer, OnServer],
+            "the server's GPU: you chose it.",
+        ),
         (TINY, None, &up, Wish::Server, none(), [DeviceCpu, OnServer, OnServer], "you chose it"),
         (TINY, gpu(1000), &up, Wish::ThisDevice, none(), fits, "this device's GPU"),
-        (TINY, gpu(1000), &up, Wish::Auto, lost(), [OnServer; 3], "it has the condition"),
+        (TINY, gpu(1000), &up, Wish::Auto, lost(), [OnServer; 3], "it has read the sentence"),
         (TINY, gpu(1000), &down, Wish::Auto, lost(), [DeviceCpu; 3], "this device's GPU went away"),
         (TINY, gpu(1000), &up, Wish::ThisDevice, lost(), [DeviceCpu; 3], "this device's GPU went away"),
         (LARGE, gpu(1000), &up, Wish::Auto, none(), [DeviceGpu, OnServer, OnServer], "a tensor of 340 MB does not fit"),
         (LARGE, gpu(1000), &None, Wish::Auto, none(), [DeviceGpu, DeviceCpu, DeviceGpu], "; this takes minutes."),
         (LARGE, None, &up, Wish::Auto, none(), [DeviceCpu, OnServer, OnServer], "no WebGPU"),
-        (PUBLISHED, gpu(8000), &up, Wish::Auto, none(), [OnServer; 3], "it has the condition"),
-        (PUBLISHED, gpu(8000), &up, Wish::Server, none(), [OnServer; 3], "it has the condition"),
+        (PUBLISHED, gpu(8000), &up, Wish::Auto, none(), [OnServer; 3], "it has read the sentence"),
+        (PUBLISHED, gpu(8000), &up, Wish::Server, none(), [OnServer; 3], "it has read the sentence"),
     ];
     for (sizes, gpu, server, wish, failures, places, reason) in tells {
         let device = Device { gpu, cpu_memory_bytes: 6000 * MB };
@@ -76,7 +84,7 @@ fn what_fits_nowhere_says_what_to_do() {
     let error = refuse(model(LARGE), &small, None, Wish::Auto, vec![]);
     assert_eq!(
         error.to_string(),
-        "Denoising can run nowhere: a tensor of 340 MB does not fit into this GPU's buffers of 128 MB, and it needs \
+        "Drawing the picture can run nowhere: a tensor of 340 MB does not fit into this GPU's buffers of 128 MB, and it needs \
          4.2 GB and this page has about 1.0 GB. Start kosmosg-server and open its page, or choose a smaller model."
     );
     let error = refuse(model(LARGE), &small, server(true), Wish::ThisDevice, vec![]);
@@ -152,5 +160,5 @@ fn what_was_not_fetched_runs_on_the_server_or_not_at_all() {
     assert!(placement.denoise.reason.contains("did not fetch that part"), "{}", placement.denoise.reason);
     situation.server = None;
     let error = place(&situation).unwrap_err().to_string();
-    assert!(error.starts_with("Denoising can run nowhere: this device did not fetch"), "{error}");
+    assert!(error.starts_with("Drawing the picture can run nowhere: this device did not fetch"), "{error}");
 }

@@ -44,6 +44,29 @@ impl Page {
         serde_json::from_value(bytes.json().clone()).unwrap()
     }
 
+    /// Keeps the newest picture so often, in words numbered from the newest on.
+    pub async fn multiply_kept(&self, pictures: usize) {
+        let multiply = "const [count, done] = arguments;
+            const answer = request => new Promise((resolve, reject) => {
+                request.onsuccess = () => resolve(request.result);
+                request.onerror = () => reject(request.error);
+            });
+            (async () => {
+                const database = await answer(indexedDB.open((await indexedDB.databases())[0].name));
+                const shelves = database.transaction(['entries', 'pictures'], 'readwrite');
+                const [entries, pictures] = ['entries', 'pictures'].map(name => shelves.objectStore(name));
+                const newest = JSON.parse((await answer(entries.getAll())).at(-1));
+                const picture = await answer(pictures.get(newest.id));
+                for (let number = 1; number <= count; number += 1) {
+                    const id = newest.id - (number - 1) * 1000;
+                    entries.put(JSON.stringify({ ...newest, id, words: `number ${number}` }), id);
+                    pictures.put(picture, id);
+                }
+                shelves.oncomplete = () => { database.close(); done(); };
+            })()";
+        self.driver.execute_async(multiply, vec![json!(pictures)]).await.unwrap();
+    }
+
     /// The zip file that an export saves.
     pub async fn exported(&self) -> Vec<u8> {
         let export = "const [done] = arguments;
@@ -90,6 +113,13 @@ impl Page {
         self.back_to(tab).await;
         let started = "return 'kosmosg' in window";
         self.wait_until("the other tab", SHORT, || async { self.script(started, vec![]).await == json!(true) }).await;
+    }
+
+    /// Closes this tab; the one that was opened last of the others is seen from then on.
+    pub async fn close_tab(&self) {
+        self.driver.close_window().await.unwrap();
+        let tab = self.driver.windows().await.unwrap().pop().unwrap();
+        self.back_to(tab).await;
     }
 
     /// The page's address.

@@ -7,6 +7,15 @@ use thirtyfour::prelude::*;
 
 use super::page::{Page, SHORT};
 
+/// Drops a file on an element at a point of the window, as another program's.
+const DROP_FILE: &str = "function drop([name, bytes], target, x, y) {
+    const data = new DataTransfer();
+    data.items.add(new File([new Uint8Array(bytes)], name, { type: 'image/png' }));
+    const at = { bubbles: true, cancelable: true, dataTransfer: data, clientX: x, clientY: y };
+    for (const kind of ['dragover', 'drop']) target.dispatchEvent(new DragEvent(kind, at));
+}
+";
+
 impl Page {
     /// Pastes texts by their types, and files by name and contents, as another program would have copied them.
     pub async fn paste(&self, texts: &[(&str, &str)], files: &[(&str, &[u8])]) {
@@ -120,5 +129,58 @@ impl Page {
         let usable = "const element = document.querySelector(arguments[0]);
             return !element.disabled && element.checkVisibility()";
         self.script(usable, vec![json!(css)]).await == json!(true)
+    }
+
+    /// Clicks with the mouse what a selector finds first.
+    pub async fn click_with_mouse(&self, css: &str) {
+        self.driver.find(By::Css(css)).await.unwrap().click().await.unwrap();
+    }
+
+    /// Drops a file onto what a selector finds first.
+    pub async fn drop_onto(&self, css: &str, name: &str, bytes: &[u8]) {
+        let script = "const target = document.querySelector(arguments[1]);
+            const box = target.getBoundingClientRect();
+            drop(arguments[0], target, box.left + box.width / 2, box.top + box.height / 2)";
+        self.script(&[DROP_FILE, script].concat(), vec![json!((name, bytes)), json!(css)]).await;
+    }
+
+    /// Drops a file before a letter of the sentence's first words.
+    pub async fn drop_at_letter(&self, letter: usize, name: &str, bytes: &[u8]) {
+        let script = "const prompt = document.querySelector('#prompt');
+            const words = [...prompt.childNodes].find(node => node.nodeType === Node.TEXT_NODE);
+            const range = document.createRange();
+            range.setStart(words, arguments[1]);
+            range.setEnd(words, arguments[1] + 1);
+            const box = range.getBoundingClientRect();
+            drop(arguments[0], prompt, box.left + 1, box.top + box.height / 2)";
+        self.script(&[DROP_FILE, script].concat(), vec![json!((name, bytes)), json!(letter)]).await;
+    }
+
+    /// Chooses a file in a field, as its dialog would.
+    pub async fn choose_file(&self, css: &str, name: &str, bytes: &[u8]) {
+        let script = "const [css, [name, bytes]] = arguments;
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(bytes)], name, { type: 'image/png' }));
+            const field = document.querySelector(css);
+            field.files = data.files;
+            field.dispatchEvent(new Event('change', { bubbles: true }))";
+        self.script(script, vec![json!(css), json!((name, bytes))]).await;
+    }
+
+    /// Opens a link that brings this recipe.
+    pub async fn open_recipe(&self, recipe: &Value) {
+        let script = "const [recipe, done] = arguments;
+            const deflated = new Blob([JSON.stringify(recipe)]).stream().pipeThrough(new CompressionStream('deflate-raw'));
+            new Response(deflated).arrayBuffer().then(buffer => {
+                const text = btoa(String.fromCharCode(...new Uint8Array(buffer)));
+                location.hash = 'recipe=' + text.replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '');
+                done();
+            })";
+        self.driver.execute_async(script, vec![recipe.clone()]).await.unwrap();
+    }
+
+    /// Waits until the sentence's pictures have these names.
+    pub async fn wait_for_names(&self, names: &[&str]) {
+        self.wait_until(&format!("{names:?}"), SHORT, || async { self.picture_names().await == names }).await;
     }
 }

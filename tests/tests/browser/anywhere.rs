@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use kosmosg::picture::Picture;
-use kosmosg_tests::browser::{Page, Screen, Where, expected, newer_page};
+use kosmosg_tests::browser::{ELSEWHERE, Page, Screen, Where, expected, newer_page};
 use kosmosg_tests::server::Server;
 use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
@@ -114,6 +114,24 @@ async fn a_page_that_there_is_no_room_for_works_all_the_same() {
     let psnr = page.generate(PATIENCE).await.psnr(&expected(SEED, STEPS));
     assert!(psnr >= SAME_PICTURE, "{psnr:.1} dB");
     page.limit_storage(&server.address(""), None).await;
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_encryption_the_page_says_what_is_missing_and_works_all_the_same() {
+    let server = Server::with(&["--store", "memory", "--name", ELSEWHERE]).await;
+    let page = Page::open(&format!("http://{ELSEWHERE}:{}/", server.port())).await;
+    page.wait_for_text("#where-line", "begins with http://, browsers keep WebGPU from a page").await;
+    assert!(!page.offers(Where::Gpu).await);
+    page.click("#device summary").await;
+    page.wait_for_text("#device-facts", "only to pages whose address begins with https://").await;
+    page.write_sentence(SEED, STEPS).await;
+    let psnr = page.generate(PATIENCE).await.psnr(&expected(SEED, STEPS));
+    assert!(psnr >= SAME_PICTURE, "{psnr:.1} dB");
+    page.wait_for_kept(1).await;
+    page.reload().await;
+    page.wait_for_tiles(1).await;
+    assert_eq!(page.sentence().await, "a <i> on the beach");
     page.close().await;
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use kosmosg_tests::browser::{Page, Where, expected};
 use kosmosg_tests::server::Server;
+use thirtyfour::Key;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 /// The page's pictures and the command line's differ less than this, in dB of PSNR.
@@ -90,6 +91,7 @@ async fn a_link_brings_the_recipe() {
     let page = Page::open(&link).await;
     page.wait_for_pictures(1).await;
     assert_eq!(page.sentence().await, "a <i> on the beach");
+    assert!(!page.is_usable("#undo").await, "there was nothing before");
     assert!(!page.address().await.contains('#'), "a reload does not bring it again");
     page.choose(Where::Cpu).await;
     assert_eq!(page.generate(PATIENCE).await, picture);
@@ -98,6 +100,27 @@ async fn a_link_brings_the_recipe() {
     let page = Page::open(&server.address("/#recipe=broken")).await;
     page.wait_for_text("#offer-line", "The link is damaged").await;
     page.wait_for_pictures(1).await;
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_takes_a_sentences_place_can_be_undone() {
+    let server = Server::start().await;
+    let page = with_sentence(&server, STEPS, Where::Cpu).await;
+    page.generate(PATIENCE).await;
+    let link = page.copied_link().await;
+    forget(&page).await;
+    tokio::time::sleep(PAUSE).await;
+    // Otherwise only the address' end would change.
+    page.run("location.href = 'about:blank'").await;
+    tokio::time::sleep(PAUSE).await;
+    page.visit(&link).await;
+    page.wait_for_text("#notice", "Undo brings your sentence back.").await;
+    assert_eq!(page.sentence().await, "a <i> on the beach");
+    page.click("#undo").await;
+    page.wait_for_pictures(2).await;
+    assert_eq!(page.sentence().await, "a <i> and a <i> in the forest");
+    assert_eq!(page.text("#notice").await, "");
     page.close().await;
 }
 
@@ -142,6 +165,73 @@ async fn pictures_are_deleted_exported_and_taken_in() {
     page.wait_for_tiles(2).await;
     page.import(b"no zip", "letter.zip").await;
     page.wait_for_text("#gallery-line", "letter.zip was not taken in").await;
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keyboard_does_not_lose_its_place_among_the_pictures() {
+    let server = Server::start().await;
+    let page = with_sentence(&server, STEPS, Where::Cpu).await;
+    page.click("#count-2").await;
+    page.generate(PATIENCE).await;
+    page.wait_for_kept(2).await;
+    page.open_kept(0).await;
+    page.focus("#viewer-next").await;
+    page.press_here(Key::Enter).await;
+    page.wait_for("#viewer-next:disabled").await;
+    assert_eq!(page.focused().await, "viewer-previous");
+    page.press_here(Key::Left).await;
+    page.wait_for("#viewer-previous:disabled").await;
+    assert_eq!(page.focused().await, "viewer-next");
+    page.click("#viewer-close").await;
+
+    page.click("#gallery-select").await;
+    page.click(".kept").await;
+    page.wait_for_text("#gallery-delete", "Delete 1").await;
+    page.focus("#gallery-delete").await;
+    page.press_here(Key::Enter).await;
+    page.wait_for_tiles(1).await;
+    assert_eq!(page.focused().await, "bring-back");
+    page.press_here(Key::Enter).await;
+    page.wait_for_tiles(2).await;
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_pictures_weigh_no_more_than_a_few() {
+    let server = Server::start().await;
+    let page = with_sentence(&server, STEPS, Where::Cpu).await;
+    page.generate(PATIENCE).await;
+    page.wait_for_kept(1).await;
+    page.multiply_kept(2000).await;
+    page.reload().await;
+    page.wait_for_kept(2000).await;
+    let few = async || {
+        let tiles = page.tiles().await;
+        assert!((1..=200).contains(&tiles), "{tiles} tiles in the document");
+    };
+    let tile = async |words: &str| page.wait_for(&format!(".kept[title='{words}'] img[src]")).await;
+    page.run("document.querySelector('#gallery').scrollIntoView()").await;
+    tile("number 1").await;
+    few().await;
+    // The keyboard comes to all of them, and they to the document.
+    page.focus(".kept[tabindex='0']").await;
+    for (key, words) in
+        [(Key::End, "number 2000"), (Key::Left, "number 1999"), (Key::Home, "number 1"), (Key::Right, "number 2")]
+    {
+        page.press_here(key).await;
+        tile(words).await;
+        assert_eq!(page.run("return document.activeElement.title").await, words);
+        few().await;
+    }
+    // A tile that is scrolled away is come back to.
+    page.run("scrollTo(0, document.documentElement.scrollHeight)").await;
+    tile("number 2000").await;
+    page.press_here(Key::Right).await;
+    tile("number 3").await;
+    assert_eq!(page.run("return document.activeElement.title").await, "number 3");
+    page.type_into("#gallery-search", "1999").await;
+    page.wait_for_tiles(1).await;
     page.close().await;
 }
 
@@ -200,6 +290,34 @@ async fn a_duplicated_tab_has_the_pictures_too() {
         tokio::time::sleep(PAUSE).await;
         page.reload().await;
     }
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_tab_goes_on_with_what_a_closed_one_has_left() {
+    let server = Server::start().await;
+    let page = with_sentence(&server, MANY_STEPS, Where::Cpu).await;
+    let names = page.picture_names().await;
+    // What an open one is at is its own.
+    let first = page.new_tab(&server.address("/")).await;
+    page.wait_for_pictures(1).await;
+    assert_ne!(page.picture_names().await, names);
+    page.back_to(first).await;
+    page.start().await;
+    page.wait_for_step(20, PATIENCE).await;
+    page.close_tab().await;
+    tokio::time::sleep(PAUSE).await;
+
+    page.new_tab(&server.address("/")).await;
+    page.wait_for("#prompt .chip[title='creature']").await;
+    assert_eq!((page.sentence().await.as_str(), page.picture_names().await), ("a <i> on the beach", names.clone()));
+    page.wait_for_state("done", PATIENCE).await;
+    let psnr = page.picture().await.psnr(&expected(SEED, MANY_STEPS));
+    assert!(psnr >= SAME_PICTURE, "{psnr:.1} dB");
+
+    page.new_tab(&server.address("/")).await;
+    page.wait_for_pictures(1).await;
+    assert_ne!(page.picture_names().await, names, "one of them goes on with it");
     page.close().await;
 }
 

@@ -98,19 +98,27 @@ async fn the_pictures_of_a_visit_can_be_gone_through_and_compared() {
     assert_eq!(page.looked_at().await, Some(2));
     assert!(page.picture().await.psnr(&newest) < SAME_PICTURE, "it is another picture");
 
+    let place = page.property("#keep", "offsetTop").await;
     page.click("#compare").await;
+    assert_eq!(page.property("#keep", "offsetTop").await, place, "nothing else comes under the pointer");
     page.look_at(3).await;
     page.wait_for_text("#compare-line", "Left: picture 2. Right: picture 3.").await;
     page.press_here(Key::Right).await;
     assert_eq!(page.property("#cut", "value").await, "51");
     page.press_here(Key::Escape).await;
-    assert_eq!(page.text("#compare-line").await, "");
+    assert_eq!((page.text("#compare-line").await.as_str(), page.focused().await.as_str()), ("", "compare"));
 
     // The same noise, another sentence.
     page.click("#same-seed").await;
     page.wait_for_state("done", PATIENCE).await;
     let psnr = page.picture().await.psnr(&expected_series(SEED, STEPS, 2)[1]);
     assert!(psnr >= SAME_PICTURE, "{psnr:.1} dB");
+    // The button goes while a picture is being made.
+    page.set_steps(MANY_STEPS).await;
+    page.focus("#same-seed").await;
+    page.press_here(Key::Enter).await;
+    page.wait_for_state("running", PATIENCE).await;
+    assert_eq!(page.focused().await, "cancel");
     page.close().await;
 }
 

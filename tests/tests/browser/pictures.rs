@@ -1,8 +1,11 @@
 //! The sentence's pictures: changed, drawn, copied, pasted, and how many there may be.
 
 use kosmosg::picture::Picture;
-use kosmosg_tests::browser::Page;
+use std::time::Duration;
+
+use kosmosg_tests::browser::{Page, Where};
 use kosmosg_tests::server::Server;
+use serde_json::json;
 use thirtyfour::Key;
 
 const RED: [u8; 3] = [200, 40, 30];
@@ -236,12 +239,157 @@ async fn a_drawing_is_not_lost_unasked() {
     }
     // As a phone's way back does it the second time.
     page.run("document.querySelector('#retouch').close()").await;
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
     page.wait_for_retouch(true).await;
     assert!(page.is_usable("#retouch-undo").await);
     assert_eq!(page.run("return window.asked").await, 4);
     page.press_there(&escape).await;
     page.wait_for_retouch(false).await;
     assert_eq!(page.picture_names().await, ["sky"]);
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_that_did_not_come_along_is_replaced_where_it_stands() {
+    let server = Server::start().await;
+    let page = open(&server).await;
+    let place = json!({ "image": { "picture": 0, "name": "sea" } });
+    let prompt = json!([{ "text": "a " }, place, { "text": " here" }]);
+    page.open_recipe(&json!({ "version": 1, "prompt": prompt, "pictures": ["missing"], "dials": {} })).await;
+    page.wait_for_text("#notice", "did not come along").await;
+    page.wait_for_names(&["missing: sea"]).await;
+
+    page.run("HTMLInputElement.prototype.click = function () { window.chooser = this.id }").await;
+    page.click_with_mouse("#prompt .chip").await;
+    page.wait_for("#chip-change").await;
+    page.click("#chip-change").await;
+    assert_eq!(page.run("return window.chooser").await, "retouch-file");
+    page.choose_file("#retouch-file", "red.png", &plain(RED)).await;
+    page.wait_for_names(&["red"]).await;
+    assert_eq!((page.sentence().await.as_str(), page.focused().await.as_str()), ("a <i> here", "prompt"));
+
+    page.undo_there().await;
+    page.wait_for_names(&["missing: sea"]).await;
+    page.drop_onto("#prompt .chip", "sky.png", &plain(SKY)).await;
+    page.wait_for_names(&["sky"]).await;
+    assert_eq!(page.sentence().await, "a <i> here");
+    // The dialog of a picture that is there opens, and its chooser is its own again.
+    page.double_click("#prompt .chip").await;
+    page.wait_for_retouch(true).await;
+    page.choose_file("#retouch-file", "red.png", &plain(RED)).await;
+    page.wait_for("#retouch-undo:enabled").await;
+    page.click("#retouch-done").await;
+    page.wait_for_retouch(false).await;
+    page.wait_for_names(&["red"]).await;
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_typed_after_a_click_on_a_creature_comes_behind_it() {
+    let server = Server::start().await;
+    let page = Page::launch().await;
+    // The creatures' files are as slow as a network may be.
+    page.run_first(
+        "const [real, held] = [window.fetch, []];
+        let isHeld = true;
+        window.release = () => { isHeld = false; held.splice(0).forEach(go => go()); };
+        window.fetch = (address, ...rest) => isHeld && /creatures\\/.*png$/.test(address)
+            ? new Promise(go => held.push(go)).then(() => real(address, ...rest)) : real(address, ...rest)",
+    )
+    .await;
+    page.visit(&server.address("/")).await;
+    page.wait_for(".creature").await;
+    page.type_keys("#prompt", "a ").await;
+    page.click_with_mouse(".creature:nth-of-type(1)").await;
+    assert_eq!(page.focused().await, "prompt");
+    page.press_there(" and a ").await;
+    page.click_with_mouse(".creature:nth-of-type(2)").await;
+    page.press_there(" run").await;
+    assert_eq!(page.sentence().await, "a  and a  run");
+    page.run("release()").await;
+    page.wait_for_pictures(2).await;
+    page.press_there("!").await;
+    assert_eq!(page.sentence().await, "a <i> and a <i> run!");
+    let creatures = "return [...document.querySelectorAll('.creature')].slice(0, 2).map(entry => entry.title)";
+    assert_eq!(json!(page.picture_names().await), page.run(creatures).await);
+
+    // Once they are there, a creature comes at once, and the caret behind it.
+    let click = "const entry = document.querySelector('.creature');
+        entry.dispatchEvent(new PointerEvent('click', { pointerType: 'mouse', bubbles: true }));
+        return [document.activeElement.id, document.querySelectorAll('#prompt .chip').length]";
+    assert_eq!(page.run(click).await, json!(["prompt", 3]));
+    page.press_there(" far").await;
+    assert_eq!(page.sentence().await, "a <i> and a <i> run! <i> far");
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_selected_picture_is_clicked_again() {
+    let server = Server::start().await;
+    let page = open(&server).await;
+    page.press("#prompt", &[Key::End]).await;
+    page.press_there(" here").await;
+    for _ in 0..3 {
+        page.click_with_mouse("#prompt .chip").await;
+        // Slower than a double click.
+        tokio::time::sleep(Duration::from_millis(800)).await;
+        assert_eq!(page.run("return getSelection().rangeCount").await, 1);
+        assert!(page.is_usable("#chip-change").await);
+    }
+    page.press_there("x").await;
+    assert_eq!(page.sentence().await, "x here");
+    // Whatever takes the caret away, typing goes on where it was.
+    page.run("getSelection().removeAllRanges()").await;
+    page.press_there("y").await;
+    assert_eq!(page.sentence().await, "xy here");
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pictures_come_between_words() {
+    let server = Server::start().await;
+    let page = open(&server).await;
+    let left = Key::Left.value().to_string();
+    for (letter, sentence) in [(9, "on the <i> beach"), (11, "on the beach <i>")] {
+        page.empty_sentence().await;
+        page.press_there("on the beach").await;
+        page.drop_at_letter(letter, "red.png", &plain(RED)).await;
+        page.wait_for_pictures(1).await;
+        assert_eq!(page.sentence().await, sentence);
+    }
+    page.empty_sentence().await;
+    page.press_there("on the beach").await;
+    page.press_there(&left.repeat(3)).await;
+    page.pick(&plain(RED), "red.png").await;
+    page.wait_for_pictures(1).await;
+    assert_eq!(page.sentence().await, "on the beach <i>");
+    page.press("#prompt", &[Key::Home]).await;
+    page.press_there(&Key::Right.value().to_string()).await;
+    page.paste(&[], &[("sky.png", &plain(SKY))]).await;
+    page.wait_for_names(&["sky", "red"]).await;
+    assert_eq!(page.sentence().await, "on <i> the beach <i>");
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn undo_brings_a_deleted_picture_back_while_it_can() {
+    let server = Server::start().await;
+    let page = Page::open(&server.address("/")).await;
+    page.write_sentence(11, 5).await;
+    page.choose(Where::Cpu).await;
+    page.generate(Duration::from_secs(120)).await;
+    page.wait_for_kept(1).await;
+    page.open_kept(0).await;
+    page.click("#viewer-delete").await;
+    page.wait_for_text("#undo-line", "The picture is deleted.").await;
+    page.focus("#generate").await;
+    page.undo_there().await;
+    page.wait_for_kept(1).await;
+    assert_eq!(page.sentence().await, "a <i> on the beach");
+    // Then it is the sentence's turn.
+    page.focus("#generate").await;
+    page.undo_there().await;
+    assert_ne!(page.sentence().await, "a <i> on the beach");
+    page.wait_for_text("#told", "Undone.").await;
     page.close().await;
 }

@@ -12,7 +12,7 @@ use super::places::{Adapter, Choice};
 use super::remote::Refusal;
 use super::results::{Look, Made};
 use super::saved::SavedJob;
-use crate::messages::{Envelope, Reply, Request};
+use crate::messages::{Envelope, Reply, Request, Room};
 use crate::report::{Browser, NoGpu};
 
 /// A worker, by what it computes on.
@@ -94,6 +94,8 @@ pub enum Event {
     Offered(Result<Vec<Offer>, Refusal>),
     /// The person wants something of a model.
     Model(Deed),
+    /// The room that this browser has, when it was asked again.
+    Room(Room),
     /// Who keeps the models said something.
     Keeper(Box<Envelope<Reply>>),
     /// The program that keeps the models could not be loaded or ended.

@@ -106,11 +106,10 @@ impl Places {
         let situation = Situation {
             model,
             device: Device { gpu, cpu_memory_bytes: if self.cpu_is_broken { 0 } else { self.cpu_memory_bytes } },
-            server: self.server.as_ref().map(|health| Server {
-                reachable: models.id_on_server().is_some(),
-                engine: health.engine.clone(),
-                device: health.device.clone(),
-            }),
+            server: self
+                .server
+                .as_ref()
+                .map(|health| Server { reachable: models.id_on_server().is_some(), device: health.device.clone() }),
             wish: match self.choice {
                 // A device that failed in the middle may hand over to the person's own server.
                 Choice::Gpu | Choice::Cpu if self.failures.is_empty() => Wish::ThisDevice,

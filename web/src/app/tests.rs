@@ -325,7 +325,7 @@ fn the_page_says_where_everything_runs_and_why() {
     scene.happens(Event::Choose(Choice::Server));
     let lines = scene.app.explanation();
     assert_eq!(lines.len(), 3);
-    assert!(lines[1].contains("on the server (candle on cpu): you chose it"), "{lines:?}");
+    assert!(lines[1].contains("Drawing the picture runs on the server's processor: you chose it"), "{lines:?}");
     scene.happens(Event::Server(None));
     assert!(scene.app.explanation()[0].contains("on this device"), "{:?}", scene.app.explanation());
     assert_eq!(scene.app.refusal(Choice::Server).as_deref(), Some(texts::NO_SERVER));

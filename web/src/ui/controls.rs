@@ -202,7 +202,7 @@ impl Controls {
         for kind in SamplerKind::ALL {
             let option: Element = dom::create("option", "");
             dom::set_attribute(&option, "value", kind.name());
-            option.set_text_content(Some(kind.name()));
+            option.set_text_content(Some(kind.label()));
             self.sampler.append_child(&option).expect("a list takes options");
         }
         for range in [&self.steps, &self.guidance] {

@@ -4,8 +4,8 @@ use js_sys::{Array, Function, Reflect, Uint8Array};
 use wasm_bindgen::convert::FromWasmAbi;
 use wasm_bindgen::prelude::*;
 use web_sys::{
-    Blob, BlobPropertyBag, Document, Element, EventTarget, HtmlElement, MutationObserver, MutationObserverInit, Node,
-    Url, Window,
+    Blob, BlobPropertyBag, Document, Element, EventTarget, FocusOptions, HtmlElement, MutationObserver,
+    MutationObserverInit, Node, Url, Window,
 };
 
 /// The window.
@@ -91,6 +91,13 @@ pub fn show_line(id: &str, text: &str) {
 pub fn focus(element: &HtmlElement) {
     // It cannot fail on an element of the page.
     let _ = element.focus();
+}
+
+/// The same, and leaves the page where it is scrolled to.
+pub fn focus_in_place(element: &HtmlElement) {
+    let options = FocusOptions::new();
+    options.set_prevent_scroll(true);
+    let _ = element.focus_with_options(&options);
 }
 
 /// Whether an element, or one within it, has the focus.

@@ -9,7 +9,9 @@ use std::rc::Rc;
 
 use kosmosg::prompt::ImageRef;
 use wasm_bindgen::JsCast;
-use web_sys::{Element, Event, HtmlElement, InputEvent, KeyboardEvent, Node};
+use web_sys::{
+    Element, Event, HtmlElement, InputEvent, KeyboardEvent, Node, ScrollIntoViewOptions, ScrollLogicalPosition,
+};
 
 use super::dom;
 use super::pictures::Pictures;
@@ -17,16 +19,23 @@ use super::region;
 use crate::draft::{Draft, MAX_PICTURES};
 use crate::history::{Change, History, Moment};
 use crate::{js, texts};
+use places::Places;
 
+mod places;
 mod tools;
 mod transfer;
 
 /// The code of keys that belong to an input method. Safari says by nothing else that Enter only ends a composition.
 pub const COMPOSING: u32 = 229;
+/// Pauses in which an input method is waited for.
+const COMPOSING_MS: i32 = 50;
 /// Bytes of pictures that undo may hold.
 const MOST_BYTES: usize = 64 << 20;
+/// Of a sentence of which less is seen, in pixels, nothing can be read.
+const LEAST_SEEN: f64 = 40.0;
 
-pub use transfer::{Dragged, files_of, insert_files, picture_name};
+pub use places::Place;
+pub use transfer::{Dragged, files_of, insert_files, picture_name, put_in_place_of};
 
 /// The editor. See the [module documentation](self).
 pub struct Editor {
@@ -40,6 +49,8 @@ pub struct Editor {
     is_composing: Cell<bool>,
     /// What is being dragged, if it comes from this page.
     dragged: RefCell<Option<Dragged>>,
+    /// Where something is to come.
+    places: Places,
     events: Events,
 }
 
@@ -50,7 +61,7 @@ pub type Brought = dyn Fn(&[u8]);
 pub struct Events {
     /// The person wants the picture.
     pub submit: Box<dyn Fn()>,
-    /// Something cannot be put in: why, for people.
+    /// Something cannot be put in: why, for people; an empty text takes that back.
     pub refused: Box<dyn Fn(&str)>,
     /// A picture's file came in, which may bring a recipe.
     pub brought: Box<Brought>,
@@ -60,6 +71,16 @@ pub struct Events {
     pub creature: Box<dyn Fn(usize)>,
     /// The person wants to change the picture at that unit.
     pub change: Box<dyn Fn(usize)>,
+    /// The person wants to take back what was done last, and does not write: what that is outside of the sentence is for
+    /// the page to know. `false` if there is nothing.
+    pub undo_elsewhere: Box<dyn Fn() -> bool>,
+}
+
+/// Which way through the history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Travel {
+    Undo,
+    Redo,
 }
 
 impl Editor {
@@ -77,6 +98,7 @@ impl Editor {
             last: RefCell::default(),
             is_composing: Cell::new(false),
             dragged: RefCell::new(None),
+            places: Places::default(),
             events,
         });
         editor.listen();
@@ -111,12 +133,14 @@ impl Editor {
 
     /// Puts a picture where the caret is, or was last, and the caret behind it.
     pub fn insert(&self, image: ImageRef) {
-        let mut draft = self.draft();
+        self.put(&self.hold(), image);
+    }
+
+    /// Puts a picture into the place that was held for it.
+    pub fn put(&self, place: &Place, image: ImageRef) {
         let name = image.name.clone();
-        let caret = draft.insert_spaced(self.last.borrow().clone(), Draft::picture(image));
-        let pictures = draft.images().len();
-        if self.change(draft, caret) {
-            (self.events.inserted)(&texts::inserted(&name, pictures));
+        if self.fill(place, Draft::picture(image)) {
+            self.tell_inserted(&[&name]);
         }
     }
 
@@ -125,10 +149,10 @@ impl Editor {
         let mut draft = self.draft();
         // The sentence may have changed in the meantime.
         let Some(unit) = draft.find(picture, unit) else { return self.insert(image) };
-        let (name, pictures) = (image.name.clone(), draft.images().len());
+        let name = image.name.clone();
         draft.replace(unit..unit + 1, Draft::picture(image));
         self.change(draft, unit + 1);
-        (self.events.inserted)(&texts::inserted(&name, pictures));
+        self.tell_inserted(&[&name]);
         self.focus_on(unit..unit + 1);
     }
 
@@ -151,7 +175,25 @@ impl Editor {
         self.select(units);
     }
 
-    /// Says why something cannot be put in.
+    /// Scrolls to the sentence where it is out of sight: on a small screen, what is tapped lies far below it.
+    pub fn come_into_view(&self) {
+        let place = self.region.get_bounding_client_rect();
+        let height = dom::window().inner_height().ok().and_then(|height| height.as_f64()).unwrap_or(f64::INFINITY);
+        if place.bottom() < LEAST_SEEN || place.top() > height - LEAST_SEEN {
+            let options = ScrollIntoViewOptions::new();
+            options.set_block(ScrollLogicalPosition::Nearest);
+            self.region.scroll_into_view_with_scroll_into_view_options(&options);
+        }
+    }
+
+    /// Waits until an input method has done its work: nothing may be written before.
+    pub async fn settled(&self) {
+        while self.is_composing.get() {
+            js::sleep(COMPOSING_MS).await;
+        }
+    }
+
+    /// Says why something cannot be put in; an empty text takes that back.
     pub fn refuse(&self, why: &str) {
         (self.events.refused)(why);
     }
@@ -181,8 +223,24 @@ impl Editor {
         dom::on(&self.region, "click", move |event: Event| {
             let target = event.target().and_then(|target| target.dyn_into::<Node>().ok());
             if let Some(chip) = target.and_then(|node| region::chip_at(&node)) {
-                let unit = editor.unit_of(&chip);
-                editor.select(unit..unit + 1);
+                editor.clicked(chip);
+            }
+        });
+    }
+
+    /// Selects a picture that was clicked.
+    fn clicked(self: &Rc<Self>, chip: Element) {
+        let select = |editor: &Self, chip: &Element| {
+            let unit = editor.unit_of(chip);
+            editor.select(unit..unit + 1);
+        };
+        select(self, &chip);
+        let editor = self.clone();
+        // Chromium takes the selection away after a click on what was selected already.
+        wasm_bindgen_futures::spawn_local(async move {
+            js::sleep(0).await;
+            if editor.region.contains(Some(&chip)) && dom::has_focus(&editor.region) {
+                select(&editor, &chip);
             }
         });
     }
@@ -191,8 +249,8 @@ impl Editor {
     fn before_input(&self, event: &InputEvent) {
         let kind = event.input_type();
         match kind.as_str() {
-            "historyUndo" => self.travel(event, History::undo),
-            "historyRedo" => self.travel(event, History::redo),
+            "historyUndo" => self.travel(event, Travel::Undo),
+            "historyRedo" => self.travel(event, Travel::Redo),
             "insertParagraph" | "insertLineBreak" => event.prevent_default(),
             _ if kind.starts_with("format") => event.prevent_default(),
             _ => {
@@ -289,11 +347,24 @@ impl Editor {
         }
     }
 
-    fn travel(&self, event: &Event, go: impl Fn(&mut History) -> bool) {
+    /// Goes through the history, and says what the sentence is then.
+    fn travel(&self, event: &Event, way: Travel) {
         event.prevent_default();
-        if go(&mut self.history.borrow_mut()) {
+        let (go, said) = match way {
+            Travel::Undo => (History::undo as fn(&mut History) -> bool, texts::UNDONE),
+            Travel::Redo => (History::redo as fn(&mut History) -> bool, texts::REDONE),
+        };
+        let has_gone = go(&mut self.history.borrow_mut());
+        if has_gone {
             self.show();
+            // What was said of the sentence as it was is over.
+            self.refuse("");
+            (self.events.inserted)(&texts::travelled(said, &self.draft().spoken()));
         }
+    }
+
+    fn tell_inserted(&self, names: &[&str]) {
+        (self.events.inserted)(&texts::inserted(names, self.draft().images().len()));
     }
 
     /// Takes over what the browser made of the region.
@@ -353,6 +424,10 @@ impl Editor {
         let selection = self.selection();
         if let Some(selection) = &selection {
             *self.last.borrow_mut() = selection.clone();
+        } else if dom::has_focus(&self.region) && has_no_range() {
+            // What is typed now would come to the sentence's beginning.
+            let last = self.last.borrow().clone();
+            return self.select(last);
         }
         region::mark_selected(&self.region, selection.unwrap_or_default(), &self.pictures);
         self.show_tools();
@@ -384,6 +459,8 @@ impl Editor {
     }
 
     fn select(&self, units: Range<usize>) {
+        // The browser tells of it only later.
+        *self.last.borrow_mut() = units.clone();
         // Without focus the caret would not be seen; and a selection elsewhere is the person's own.
         if !dom::has_focus(&self.region) && self.selection().is_none() {
             return;
@@ -399,4 +476,9 @@ impl Editor {
     fn unit_of(&self, chip: &Element) -> usize {
         region::unit_at(&self.region, chip, 0, &self.pictures)
     }
+}
+
+/// Whether nothing is selected in the page, not even by a caret.
+fn has_no_range() -> bool {
+    dom::window().get_selection().ok().flatten().is_none_or(|selection| selection.range_count() == 0)
 }

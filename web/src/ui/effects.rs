@@ -48,7 +48,7 @@ impl Page {
             Effect::RememberModel(key) => models::remember(key.as_deref()),
             Effect::ListModels => self.list_models(),
             Effect::Post { request, job } => spawn_local(async move {
-                let answer = server::post(&job).await;
+                let answer = server::submit(&job).await;
                 page.happened(Event::Posted { request, answer });
             }),
             Effect::Follow { id } => self.follow(id),

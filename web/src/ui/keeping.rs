@@ -1,4 +1,4 @@
-//! What outlives a visit: the sentence and the job of a tab over a reload.
+//! What outlives a visit: the sentence and the job of a tab, over a reload and until another tab takes them over.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -36,6 +36,8 @@ pub struct Keeping {
     draft: RefCell<String>,
     /// Keys of those of its pictures that are kept.
     pictures: RefCell<Vec<String>>,
+    /// Whether the person has done something with the sentence, or has only found it there.
+    is_own: Cell<bool>,
     is_waiting: Cell<bool>,
     /// What the person is asked whether to restore.
     pub(super) offered: RefCell<Option<(Composition, Vec<String>)>>,
@@ -50,6 +52,9 @@ struct Kept {
     prompt: PromptDocument,
     pictures: Vec<String>,
     dials: Dials,
+    /// See [`Keeping::is_own`].
+    #[serde(default)]
+    is_own: bool,
 }
 
 impl Default for Keeping {
@@ -61,6 +66,7 @@ impl Default for Keeping {
             saver: RefCell::default(),
             draft: RefCell::default(),
             pictures: RefCell::default(),
+            is_own: Cell::default(),
             is_waiting: Cell::default(),
             offered: RefCell::default(),
             gallery: RefCell::default(),
@@ -78,14 +84,19 @@ impl Keeping {
 }
 
 impl Page {
-    /// Brings the tab's sentence and job back; `has_link` says that a link brings another sentence.
+    /// Brings the tab's sentence and job back, or those of a tab that is closed; `has_link` says that a link is about to bring
+    /// another sentence, for which a new tab takes nothing over.
     pub(super) async fn reopen(self: &Rc<Self>, has_link: bool) {
-        let (name, before) = tab::claim().await;
-        *self.keeping.tab.borrow_mut() = Some(name.clone());
-        let kept = tab::memory().and_then(|memory| memory.get_item(DRAFT).ok().flatten());
-        let kept = kept.and_then(|json| kosmosg::json::read::<Kept>(json.as_bytes()).ok()).filter(|_| !has_link);
         let store = self.keeping.store().await.ok();
-        if let Some(Kept { prompt, pictures, dials }) = kept {
+        let is_free = tab::known().is_none() && !has_link && self.editor.is_fresh();
+        let left = match &store {
+            Some(store) if is_free => tabs_with_sentence(store).await,
+            _ => Vec::new(),
+        };
+        let (name, before) = tab::claim(&left).await;
+        *self.keeping.tab.borrow_mut() = Some(name.clone());
+        if let Some(Kept { prompt, pictures, dials, is_own }) = kept_draft(store.as_ref(), &before).await {
+            self.keeping.is_own.set(is_own);
             let mut files = Vec::new();
             for key in &pictures {
                 let file = match &store {
@@ -141,6 +152,9 @@ impl Page {
             let [order, condition, progress] = job_keys(&tab);
             match save {
                 Save::Order(json) => {
+                    // A sentence of which a picture is made is the person's, though it was only found there.
+                    self.keeping.is_own.set(true);
+                    self.keep_draft_soon();
                     changes.push(Shelf::Tabs.remove(condition));
                     changes.push(Shelf::Tabs.put(order, json));
                 }
@@ -216,10 +230,14 @@ impl Page {
 
     fn keep_draft(self: &Rc<Self>) {
         let Some(tab) = self.keeping.tab.borrow().clone() else { return };
-        let (prompt, numbers) = self.editor.draft().numbered();
+        let draft = self.editor.draft();
+        let (prompt, numbers) = draft.numbered();
         let files = self.editor.pictures.files(&numbers);
         let pictures: Vec<String> = files.iter().map(|file| file_key(&file.0, 0)).collect();
-        let json = serde_json::to_string(&Kept { prompt, pictures: pictures.clone(), dials: self.controls.dials() });
+        let is_own = self.keeping.is_own.get() || !self.editor.is_fresh();
+        self.keeping.is_own.set(is_own);
+        let dials = self.controls.dials();
+        let json = serde_json::to_string(&Kept { prompt, pictures: pictures.clone(), dials, is_own });
         let json = json.unwrap_or_default();
         if self.keeping.draft.replace(json.clone()) == json {
             return;
@@ -228,7 +246,12 @@ impl Page {
             // A full or forbidden storage only means that the sentence does not outlive a reload.
             let _ = Storage::set_item(&memory, DRAFT, &json);
         }
-        let (mut changes, mut keys) = (Vec::new(), Vec::new());
+        let mut changes = match draft.is_blank() {
+            _ if !is_own => Vec::new(),
+            true => vec![Shelf::Tabs.remove(draft_key(&tab))],
+            false => vec![Shelf::Tabs.put(draft_key(&tab), json), Shelf::Tabs.put(used_key(&tab), Date::now())],
+        };
+        let mut keys = Vec::new();
         for (key, file) in pictures.into_iter().zip(files) {
             if !self.keeping.pictures.borrow().contains(&key) {
                 self.keeping.pictures.borrow_mut().push(key.clone());
@@ -255,7 +278,36 @@ fn job_keys(tab: &str) -> [String; 3] {
     ["order", "condition", "progress"].map(|part| format!("{tab} {part}"))
 }
 
-/// Key of the time at which a page last took the tab's name.
+/// Key of a tab's sentence, for when the tab is closed and another one takes it over.
+fn draft_key(tab: &str) -> String {
+    format!("{tab} {DRAFT}")
+}
+
+/// The names of tabs that have a sentence of the person's, the one that was used last first; some of them are open.
+async fn tabs_with_sentence(store: &Store) -> Vec<String> {
+    let mut tabs = Vec::new();
+    for key in store.keys(Shelf::Tabs).await.iter().filter_map(|key| key.as_string()) {
+        if let Some((name, DRAFT)) = key.split_once(' ') {
+            let used = store.get(Shelf::Tabs, used_key(name)).await.and_then(|ms| ms.as_f64());
+            tabs.push((used.unwrap_or_default(), name.to_owned()));
+        }
+    }
+    tabs.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    tabs.into_iter().map(|(_, name)| name).collect()
+}
+
+/// The sentence that this tab remembers, or else the one that is kept under a tab's name.
+async fn kept_draft(store: Option<&Store>, tab: &str) -> Option<Kept> {
+    let remembered = tab::memory().and_then(|memory| memory.get_item(DRAFT).ok().flatten());
+    let json = match (remembered, store) {
+        (Some(json), _) => json,
+        (None, Some(store)) => store.get(Shelf::Tabs, draft_key(tab)).await?.as_string()?,
+        (None, None) => return None,
+    };
+    kosmosg::json::read(json.as_bytes()).ok()
+}
+
+/// Key of the time at which a page last took the tab's name, or kept its sentence.
 fn used_key(tab: &str) -> String {
     format!("{tab} used")
 }

@@ -5,11 +5,12 @@ use std::rc::Rc;
 
 use kosmosg::bundle::{MANIFEST, Scope};
 use wasm_bindgen::JsCast;
+use wasm_bindgen_futures::spawn_local;
 use web_sys::{Element, Event, File, HtmlElement, HtmlInputElement, HtmlProgressElement, Url};
 
-use super::dom;
+use super::{device, dom};
 use crate::app::{App, Deed, Row, Task};
-use crate::messages::Supply;
+use crate::messages::{Room, Supply};
 use crate::texts;
 
 /// What the browser remembers the model under.
@@ -30,8 +31,16 @@ pub struct ModelsPanel {
 }
 
 impl ModelsPanel {
-    /// Takes the section over; `wish` hears what the person wants.
-    pub fn new(wish: impl Fn(Deed) + 'static) -> Rc<Self> {
+    /// Takes the section over; `wish` hears what the person wants, `measured` what room there is when it is opened.
+    pub fn new(wish: impl Fn(Deed) + 'static, measured: impl Fn(Room) + Clone + 'static) -> Rc<Self> {
+        dom::on(&dom::by_id::<HtmlElement>("models"), "toggle", move |_: Event| {
+            let measured = measured.clone();
+            spawn_local(async move {
+                if let (Some(room), _) = device::storage().await {
+                    measured(room);
+                }
+            });
+        });
         let (rows, files, last) = Default::default();
         let (scope, told) = (Cell::new(Scope::Picture), Cell::default());
         let panel = Rc::new(Self { rows, wish: Rc::new(wish), files, scope, last, told });

@@ -1,6 +1,7 @@
 //! Creatures to put into the sentence, and sentences to start from.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use kosmosg::prompt::ImageRef;
@@ -26,10 +27,14 @@ struct Creature {
 
 /// The creatures of the palette.
 #[derive(Default)]
-pub struct Palette(RefCell<Vec<Creature>>);
+pub struct Palette {
+    creatures: RefCell<Vec<Creature>>,
+    /// Their files by number, as far as they are here.
+    files: RefCell<BTreeMap<usize, Rc<Vec<u8>>>>,
+}
 
 impl Palette {
-    /// Fetches the list and shows it.
+    /// Fetches the list and shows it; the files follow.
     ///
     /// # Errors
     /// Why it cannot be fetched, for people.
@@ -41,48 +46,77 @@ impl Palette {
             let entry = self.entry(number, creature, editor);
             shown.append_child(&entry).expect("an element of the page takes children");
         }
-        self.0.replace(creatures);
+        self.creatures.replace(creatures);
+        self.fetch_all();
         Ok(())
     }
 
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.0.borrow().len()
+        self.creatures.borrow().len()
     }
 
     /// A creature as a picture of the sentence. `None` if there is none of that number or it cannot be fetched, which the
     /// person is told.
     pub async fn picture(&self, number: usize, editor: &Editor) -> Option<ImageRef> {
-        let creature = self.0.borrow().get(number)?.clone();
-        match js::fetch(&format!("{FOLDER}{}", creature.file)).await {
-            Ok(file) => Some(editor.pictures.add(&creature.description, "image/png", file)),
+        match self.file(number).await {
+            Ok(_) => self.picture_here(number, editor),
             Err(why) => {
-                editor.refuse(&texts::cannot_fetch(&texts::sentence_start(&creature.description), &why));
+                let description = self.creatures.borrow().get(number)?.description.clone();
+                editor.refuse(&texts::cannot_fetch(&texts::sentence_start(&description), &why));
                 None
             }
         }
     }
 
+    /// The same without waiting. `None` if its file is not here yet.
+    fn picture_here(&self, number: usize, editor: &Editor) -> Option<ImageRef> {
+        let file = self.files.borrow().get(&number)?.to_vec();
+        let creatures = self.creatures.borrow();
+        Some(editor.pictures.add(&creatures.get(number)?.description, "image/png", file))
+    }
+
     /// The file of the creature of that id.
     pub async fn file_of(&self, id: u64) -> Option<Vec<u8>> {
-        let file = self.0.borrow().iter().find(|creature| creature.id == id)?.file.clone();
-        js::fetch(&format!("{FOLDER}{file}")).await.ok()
+        let number = self.creatures.borrow().iter().position(|creature| creature.id == id)?;
+        Some(self.file(number).await.ok()?.to_vec())
     }
 
     /// The id of the creature that has this very file.
     pub async fn creature_of(&self, picture: &[u8]) -> Option<u64> {
-        let creatures = self.0.borrow().clone();
-        // The file is known from the palette, so that this is the browser's own memory at work.
-        for creature in creatures {
-            if js::fetch(&format!("{FOLDER}{}", creature.file)).await.is_ok_and(|file| file == picture) {
-                return Some(creature.id);
+        for number in 0..self.count() {
+            if self.file(number).await.is_ok_and(|file| *file == picture) {
+                return self.creatures.borrow().get(number).map(|creature| creature.id);
             }
         }
         None
     }
 
+    /// The file of a creature, which is fetched once.
+    async fn file(&self, number: usize) -> Result<Rc<Vec<u8>>, String> {
+        let known = self.files.borrow().get(&number).cloned();
+        if let Some(file) = known {
+            return Ok(file);
+        }
+        let name = self.creatures.borrow().get(number).map(|creature| creature.file.clone()).unwrap_or_default();
+        let file = Rc::new(js::fetch(&format!("{FOLDER}{name}")).await?);
+        self.files.borrow_mut().insert(number, file.clone());
+        Ok(file)
+    }
+
+    /// Fetches all files, one after the other, so that a click has a creature at hand.
+    fn fetch_all(self: &Rc<Self>) {
+        let palette = self.clone();
+        wasm_bindgen_futures::spawn_local(async move {
+            for number in 0..palette.count() {
+                // What cannot be fetched now is tried again when it is clicked, and told then.
+                let _ = palette.file(number).await;
+            }
+        });
+    }
+
     fn image(&self, number: usize) -> HtmlImageElement {
-        let creatures = self.0.borrow();
+        let creatures = self.creatures.borrow();
         image(&creatures[number], &creatures[number].description)
     }
 
@@ -99,6 +133,8 @@ impl Palette {
             // Whoever points with a mouse goes on typing; on a screen that is touched, a keyboard would pop up.
             let pointer = event.dyn_ref::<PointerEvent>().map(PointerEvent::pointer_type);
             let caret = if pointer.is_some_and(|kind| kind == "mouse") { Caret::Comes } else { Caret::Stays };
+            // Whoever goes on has read what was refused before.
+            at.refuse("");
             insert(&palette, &at, number, caret);
         });
         let at = editor.clone();
@@ -133,15 +169,23 @@ pub enum Caret {
     Stays,
 }
 
-/// Puts a creature into the sentence, at the caret.
+/// Puts a creature into the sentence, at the caret. What is typed right afterwards comes behind it, even where its file has
+/// to be fetched first.
 pub fn insert(palette: &Rc<Palette>, editor: &Rc<Editor>, number: usize, caret: Caret) {
+    if caret == Caret::Comes {
+        editor.focus();
+    }
+    let place = editor.hold();
+    if let Some(image) = palette.picture_here(number, editor) {
+        editor.put(&place, image);
+        return editor.come_into_view();
+    }
     let (palette, editor) = (palette.clone(), editor.clone());
     wasm_bindgen_futures::spawn_local(async move {
         if let Some(image) = palette.picture(number, &editor).await {
-            editor.insert(image);
-            if caret == Caret::Comes {
-                editor.focus();
-            }
+            editor.settled().await;
+            editor.put(&place, image);
+            editor.come_into_view();
         }
     });
 }
@@ -198,6 +242,7 @@ impl Example {
             wasm_bindgen_futures::spawn_local(async move {
                 let draft = example.draft(&palette, &editor).await;
                 editor.set(draft);
+                editor.come_into_view();
             });
         });
         entry

@@ -8,6 +8,9 @@ use kosmosg::protocol::PictureFile;
 
 use super::dom;
 
+/// What kind of file keeps the place of a picture that did not come along. No picture of the person's is of that kind.
+const PLACEHOLDER: &str = "image/svg+xml";
+
 /// The pictures by number. Numbers are never used again, those that nothing can bring back are empty.
 #[derive(Default)]
 pub struct Pictures(RefCell<Vec<Option<Entry>>>);
@@ -52,6 +55,11 @@ impl Pictures {
     /// Its file and what kind of file it is.
     pub fn file(&self, picture: usize) -> Option<(Rc<Vec<u8>>, String)> {
         self.with(picture, |entry| (entry.file.clone(), entry.mime.clone()))
+    }
+
+    /// Whether that one only keeps the place of a picture that did not come along.
+    pub fn is_missing(&self, picture: usize) -> bool {
+        self.with(picture, |entry| entry.mime == PLACEHOLDER).unwrap_or(false)
     }
 
     /// The picture of that name and file, if it is here.

@@ -58,8 +58,21 @@ impl Page {
     /// Restores what the person asked for, and says what will be different.
     pub(super) fn restore(&self, composition: &Composition, differences: &[String]) {
         let missing = self.compose(composition, false);
-        let told: Vec<String> =
-            (missing > 0).then(|| texts::missing(missing)).into_iter().chain(differences.to_vec()).collect();
+        self.tell_restored(missing, differences.to_vec());
+    }
+
+    /// Puts in what a link brought. Where nothing is written yet, the page begins with it.
+    fn restore_link(&self, composition: &Composition, mut differences: Vec<String>) {
+        let before = self.editor.draft();
+        let missing = self.compose(composition, self.editor.is_fresh() && before.is_blank());
+        if !before.is_blank() && self.editor.draft() != before {
+            differences.insert(0, texts::LINK_OPENED.to_owned());
+        }
+        self.tell_restored(missing, differences);
+    }
+
+    fn tell_restored(&self, missing: usize, differences: Vec<String>) {
+        let told: Vec<String> = (missing > 0).then(|| texts::missing(missing)).into_iter().chain(differences).collect();
         self.notify(&told.join(" "));
         if told.is_empty() {
             self.tell(texts::RESTORED);
@@ -79,7 +92,8 @@ impl Page {
             Ok(None) => {}
             Ok(Some(carried)) => match self.restorable(&carried) {
                 Ok(restorable) => {
-                    let question = texts::has_recipe(sentence(&carried.recipe.prompt).trim());
+                    let name = self.name_in_sentence(file).unwrap_or_default();
+                    let question = texts::has_recipe(&name, sentence(&carried.recipe.prompt).trim());
                     *self.keeping.offered.borrow_mut() = Some(restorable);
                     self.ask(&question, Some(texts::RESTORE), None);
                 }
@@ -87,6 +101,12 @@ impl Page {
             },
             Err(why) => self.ask(&why.to_string(), None, None),
         }
+    }
+
+    /// What a picture is called in the sentence, if it has come there.
+    fn name_in_sentence(&self, file: &[u8]) -> Option<String> {
+        let is_it = |picture| self.editor.pictures.file(picture).is_some_and(|(known, _)| *known == file);
+        self.editor.draft().images().iter().find(|image| is_it(image.picture)).map(|image| image.name.clone())
     }
 
     /// What makes a file's picture again, and why it will come out otherwise.
@@ -177,7 +197,7 @@ impl Page {
                 let name = name.filter(|name| *name != recipe.model && !recipe.model.is_empty());
                 let differences: Vec<_> =
                     name.map(|name| texts::other_model(&recipe.model, &name)).into_iter().collect();
-                self.restore(&composition, &differences);
+                self.restore_link(&composition, differences);
             }
             Err(why) => self.ask(&why.to_string(), None, None),
         }

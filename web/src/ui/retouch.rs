@@ -20,6 +20,8 @@ mod work;
 
 /// Side of a new drawing.
 const PAPER: u32 = 512;
+/// Where a file is chosen.
+const CHOOSER: &str = "retouch-file";
 
 /// The dialog. See the [module documentation](self).
 pub struct RetouchDialog {
@@ -30,6 +32,8 @@ pub struct RetouchDialog {
     work: RefCell<Option<Work>>,
     /// Whether the picture is at work, so that nothing is done twice.
     is_busy: Cell<bool>,
+    /// The picture that did not come along and for which a file is being chosen, and where it stands.
+    missing: Cell<Option<(usize, usize)>>,
 }
 
 /// What the dialog is at.
@@ -70,16 +74,21 @@ impl RetouchDialog {
             name: dom::by_id("retouch-name"),
             work: RefCell::new(None),
             is_busy: Cell::new(false),
+            missing: Cell::new(None),
         });
         dialog.listen();
         dialog.listen_to_view();
         dialog
     }
 
-    /// Opens the picture that stands at a unit of the sentence.
+    /// Opens the picture that stands at a unit of the sentence. For one that did not come along, a file can be chosen.
     pub fn open(self: &Rc<Self>, unit: usize) {
         let draft = self.editor.draft();
         let Some(image) = draft.only_picture(&(unit..unit + 1)).cloned() else { return };
+        if self.editor.pictures.is_missing(image.picture) {
+            self.missing.set(Some((image.picture, unit)));
+            return dom::by_id::<HtmlElement>(CHOOSER).click();
+        }
         let Some((file, mime)) = self.editor.pictures.file(image.picture) else { return };
         let dialog = self.clone();
         self.alone(async move {
@@ -103,6 +112,8 @@ impl RetouchDialog {
         file: Option<(String, Rc<Vec<u8>>)>,
         tab: Tab,
     ) {
+        // Not every browser tells that no file was chosen.
+        self.missing.set(None);
         let Some(canvas) = bitmap::canvas_of(&sheet) else { return self.editor.refuse(texts::RETOUCH_NO_MEMORY) };
         let retouch = Retouch::new(sheet);
         let files = file.map(|(mime, file)| (retouch.sheet().clone(), mime, file)).into_iter().collect();
@@ -141,7 +152,7 @@ impl RetouchDialog {
         self.on_click("retouch-whole", |dialog| dialog.frame_at_once(Frame::whole));
         self.on_click("retouch-middle", |dialog| dialog.frame_at_once(Frame::middle));
         self.on_click("retouch-cut-now", |dialog| dialog.cut_out());
-        let file: HtmlInputElement = dom::by_id("retouch-file");
+        let file: HtmlInputElement = dom::by_id(CHOOSER);
         let chooser = file.clone();
         self.on_click("retouch-other", move |_| chooser.click());
         let dialog = self.clone();
@@ -149,7 +160,10 @@ impl RetouchDialog {
             let files = editor::files_of(file.files());
             // Choosing the same file again is a change again.
             file.set_value("");
-            dialog.take(files);
+            match dialog.missing.take() {
+                Some((picture, unit)) => editor::put_in_place_of(&dialog.editor, picture, unit, files),
+                None => dialog.take(files),
+            }
         });
         let dialog = self.clone();
         dom::on(&self.dialog, "drop", move |event: web_sys::DragEvent| {

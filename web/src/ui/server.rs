@@ -13,8 +13,8 @@ use crate::js;
 
 /// How long a server may take to answer what needs no computing.
 const ANSWER_MS: u32 = 30_000;
-/// The same where it first has to receive and check a job: it waits half a minute for a body to arrive.
-const ANSWER_TO_JOB_MS: u32 = 60_000;
+/// The same where it first has to receive and check something: it waits half a minute for a body to arrive.
+const ANSWER_TO_POST_MS: u32 = 60_000;
 
 /// How the server is, if there is one.
 pub async fn health() -> Option<Health> {
@@ -33,13 +33,20 @@ pub async fn bundles() -> Result<Vec<BundleEntry>, Refusal> {
 ///
 /// # Errors
 /// Why it does not take it.
-pub async fn post(job: &JobRequest) -> Result<JobCreated, Refusal> {
+pub async fn submit(job: &JobRequest) -> Result<JobCreated, Refusal> {
+    post("api/jobs", &serde_json::to_string(job).map_err(|error| Refusal::Other(error.to_string()))?).await
+}
+
+/// What an address answers to JSON.
+///
+/// # Errors
+/// Why it does not.
+pub async fn post<T: DeserializeOwned>(address: &str, json: &str) -> Result<T, Refusal> {
     let init = RequestInit::new();
     init.set_method("POST");
     init.set_headers(&Array::of1(&Array::of2(&"Content-Type".into(), &"application/json".into())));
-    let json = serde_json::to_string(job).map_err(|error| Refusal::Other(error.to_string()))?;
     init.set_body(&json.into());
-    read(&ask("api/jobs", &init, ANSWER_TO_JOB_MS).await?)
+    read(&ask(address, &init, ANSWER_TO_POST_MS).await?)
 }
 
 /// What an address says, as JSON.

@@ -103,11 +103,26 @@ impl Stage {
             dom::set_attribute(&self.picture, "alt", &description);
         }
         dom::set_flag(&self.picture, "data-preview", is_live);
-        dom::show("keep", !is_live && shown.is_some());
+        self.show_keep(!is_live && shown.is_some());
         if let Some(shown) = shown {
             dom::set_attribute(&self.save, "href", &self.strip.address(shown.number).unwrap_or_default());
             dom::set_attribute(&self.save, "download", &shown.file_name());
         }
+    }
+
+    /// Shows what can be done with a finished picture; where that goes under the keyboard, the focus goes to what comes in
+    /// its place.
+    fn show_keep(&self, is_shown: bool) {
+        let had_focus = !is_shown && dom::has_focus(&dom::by_id::<HtmlElement>("keep"));
+        dom::show("keep", is_shown);
+        if had_focus {
+            dom::focus(self.next_deed());
+        }
+    }
+
+    /// What there is to do next: to cancel while something is being made, otherwise to make another picture.
+    fn next_deed(&self) -> &HtmlElement {
+        if self.cancel.has_attribute("hidden") { &self.generate } else { &self.cancel }
     }
 
     fn compare(&self, app: &App) {
@@ -118,9 +133,14 @@ impl Stage {
         dom::set_text(&button, if pair.is_some() { texts::COMPARE_END } else { texts::COMPARE });
         dom::set_attribute(&button, "aria-pressed", if pair.is_some() { "true" } else { "false" });
         let was_compared = self.frame.has_attribute("data-compare");
+        let had_focus = pair.is_none() && dom::has_focus(&self.cut);
         dom::set_flag(&self.frame, "data-compare", pair.is_some());
         for id in ["other", "cut", "compare-line"] {
             dom::show(id, pair.is_some());
+        }
+        if had_focus {
+            // Which is not to be seen while a picture is being made.
+            dom::focus(if button.offset_parent().is_some() { &button } else { self.next_deed() });
         }
         let Some((shown, other)) = pair else { return };
         let (left, right) = (caption(shown, other), caption(other, shown));
@@ -145,8 +165,7 @@ impl Stage {
         let had_focus = dom::has_focus(&self.remedies);
         self.remedies.set_text_content(None);
         if had_focus {
-            let next = if self.cancel.has_attribute("hidden") { &self.generate } else { &self.cancel };
-            dom::focus(next);
+            dom::focus(self.next_deed());
         }
         for &choice in remedies {
             let button = dom::button("quiet", remedy(choice));

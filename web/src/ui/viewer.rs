@@ -49,9 +49,7 @@ impl Page {
         save.set_download(&texts::file_name(entry.seed));
         let favourite = element("viewer-favourite");
         dom::set_attribute(&favourite, "aria-pressed", if entry.favourite { "true" } else { "false" });
-        for (id, by) in [("viewer-previous", -1), ("viewer-next", 1)] {
-            dom::set_flag(&element(id), "disabled", self.neighbour(entry.id, by).is_none());
-        }
+        self.show_leaves(entry.id);
         show_words(entry, carried.as_ref());
         show_settings(entry, carried.as_ref());
         if !dialog.open() {
@@ -59,6 +57,21 @@ impl Page {
             let _ = dialog.show_modal();
         } else if was != Some(entry.id) {
             self.tell(&texts::result_label(entry.words.trim()));
+        }
+    }
+
+    /// Shows whether there is a picture before and after this one.
+    fn show_leaves(&self, id: u64) {
+        let leaves = [("viewer-previous", -1), ("viewer-next", 1)];
+        let leaves = leaves.map(|(name, by)| (element(name), self.neighbour(id, by).is_some()));
+        let had_focus = leaves.iter().any(|(leaf, is_of_use)| !is_of_use && dom::has_focus(leaf));
+        for (leaf, is_of_use) in &leaves {
+            dom::set_flag(leaf, "disabled", !is_of_use);
+        }
+        if had_focus {
+            // Without the focus, the dialog hears no keys.
+            let other = leaves.into_iter().find(|(_, is_of_use)| *is_of_use).map(|(leaf, _)| leaf);
+            dom::focus(&other.unwrap_or_else(|| element("viewer-close")));
         }
     }
 

@@ -1,5 +1,6 @@
 //! Settings that are changed by name.
 
+use std::fmt;
 use std::str::FromStr;
 
 use anyhow::Context as _;
@@ -31,6 +32,14 @@ impl FromStr for Change {
     }
 }
 
+/// As it is written on the command line.
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}=", self.path)?;
+        self.value.iter().try_for_each(|value| write!(f, "{value}"))
+    }
+}
+
 impl Change {
     pub(super) fn apply(&self, table: &mut Table) -> anyhow::Result<()> {
         let mut table = table;
@@ -55,6 +64,13 @@ mod tests {
 
     use super::*;
     use crate::train::TrainConfig;
+
+    #[test]
+    fn changes_are_told_as_they_were_given() {
+        for text in ["instruct.training.steps=4000", "imitate=", r#"vae.trained=["vae.decoder."]"#] {
+            assert_eq!(text.parse::<Change>().unwrap().to_string().replace(" ", ""), text);
+        }
+    }
 
     #[test]
     fn settings_can_be_changed_by_name() {

@@ -6,7 +6,7 @@ use kosmosg::protocol::BundleEntry;
 
 use super::super::*;
 use super::scene::{Scene, adapter, condition, health, manifest, order, ready};
-use crate::messages::{Fault, KeptModel, Reply, Supply};
+use crate::messages::{Fault, KeptModel, Reply, Room, Supply};
 
 const ADDRESS: &str = "http://here/models/large/";
 
@@ -102,7 +102,7 @@ fn a_model_that_is_gone_gives_way_to_the_built_in_one() {
 fn fetching_tells_how_far_it_is_and_can_be_paused() {
     let mut scene = Scene::ready(None);
     scene.happens(Event::Offered(Ok(vec![offer()])));
-    assert_eq!(scene.labels("Large"), ["Fetch (0 kB)", "Only the encoder (0 kB)"]);
+    assert_eq!(scene.labels("Large"), ["Fetch (0 kB)", "Only the part that reads (0 kB)"]);
     scene.happens(Event::Model(Deed::Install(Supply::Address(ADDRESS.into()), Scope::Picture)));
     assert!(matches!(scene.effects[..], [Effect::StartKeeper]));
     scene.keeper_says(0, Reply::Started);
@@ -122,6 +122,15 @@ fn fetching_tells_how_far_it_is_and_can_be_paused() {
     assert_eq!(body, Request::Kept);
     scene.keeps(request, vec![kept(Scope::Picture, false)]);
     assert_eq!(scene.labels("Large"), [texts::GO_ON_FETCHING, texts::CHECK, texts::REMOVE]);
+}
+
+#[test]
+fn the_room_is_known_as_it_was_told_last() {
+    let mut scene = Scene::ready(None);
+    let room = |used| Room { used, most: 100 };
+    scene.happens(Event::Room(room(1)));
+    scene.happens(Event::Room(room(24)));
+    assert_eq!(scene.app.models().room, Some(room(24)));
 }
 
 #[test]

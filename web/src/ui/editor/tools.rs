@@ -6,9 +6,8 @@ use wasm_bindgen::JsCast;
 use web_sys::{Element, Event, HtmlElement, KeyboardEvent, MouseEvent};
 
 use super::super::{dom, region};
-use super::Editor;
+use super::{Editor, Travel};
 use crate::draft::Draft;
-use crate::history::History;
 use crate::{js, texts};
 
 /// Fields with an undo of their own.
@@ -18,20 +17,21 @@ const GAP: f64 = 8.0;
 
 /// Listens to the buttons and to the keys that do the same from anywhere in the page.
 pub fn listen(editor: &Rc<Editor>) {
-    for (id, go) in [("undo", History::undo as fn(&mut History) -> bool), ("redo", History::redo)] {
+    for (id, way) in [("undo", Travel::Undo), ("redo", Travel::Redo)] {
         let editor = editor.clone();
-        dom::on(&dom::by_id::<HtmlElement>(id), "click", move |event: Event| {
-            editor.travel(&event, go);
-            let said = if id == "undo" { texts::UNDONE } else { texts::REDONE };
-            (editor.events.inserted)(&texts::travelled(said, &editor.draft().spoken()));
-        });
+        dom::on(&dom::by_id::<HtmlElement>(id), "click", move |event: Event| editor.travel(&event, way));
     }
     let at = editor.clone();
     dom::on(&dom::window(), "keydown", move |event: KeyboardEvent| {
         let target = event.target().and_then(|target| target.dyn_into::<Element>().ok());
         let has_own = target.is_some_and(|target| target.closest(FIELDS).ok().flatten().is_some());
         let is_command = (event.ctrl_key() || event.meta_key()) && !event.alt_key();
-        if is_command && !has_own && !event.default_prevented() {
+        if !is_command || has_own || event.default_prevented() {
+            return;
+        }
+        if way_of(&event) == Some(Travel::Undo) && (at.events.undo_elsewhere)() {
+            event.prevent_default();
+        } else {
             at.history_key(&event);
         }
     });
@@ -87,11 +87,8 @@ pub fn listen(editor: &Rc<Editor>) {
 impl Editor {
     /// Goes through the history if the key says so.
     pub(super) fn history_key(&self, event: &KeyboardEvent) {
-        match event.key().as_str() {
-            "z" | "Z" if event.shift_key() => self.travel(event, History::redo),
-            "z" | "Z" => self.travel(event, History::undo),
-            "y" | "Y" => self.travel(event, History::redo),
-            _ => {}
+        if let Some(way) = way_of(event) {
+            self.travel(event, way);
         }
     }
 
@@ -128,7 +125,7 @@ impl Editor {
         self.place(&tools, &chip);
     }
 
-    /// Above the picture, or below it where there is no room.
+    /// Above the picture, or below it where there is no room or only another row of the sentence above.
     fn place(&self, tools: &HtmlElement, chip: &Element) {
         let Some(around) = tools.offset_parent() else { return };
         let (around, at) = (around.get_bounding_client_rect(), chip.get_bounding_client_rect());
@@ -136,11 +133,25 @@ impl Editor {
         let left = at.left() + (at.width() - width) / 2.0 - around.left();
         let left = left.min(around.width() - width).max(0.0);
         let above = at.top() - GAP - height;
-        let top = if above >= 0.0 { above } else { at.bottom() + GAP };
+        let sentence = self.region.get_bounding_client_rect();
+        let is_first_row = at.top() - sentence.top() < at.height();
+        let is_last_row = sentence.bottom() - at.bottom() < at.height();
+        let is_above = above >= 0.0 && (is_first_row || !is_last_row);
+        let top = if is_above { above } else { at.bottom() + GAP };
         let style = tools.style();
         for (property, value) in [("left", left), ("top", top - around.top())] {
             // A length is a valid value.
             let _ = style.set_property(property, &format!("{value:.1}px"));
         }
+    }
+}
+
+/// Which way through the history a key with Ctrl or Command means.
+fn way_of(event: &KeyboardEvent) -> Option<Travel> {
+    match event.key().as_str() {
+        "z" | "Z" if event.shift_key() => Some(Travel::Redo),
+        "z" | "Z" => Some(Travel::Undo),
+        "y" | "Y" => Some(Travel::Redo),
+        _ => None,
     }
 }

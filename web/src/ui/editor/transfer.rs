@@ -8,7 +8,7 @@ use wasm_bindgen::{JsCast, JsValue};
 use web_sys::{ClipboardEvent, DataTransfer, DragEvent, File, Node};
 
 use super::super::{bitmap, dom, region};
-use super::Editor;
+use super::{Editor, Place};
 use crate::clipboard::{self, Copied, Part};
 use crate::draft::{Draft, MAX_PICTURES};
 use crate::{js, texts};
@@ -50,15 +50,19 @@ pub fn listen(editor: &Rc<Editor>) {
 
 /// Puts picture files into the sentence, at the caret; what is no picture is refused.
 pub fn insert_files(editor: &Rc<Editor>, files: Vec<File>) {
-    let units = editor.last.borrow().clone();
-    put_files(editor, files, units);
+    put_files(editor, files, editor.hold());
 }
 
-/// Puts picture files in the place of some units, as many as there is room for.
-fn put_files(editor: &Rc<Editor>, files: Vec<File>, units: Range<usize>) {
+/// Puts picture files in the place of a picture, which stood at `unit` when the person was asked for them.
+pub fn put_in_place_of(editor: &Rc<Editor>, picture: usize, unit: usize, files: Vec<File>) {
+    editor.select_picture(picture, unit);
+    insert_files(editor, files);
+}
+
+/// Puts picture files into a place, as many as there is room for.
+fn put_files(editor: &Rc<Editor>, files: Vec<File>, place: Place) {
     let editor = editor.clone();
     wasm_bindgen_futures::spawn_local(async move {
-        let before = editor.draft();
         let (mut images, mut refused) = (Vec::new(), Vec::new());
         let mut brought = None;
         for file in files {
@@ -75,18 +79,19 @@ fn put_files(editor: &Rc<Editor>, files: Vec<File>, units: Range<usize>) {
         if !refused.is_empty() {
             editor.refuse(&refused.join(" "));
         }
-        put_images(&editor, images, units, &before);
+        editor.settled().await;
+        put_images(&editor, images, &place);
         if let Some(file) = brought {
             (editor.events.brought)(&file);
         }
     });
 }
 
-/// Puts pictures in the place of some units of the sentence as it was, as many as there is room for.
-fn put_images(editor: &Rc<Editor>, mut images: Vec<ImageRef>, units: Range<usize>, before: &Draft) {
-    let units = still(editor, units, before);
-    let mut draft = editor.draft();
-    let room = MAX_PICTURES.saturating_sub(draft.images().len() - draft.slice(units.clone()).images().len());
+/// Puts pictures into a place, as many as there is room for.
+fn put_images(editor: &Rc<Editor>, mut images: Vec<ImageRef>, place: &Place) {
+    let draft = editor.draft();
+    let replaced = draft.slice(editor.units_of(place)).images().len();
+    let room = MAX_PICTURES.saturating_sub(draft.images().len() - replaced);
     if images.len() > room {
         editor.refuse(&texts::too_many_pictures(MAX_PICTURES));
         images.truncate(room);
@@ -94,24 +99,21 @@ fn put_images(editor: &Rc<Editor>, mut images: Vec<ImageRef>, units: Range<usize
     if images.is_empty() {
         return;
     }
-    let names = images.iter().map(|image| image.name.as_str()).collect::<Vec<_>>().join(", ");
+    let names: Vec<String> = images.iter().map(|image| image.name.clone()).collect();
     let mut pictures = Draft::default();
     for image in images {
         let end = pictures.len();
         pictures.insert_spaced(end..end, Draft::picture(image));
     }
-    let caret = draft.insert_spaced(units, pictures);
-    let count = draft.images().len();
-    if editor.change(draft, caret) {
-        (editor.events.inserted)(&texts::inserted(&names, count));
+    if editor.fill(place, pictures) {
+        editor.tell_inserted(&names.iter().map(String::as_str).collect::<Vec<_>>());
     }
 }
 
-/// Puts words and pictures in the place of some units.
-fn put_parts(editor: &Rc<Editor>, parts: Vec<Part>, units: Range<usize>) {
+/// Puts words and pictures into a place.
+fn put_parts(editor: &Rc<Editor>, parts: Vec<Part>, place: Place) {
     let editor = editor.clone();
     wasm_bindgen_futures::spawn_local(async move {
-        let before = editor.draft();
         let mut draft = Draft::default();
         for part in parts {
             draft.push(match part {
@@ -136,31 +138,30 @@ fn put_parts(editor: &Rc<Editor>, parts: Vec<Part>, units: Range<usize>) {
                 }
             });
         }
-        let units = still(&editor, units, &before);
-        editor.replace(units, draft);
+        editor.settled().await;
+        if draft.images().is_empty() {
+            editor.replace(editor.units_of(&place), draft);
+        } else {
+            editor.fill(&place, draft);
+        }
     });
 }
 
-/// Fetches a picture that this page itself has, and puts it in the place of some units.
-fn put_address(editor: &Rc<Editor>, address: String, name: String, units: Range<usize>) {
+/// Fetches a picture that this page itself has, and puts it into a place.
+fn put_address(editor: &Rc<Editor>, address: String, name: String, place: Place) {
     let editor = editor.clone();
     wasm_bindgen_futures::spawn_local(async move {
-        let before = editor.draft();
         let Ok(bytes) = js::fetch(&address).await else { return editor.refuse(texts::PICTURE_ELSEWHERE) };
         let name = if name.trim().is_empty() { texts::picture_number(editor.pictures.count() + 1) } else { name };
         match bitmap::admit_bytes(bytes, &name).await {
             Ok(picture) => {
                 let image = editor.pictures.add(&name, picture.mime, picture.bytes);
-                put_images(&editor, vec![image], units, &before);
+                editor.settled().await;
+                put_images(&editor, vec![image], &place);
             }
             Err(why) => editor.refuse(&why),
         }
     });
-}
-
-/// Units of the sentence as it was, or the caret if it is another by now.
-fn still(editor: &Editor, units: Range<usize>, before: &Draft) -> Range<usize> {
-    if editor.draft() == *before { units } else { editor.last.borrow().clone() }
 }
 
 /// The files of a transfer or a file dialog.
@@ -191,53 +192,61 @@ fn over(editor: &Rc<Editor>, event: &DragEvent) {
     if let Some(data) = event.data_transfer() {
         data.set_drop_effect(if matches!(dragged, Some(Dragged::Units(..))) { "move" } else { "copy" });
     }
-    put_caret(editor, event);
+    aim(editor, event);
 }
 
 fn drop(editor: &Rc<Editor>, event: &DragEvent) {
     event.prevent_default();
-    let unit = put_caret(editor, event);
+    let units = aim(editor, event);
     let dragged = editor.dragged.borrow_mut().take();
     match dragged {
         Some(Dragged::Units(start, end)) => {
             let mut draft = editor.draft();
-            let caret = draft.move_to(start..end, unit);
+            let caret = draft.move_to(start..end, units);
             editor.change(draft, caret);
         }
         Some(Dragged::Creature(number)) => (editor.events.creature)(number),
-        None => take(editor, event.data_transfer(), unit..unit),
+        None => take(editor, event.data_transfer(), units),
     }
 }
 
 fn paste(editor: &Rc<Editor>, event: &ClipboardEvent) {
     event.prevent_default();
-    let selection = editor.selection().unwrap_or_default();
+    let selection = editor.selection().unwrap_or_else(|| editor.last.borrow().clone());
     take(editor, event.clipboard_data(), selection);
 }
 
 /// Takes in what a transfer brings: a stretch of a sentence, pictures, or words.
 fn take(editor: &Rc<Editor>, data: Option<DataTransfer>, units: Range<usize>) {
     let Some(data) = data else { return };
+    let place = editor.hold_units(units.clone());
     let text = |kind: &str| data.get_data(kind).unwrap_or_default();
     if let Some(copied) = Copied::from_json(&text(clipboard::TYPE)) {
-        return put_parts(editor, copied.into_parts(), units);
+        return put_parts(editor, copied.into_parts(), place);
     }
     let words = text("text/plain");
     let files = files_of(data.files());
     let names: Vec<String> = files.iter().map(File::name).collect();
     if clipboard::means_files(&words, &names) {
-        return put_files(editor, files, units);
+        return put_files(editor, files, place);
     }
     let html = text("text/html");
     let (parts, shown) = if html.is_empty() { Default::default() } else { html::read(&html) };
-    if parts.iter().any(|part| matches!(part, Part::Picture { .. })) {
-        put_parts(editor, parts, units);
-    } else if let Some((address, name)) = shown.filter(|_| clipboard::means_picture(&words)) {
-        let own = dom::window().location().origin().unwrap_or_default();
-        match address.starts_with("blob:") || address.starts_with(&format!("{own}/")) {
-            true => put_address(editor, address, name, units),
-            false => editor.refuse(texts::PICTURE_ELSEWHERE),
+    let has_pictures = parts.iter().any(|part| matches!(part, Part::Picture { .. }));
+    match shown {
+        Some((address, name)) if !has_pictures && clipboard::means_picture(&words) => {
+            let own = dom::window().location().origin().unwrap_or_default();
+            match address.starts_with("blob:") || address.starts_with(&format!("{own}/")) {
+                true => return put_address(editor, address, name, place),
+                false => return editor.refuse(texts::PICTURE_ELSEWHERE),
+            }
         }
+        // The words come in, and what stood between them does not.
+        Some(_) => editor.refuse(texts::PICTURE_ELSEWHERE),
+        None => {}
+    }
+    if has_pictures {
+        put_parts(editor, parts, place);
     } else if !words.is_empty() {
         editor.replace(units, Draft::words(&words));
     }
@@ -256,16 +265,40 @@ fn copy(editor: &Rc<Editor>, event: &ClipboardEvent) -> Option<Range<usize>> {
     Some(units)
 }
 
-/// Puts the caret where the pointer is, and returns its unit.
-fn put_caret(editor: &Rc<Editor>, event: &DragEvent) -> usize {
-    let place = place_at(event.client_x(), event.client_y());
-    let unit = match place.filter(|(node, _)| editor.region.contains(Some(node))) {
-        Some((node, offset)) => region::unit_at(&editor.region, &node, offset, &editor.pictures),
-        None => editor.draft().len(),
-    };
+/// Puts the caret where the pointer is, and returns the units that a drop replaces: a picture under the pointer that is
+/// missing, which is selected then, or none at a place where what is dropped cuts no word apart.
+fn aim(editor: &Rc<Editor>, event: &DragEvent) -> Range<usize> {
+    let units = missing_at(editor, event).unwrap_or_else(|| {
+        let place = place_at(event.client_x(), event.client_y());
+        let draft = editor.draft();
+        let unit = match place.filter(|(node, _)| editor.region.contains(Some(node))) {
+            Some((node, offset)) => region::unit_at(&editor.region, &node, offset, &editor.pictures),
+            None => draft.len(),
+        };
+        // What is dropped where it comes from stays there.
+        let is_there =
+            matches!(*editor.dragged.borrow(), Some(Dragged::Units(start, end)) if (start..=end).contains(&unit));
+        let unit = if is_there || brings_only_words(editor, event) { unit } else { draft.nearest_gap(unit) };
+        unit..unit
+    });
     dom::focus(&editor.region);
-    editor.select(unit..unit);
-    unit
+    editor.select(units.clone());
+    units
+}
+
+/// The units of the picture under the pointer, if it is one that did not come along.
+fn missing_at(editor: &Editor, event: &DragEvent) -> Option<Range<usize>> {
+    let chip = region::chip_at(&event.target()?.dyn_into::<Node>().ok()?)?;
+    let unit = editor.unit_of(&chip);
+    let picture = editor.draft().only_picture(&(unit..unit + 1))?.picture;
+    editor.pictures.is_missing(picture).then_some(unit..unit + 1)
+}
+
+/// Whether what comes from elsewhere is words, which go exactly where they are dropped, as in any text.
+fn brings_only_words(editor: &Editor, event: &DragEvent) -> bool {
+    let types = event.data_transfer().map(|data| data.types()).unwrap_or_default();
+    let has = |kind: &str| types.includes(&kind.into(), 0);
+    editor.dragged.borrow().is_none() && has("text/plain") && !has("Files") && !has(clipboard::TYPE)
 }
 
 /// The place in the document at a point of the window, if the browser tells.

@@ -10,7 +10,6 @@ use web_sys::HtmlElement;
 
 use super::super::store::{Change, Shelf, Store};
 use super::super::{Page, codec, dom};
-use super::forget_image;
 use crate::app::Made;
 use crate::gallery::{DELETED_MS, Entry, SMALL_BYTES, UNDO_MS, file_key};
 use crate::recipe_file::{self, Carried};
@@ -102,7 +101,7 @@ impl Page {
         });
     }
 
-    pub(super) fn undo_delete(self: &Rc<Self>) {
+    pub(in super::super) fn undo_delete(self: &Rc<Self>) {
         let ids = self.keeping.shown.deleted.take();
         self.show_undo();
         self.mark_deleted(&ids, None);
@@ -143,9 +142,6 @@ impl Page {
             changes.extend(shelves.map(|shelf| shelf.remove(id as f64)));
             changes.extend(gallery.pictures_only_in(id).into_iter().map(|key| Shelf::Files.remove(key)));
             gallery.remove(id);
-            if let Some(tile) = self.keeping.shown.tiles.borrow_mut().remove(&id) {
-                forget_image(&tile);
-            }
         }
         self.write_gallery(changes);
         self.show_gallery();
