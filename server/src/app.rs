@@ -55,6 +55,8 @@ pub struct App {
     pub hosts: Hosts,
     /// Whether connections are encrypted.
     pub is_encrypted: bool,
+    /// Its address for other devices, where they reach it.
+    pub reached_at: Option<String>,
 }
 
 /// What clients may take at most, so that nobody keeps others out.

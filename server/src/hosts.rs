@@ -34,7 +34,7 @@ impl Hosts {
     /// Whether a `Host` header names this server.
     fn has(&self, host: &str) -> bool {
         let name = name_in(host);
-        name == "localhost" || name.ends_with(".localhost") || name.parse::<IpAddr>().is_ok() || self.0.contains(&name)
+        is_loopback(host) || name.parse::<IpAddr>().is_ok() || self.0.contains(&name)
     }
 }
 
@@ -77,6 +77,14 @@ pub fn parse_name(text: &str) -> Result<String, String> {
         return Ok(name);
     }
     Err(format!("{text:?} is no name of a computer; expected something like pictures.example.org, no more"))
+}
+
+/// Whether a `Host` header leads from every device to itself.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let name = name_in(host);
+    name == "localhost"
+        || name.ends_with(".localhost")
+        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// The name in a `Host` header: in small letters, without port and final dot.

@@ -173,6 +173,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let addresses = reached_by(address.ip()).into_iter().map(|ip| SocketAddr::new(ip, address.port()));
     let origins: Vec<_> = addresses.map(|address| origin(address, is_encrypted)).collect();
     println!("{}", origins.join("\n"));
+    let reached_at = origins.first().filter(|_| arguments.is_public()).cloned();
     let device = match arguments.work {
         Work::Here => arguments.device.to_string(),
         Work::Elsewhere => "other computers".into(),
@@ -211,6 +212,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         access,
         hosts,
         is_encrypted,
+        reached_at,
     };
     let loss = worker.as_ref().map(Worker::loss);
     let end = async {

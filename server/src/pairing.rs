@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 use crate::access::{COOKIE, Role, TokenError, Visitor};
 use crate::app::{Shared, origin};
 use crate::error::Error;
+use crate::hosts::is_loopback;
 
 /// What the page of the code may do: nothing but send it.
 const POLICY: &str =
@@ -238,7 +239,10 @@ pub(crate) struct Opening {
 )]
 pub(crate) async fn open_pairing(State(shared): State<Shared>, request: Request) -> Result<Json<Code>, Error> {
     admin(request.extensions())?;
-    let origin = origin(&shared, request.headers());
+    let asked = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    // By the name that it has for itself, no other device finds this one.
+    let reached_at = shared.app.reached_at.clone().filter(|_| asked.is_some_and(is_loopback));
+    let origin = reached_at.or_else(|| origin(&shared, request.headers()));
     let Opening { role } = read(&shared, request).await?;
     let code = shared.app.access.tokens().pair(role).map_err(refused)?;
     let path = address("", &code);

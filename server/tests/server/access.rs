@@ -18,6 +18,9 @@ use sha2::{Digest, Sha256};
 
 use crate::support::{STEPS, Server, assert_error, bytes_of, denoise, is_private, json_of};
 
+/// The server's address for other devices.
+const ELSEWHERE: &str = "https://192.168.1.9:8443";
+
 /// A server that asks for a token, and tokens of an administrator and of two that make pictures.
 struct Closed {
     server: Server,
@@ -34,7 +37,11 @@ impl Closed {
         let mut add = |name, role| tokens.add(name, role).unwrap();
         let shown = [add("admin", Role::Admin), add("one", Role::Use), add("two", Role::Use)];
         let access = Arc::new(Access::with_tokens(tokens, per_minute));
-        Self { server: Server::with(|app| app.access = access), tokens: shown }
+        let server = Server::with(|app| {
+            app.access = access;
+            app.reached_at = Some(ELSEWHERE.into());
+        });
+        Self { server, tokens: shown }
     }
 
     async fn send(&self, who: usize, method: Method, path: &str, body: impl Into<Body>) -> Response<Body> {
@@ -304,6 +311,10 @@ async fn a_pairing_has_its_address_as_a_picture() {
     let ring = [false, true, true, true, true, true, true, true, false];
     assert_eq!([row(3, 4), row(25, 4), row(3, 26)], [ring; 3].map(Vec::from));
     assert_eq!(row(3, 3), [false; 9]);
+
+    // Whoever sits at the server lets others in all the same.
+    let opened = open(Some("localhost:8443")).await;
+    assert!(opened["address"].as_str().unwrap().starts_with(&format!("{ELSEWHERE}/pair?code=")), "{opened}");
 
     let opened = open(None).await;
     assert!(opened["path"].as_str().unwrap().starts_with("/pair?code=") && opened.get("address").is_none(), "{opened}");

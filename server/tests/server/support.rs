@@ -154,6 +154,7 @@ impl Server {
             access: Arc::new(Access::open(NonZeroU32::MAX)),
             hosts: Hosts::default(),
             is_encrypted: false,
+            reached_at: None,
         };
         change(&mut app);
         let (commands, receiver) = channel();

@@ -22,7 +22,7 @@ pub enum Shelf {
     Thumbnails,
     /// The prompts' pictures, by a key that tells files apart: one may stand in many prompts.
     Files,
-    /// By a tab's name and a word, its draft's pictures and its job.
+    /// By a tab's name and a word, its draft with pictures and its job.
     Tabs,
 }
 
