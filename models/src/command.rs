@@ -82,7 +82,8 @@ pub struct Computing {
     /// Tensor library.
     #[arg(long, value_enum, default_value = "burn")]
     engine: EngineName,
-    /// cpu; wgpu (burn only); cuda; libtorch (burn only). The last two are in builds with the feature of that name.
+    /// cpu; wgpu (burn only); cuda (candle in builds with the feature cuda, burn in those with burn-cuda); libtorch
+    /// (burn only, in builds with the feature of that name).
     #[arg(long, value_enum, default_value = "cpu")]
     device: DeviceName,
 }
@@ -114,7 +115,7 @@ impl DeviceName {
             #[cfg(feature = "burn-cuda")]
             Self::Cuda => Ok(BurnDevice::cuda()),
             #[cfg(not(feature = "burn-cuda"))]
-            Self::Cuda => bail!("this build's burn has no CUDA; build it with --features burn-cuda"),
+            Self::Cuda => bail!("this build's burn has no CUDA; `cargo xtask cuda --training` makes one that has"),
             #[cfg(feature = "libtorch")]
             Self::Libtorch => Ok(BurnDevice::libtorch()),
             #[cfg(not(feature = "libtorch"))]

@@ -16,7 +16,7 @@ use kosmosg::unet::UNet;
 use kosmosg::vae::{VaeDecoder, VaeEncoder};
 use kosmosg::weights::HostTensor;
 
-use crate::quantize::Quant;
+use crate::quantize::{Quant, packed};
 use crate::sentencepiece;
 use network::Settings;
 use source::Source;
@@ -89,7 +89,7 @@ pub fn import(options: &ImportOptions, out: &Path, mut event: impl FnMut(Event<'
     let latents = unet.config.sample_size.map(|side| side * vae.config.downscale());
     let mut draft = Manifest {
         format: FORMAT,
-        name: "KOSMOS-G".into(),
+        name: quant.named("KOSMOS-G"),
         family: Family::KosmosG,
         picture_size: latents.or(vae.config.sample_size).unwrap_or(512),
         networks: Networks {
@@ -108,6 +108,7 @@ pub fn import(options: &ImportOptions, out: &Path, mut event: impl FnMut(Event<'
     };
     // What the manifest would be refused for is to be known before gigabytes are written.
     draft = Manifest::from_json(&serde_json::to_vec(&draft)?)?;
+    draft.schedule().with_context(|| options.decoder.display().to_string())?;
 
     let encoder = blueprint::weights(|weights| EncoderNetworks::new(weights, &kosmosg))?;
     let (mut parts, left) = encoder_parts(&encoder, weights, *quant)?;
@@ -132,7 +133,7 @@ pub fn import(options: &ImportOptions, out: &Path, mut event: impl FnMut(Event<'
     for (part, (plan, source)) in &parts {
         writer.part(part, plan, |planned| {
             event(Event::Tensor(&planned.name, bytes(planned).unwrap_or(0)));
-            pack(*source, planned).with_context(|| format!("tensor `{}`", planned.name))
+            pack(*source, planned)
         })?;
     }
     Ok(writer.finish(draft, &converted.vocabulary.to_json())?)
@@ -215,9 +216,12 @@ fn encoder_parts<'a>(
     Ok((parts, known.into_iter().chain(unknown).map(str::to_owned).collect()))
 }
 
-/// Whether inference does without a tensor of the published checkpoint.
+/// Whether inference does without a tensor of the published checkpoint: AlignerNet's N, the text encoder that stage 2 aligns it
+/// with, and what is there twice.
 fn is_unneeded(name: &str) -> bool {
-    is_redundant(name) || name.starts_with("aligner.decoder") || name == "gpt_model.decoder.output_projection.weight"
+    is_redundant(name)
+        || ["aligner.decoder", "aligner.clip_encoder."].iter().any(|beginning| name.starts_with(beginning))
+        || name == "gpt_model.decoder.output_projection.weight"
 }
 
 /// The plan of a part whose source has nothing but its weights.
@@ -251,9 +255,10 @@ fn plan_of(
 
 /// A tensor in its planned form.
 fn pack(source: &dyn Source, planned: &Planned) -> anyhow::Result<HostTensor> {
-    let tensor = source.read(&planned.name)?;
-    if let Some((at, number)) = tensor.to_f32().into_iter().enumerate().find(|(_, number)| !number.is_finite()) {
-        bail!("number {at} is {number}: the file is damaged, or the training that made it failed");
+    let name = &planned.name;
+    let tensor = source.read(name).with_context(|| format!("tensor `{name}`"))?;
+    if let Some((at, number)) = tensor.first_not_finite() {
+        bail!("tensor `{name}`: number {at} is {number}: the file is damaged, or the training that made it failed");
     }
-    Ok(tensor.to_dtype(planned.dtype)?)
+    packed(&tensor, planned)
 }

@@ -4,9 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
+use clap::ValueEnum as _;
 use kosmosg::bundle::{Existing, Folder, Manifest, Planned, Stored, Writer};
 use kosmosg::verify::relative_error;
-use kosmosg::weights::DType;
+use kosmosg::weights::{DType, HostTensor};
 use serde::Serialize;
 
 /// Forms of a bundle's weights.
@@ -23,21 +24,22 @@ pub enum Quant {
     Q4_0,
     /// 16 bits; norms and biases in 32.
     F16,
-    /// The language model's matrices in blocks of 4 bits, the others and tables in 8.
+    /// The language model's matrices from the fifth layer on in blocks of 4 bits, the others and tables in 8.
     Mixed,
 }
 
 impl Quant {
     /// How a tensor of a part is stored. Norms and biases stay exact, since they are few; kernels of convolutions have 16 bits at
     /// least, and so has all of the autoencoder, which shows every error. Tables, where an error is not averaged over a
-    /// product's many, have 8.
+    /// product's many, have 8, and in a mix so have the language model's first layers, whose errors go through all others:
+    /// `docs/published.md` has what that gains.
     pub fn form(self, part: &str, name: &str, shape: &[usize]) -> DType {
         let unpacked = if self == Self::F32 { DType::F32 } else { DType::F16 };
         let packed = match self {
             _ if part == "vae" => unpacked,
             Self::F32 | Self::F16 => unpacked,
             Self::Q4_0 if !is_table(name) => DType::Q4_0,
-            Self::Mixed if part == "mllm" && !is_table(name) => DType::Q4_0,
+            Self::Mixed if part == "mllm" && !is_table(name) && !is_early(name) => DType::Q4_0,
             Self::Q8_0 | Self::Q4_0 | Self::Mixed => DType::Q8_0,
         };
         match shape {
@@ -46,6 +48,29 @@ impl Quant {
             _ => unpacked,
         }
     }
+
+    /// A bundle's name that tells this form from others: `name` with the form after it, in the place of the one that it ends with.
+    pub fn named(self, name: &str) -> String {
+        let ending = |form: Self| match form {
+            Self::F32 => ", 32 bit",
+            Self::F16 => ", 16 bit",
+            Self::Q8_0 => ", 8 bit",
+            Self::Q4_0 => ", 4 bit",
+            Self::Mixed => ", 4 and 8 bit",
+        };
+        let bare = Self::value_variants().iter().find_map(|&form| name.strip_suffix(ending(form)));
+        format!("{}{}", bare.unwrap_or(name), ending(self))
+    }
+}
+
+/// A tensor in the form that is planned for it.
+///
+/// # Errors
+/// Its numbers are too large for that form.
+pub fn packed(tensor: &HostTensor, planned: &Planned) -> anyhow::Result<HostTensor> {
+    let Planned { name, dtype, .. } = planned;
+    let cannot = || format!("tensor `{name}` cannot be stored so; --quant f32 keeps all numbers");
+    tensor.to_dtype(*dtype).with_context(cannot)
 }
 
 /// How a tensor changed.
@@ -96,7 +121,7 @@ pub fn quantize(
         let plan: Vec<_> = stored.tensors().iter().map(planned).collect();
         writer.part(part, &plan, |planned| {
             let tensor = stored.read(&planned.name)?;
-            let packed = tensor.to_dtype(planned.dtype).with_context(|| format!("tensor `{}`", planned.name))?;
+            let packed = packed(&tensor, planned)?;
             changed(Change {
                 part: part.clone(),
                 name: planned.name.clone(),
@@ -108,7 +133,14 @@ pub fn quantize(
         })?;
     }
     let tokenizer = bundle.tokenizer()?;
-    Ok(writer.finish(manifest.clone(), &tokenizer)?)
+    Ok(writer.finish(Manifest { name: quant.named(&manifest.name), ..manifest.clone() }, &tokenizer)?)
+}
+
+/// Whether it is of one of the language model's first layers.
+fn is_early(name: &str) -> bool {
+    const EARLY: usize = 4;
+    let layer = name.strip_prefix("gpt_model.decoder.layers.").and_then(|rest| rest.split('.').next());
+    layer.and_then(|layer| layer.parse::<usize>().ok()).is_some_and(|layer| layer < EARLY)
 }
 
 /// Whether it is a table of learned rows.
@@ -121,14 +153,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_name_tells_the_form_once() {
+        assert_eq!(Quant::Q8_0.named("KOSMOS-G"), "KOSMOS-G, 8 bit");
+        assert_eq!(Quant::Mixed.named("KOSMOS-G, 8 bit"), "KOSMOS-G, 4 and 8 bit");
+        assert_eq!(Quant::Q4_0.named("KOSMOS-G, 4 and 8 bit"), "KOSMOS-G, 4 bit");
+    }
+
+    #[test]
     fn only_matrices_of_whole_blocks_are_packed_tightly() {
         let form = |name, shape: &[usize]| Quant::Q8_0.form("unet", name, shape);
         assert_eq!(form("encoder.layers.0.mlp.fc1.weight", &[512, 128]), DType::Q8_0);
         assert_eq!(form("encoder.layers.0.mlp.fc1.weight", &[512, 100]), DType::F16);
         assert_eq!(form("unet.time_embedding.linear_1.weight", &[384, 96]), DType::Q8_0);
         assert_eq!(form("gpt_model.decoder.embed_tokens.weight", &[167, 192]), DType::Q8_0);
+        let of_layer = |quant: Quant, layer: usize| {
+            quant.form("mllm", &format!("gpt_model.decoder.layers.{layer}.ffn.fc1.weight"), &[512, 128])
+        };
+        assert_eq!([0, 3, 4, 23].map(|layer| of_layer(Quant::Q4_0, layer)), [DType::Q4_0; 4]);
+        let mixed = [0, 3, 4, 23].map(|layer| of_layer(Quant::Mixed, layer));
+        assert_eq!(mixed, [DType::Q8_0, DType::Q8_0, DType::Q4_0, DType::Q4_0]);
         for quant in [Quant::Q4_0, Quant::Mixed] {
-            assert_eq!(quant.form("mllm", "gpt_model.decoder.layers.0.ffn.fc1.weight", &[512, 128]), DType::Q4_0);
+            assert_eq!(quant.form("mllm", "img_connector.dense.weight", &[512, 128]), DType::Q4_0);
             assert_eq!(quant.form("mllm", "gpt_model.decoder.embed_tokens.weight", &[167, 192]), DType::Q8_0);
         }
         assert_eq!(Quant::F16.form("mllm", "gpt_model.decoder.embed_tokens.weight", &[167, 192]), DType::F16);

@@ -1,21 +1,22 @@
 //! `kosmosg verify`: a folder of numbers from public implementations against ours.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use kosmosg::bundle::{Folder, Tensors};
+use kosmosg::bundle::{Folder, Networks, Tensors};
 use kosmosg::encoder;
-use kosmosg::engine::Tensor;
 use kosmosg::engine::burn::train::{backward, track};
 use kosmosg::engine::burn::{Burn, BurnDevice};
 use kosmosg::engine::candle::{Candle, CandleDevice};
+use kosmosg::engine::{Engine, Tensor};
 use kosmosg::prompt::PromptDocument;
 use kosmosg::tokenizer::Tokenizer;
 use kosmosg::verify::{
-    self, ALIGN_GRADIENTS, Cases, Files, Form, KosmosGFixture, LM_GRADIENTS, NETWORK, RUN, Row, align_losses, cases_of,
-    lm_loss, preprocess, stable_diffusion,
+    self, ALIGN_GRADIENTS, Cases, Files, Form, KosmosGFixture, LM_GRADIENTS, NETWORK, RUN, Row, StableDiffusionFixture,
+    align_losses, kosmosg_cases, lm_loss, preprocess, stable_diffusion, stable_diffusion_cases,
 };
-use kosmosg::weights::{DType, Parameter, Store, WeightError};
+use kosmosg::weights::{DType, HostTensor, Parameter, Store, WeightError};
 use serde::Deserialize;
 
 use crate::sentencepiece;
@@ -66,33 +67,81 @@ pub fn folder(dir: &Path, on: &On) -> anyhow::Result<(Form, Vec<Row>)> {
     Ok((form, rows))
 }
 
-/// Compares what a bundle's encoder computes with the cases of a fixture that it was made of, as closely as its weights are kept.
+/// Compares what a bundle's networks compute with the cases of a fixture that they were made of, as closely as the weights are
+/// kept: the encoder and the text model with KOSMOS-G's cases, U-Net and autoencoder with Stable Diffusion's, and sampling runs
+/// too where a `cases.json` lies beside those.
 ///
 /// # Errors
 /// The bundle or the cases are missing or malformed, or of other sizes, or the engine fails.
 pub fn bundle(dir: &Path, cases: &Path, on: &On) -> anyhow::Result<Vec<Row>> {
     let bundle = Folder::open(dir)?;
-    let mut weights = Tensors::new();
-    for part in encoder::PARTS {
-        weights.extend(bundle.part(part)?);
+    let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let mut files = Files::from([("cases.safetensors".to_owned(), read(cases)?)]);
+    let runs = cases.with_file_name("cases.json");
+    if runs.exists() {
+        files.insert("cases.json".to_owned(), read(&runs)?);
     }
-    let coarsest = weights.values().map(|tensor| tolerance_of(tensor.dtype())).fold(NETWORK, f64::max);
-    let fixture = KosmosGFixture { config: bundle.manifest().networks.kosmosg.clone(), weights };
-    let contents = std::fs::read(cases).with_context(|| format!("cannot read {}", cases.display()))?;
-    let files = Files::from([("cases.safetensors".to_owned(), contents)]);
     let cases = match on {
-        On::Burn(device) => pollster::block_on(cases_of::<Burn>(&fixture, &files, device, coarsest)),
-        On::Candle(device) => pollster::block_on(cases_of::<Candle>(&fixture, &files, device, coarsest)),
+        On::Burn(device) => pollster::block_on(cases_of::<Burn>(&bundle, &files, device)),
+        On::Candle(device) => pollster::block_on(cases_of::<Candle>(&bundle, &files, device)),
     }?;
     Ok(cases.into_rows())
 }
 
-/// How closely a network computes whose weights are kept so, as a relative error. Rounding of 2⁻¹¹, of 1/254 and of 1/16 of the
-/// largest number of a block adds up over layers.
-fn tolerance_of(dtype: DType) -> f64 {
-    match dtype {
-        DType::F32 => NETWORK,
-        DType::F16 => 5e-3,
+async fn cases_of<E: Engine>(bundle: &Folder, files: &Files, device: &E::Device) -> anyhow::Result<Cases> {
+    let Networks { kosmosg, unet, vae, text } = bundle.manifest().networks.clone();
+    let mut tolerances = BTreeMap::new();
+    let mut part = |name: &'static str| {
+        let weights = bundle.part(name)?;
+        tolerances.insert(name, tolerance_of(&weights));
+        anyhow::Ok(weights)
+    };
+    if Cases::read(files)?.has("unet.sample") {
+        let scheduler = Some(bundle.manifest().scheduler.clone());
+        let fixture = StableDiffusionFixture { unet: (unet, part("unet")?), vae: Some((vae, part("vae")?)), scheduler };
+        let runs = files.contains_key("cases.json");
+        let tolerance = coarsest(&tolerances);
+        let mut cases = stable_diffusion_cases::<E>(&fixture, files, device, &tolerance, runs).await?;
+        // No bundle has these of the fixture.
+        ["controlnet.", "lora."].into_iter().for_each(|prefix| cases.leave(prefix));
+        return Ok(cases);
+    }
+    let mut weights = Tensors::new();
+    for name in encoder::PARTS {
+        weights.extend(part(name)?);
+    }
+    let text = text.map(|config| Ok::<_, anyhow::Error>((config, part("text")?))).transpose()?;
+    let fixture = KosmosGFixture { config: kosmosg, weights, text };
+    Ok(kosmosg_cases::<E>(&fixture, files, device, &coarsest(&tolerances)).await?)
+}
+
+/// The largest error of what several parts compute together: that of the coarsest of them.
+fn coarsest(tolerances: &BTreeMap<&str, f64>) -> impl Fn(&[&str]) -> f64 {
+    |parts| parts.iter().map(|part| tolerances[part]).fold(0.0, f64::max)
+}
+
+/// How closely a part computes that has these weights, as a relative error: the errors of its forms add up as variances do, each by
+/// its share of the numbers.
+fn tolerance_of(weights: &Tensors) -> f64 {
+    let (mut sum, mut numbers) = (0.0, 0.0);
+    for tensor in weights.values() {
+        let share = tensor.shape().iter().product::<usize>() as f64;
+        sum += share * tolerance_of_form(tensor).powi(2);
+        numbers += share;
+    }
+    (sum / f64::max(numbers, 1.0)).sqrt().max(NETWORK)
+}
+
+/// How closely a network computes all of whose weights are kept so. Rounding of 2⁻¹¹, of 1/254 and of 1/16 of the largest number of
+/// a block adds up over layers.
+fn tolerance_of_form(tensor: &HostTensor) -> f64 {
+    // What was imported from 16 bits has lost the others, however it is kept.
+    let is_of = |dtype| tensor.to_dtype(dtype).is_ok_and(|kept| kept.to_f32() == tensor.to_f32());
+    match tensor.dtype() {
+        DType::F32 if tensor.shape().len() < 2 => NETWORK,
+        DType::F32 if is_of(DType::Bf16) => 5e-2,
+        DType::F32 if !is_of(DType::F16) => NETWORK,
+        DType::F32 | DType::F16 => 5e-3,
         DType::Bf16 | DType::Q8_0 => 5e-2,
         DType::Q4_0 => 0.5,
     }
@@ -166,7 +215,7 @@ fn gradients(files: &Files, cases: &mut Cases, prefix: &str, device: &BurnDevice
     Ok(())
 }
 
-struct Tracking(std::collections::BTreeMap<String, Parameter<Burn>>);
+struct Tracking(BTreeMap<String, Parameter<Burn>>);
 
 impl Store<Burn> for Tracking {
     fn get(&self, name: &str, _shape: &[usize]) -> Result<Option<Parameter<Burn>>, WeightError> {
@@ -182,7 +231,7 @@ impl Store<Burn> for Tracking {
 struct TokenCases {
     vocab_size: usize,
     image_token_length: usize,
-    specials: std::collections::BTreeMap<String, u32>,
+    specials: BTreeMap<String, u32>,
     cases: Vec<TokenCase>,
 }
 
@@ -232,4 +281,27 @@ fn token_ids(files: &Files) -> anyhow::Result<Vec<Row>> {
         exact(format!("{:?}", case.prompt), sequence.tokens == case.ids && mask == case.image_mask);
     }
     Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_coarse_tensor_loosens_little() {
+        let numbers: Vec<f32> = (0..1024).map(|i| (i as f32).sin()).collect();
+        let tensor = HostTensor::from_f32(vec![32, 32], &numbers);
+        let part = |forms: [DType; 100]| {
+            let tensors = forms.into_iter().enumerate();
+            tolerance_of(&tensors.map(|(i, form)| (i.to_string(), tensor.to_dtype(form).unwrap())).collect())
+        };
+        assert_eq!(part([DType::F32; 100]), NETWORK);
+        assert!((part([DType::Q4_0; 100]) - 0.5).abs() < 1e-9);
+        let mut mixed = [DType::F32; 100];
+        mixed[7] = DType::Q4_0;
+        assert!((part(mixed) - 0.05).abs() < 1e-3);
+        // However it is kept now, it has 16 bits.
+        let rounded = tensor.to_dtype(DType::F16).unwrap().to_dtype(DType::F32).unwrap();
+        assert_eq!(tolerance_of_form(&rounded), 5e-3);
+    }
 }

@@ -52,11 +52,20 @@ fn the_built_in_model_is_above_its_bars() {
     }
 }
 
-/// With so few creatures, shares are up to a tenth off from those of the whole benchmark.
+/// Two standard errors, of 120 prompts with a creature and of 40 with two, below what was measured with this seed: 0.879,
+/// 0.517, 0.996 and 0.800. On the whole benchmark it has to be 0.80, 0.35, 0.90 and 0.50, and 0.60 for edits, which is what
+/// was measured for these 40: one standard error less, √(0.6 · 0.4 / 40), is what they are held to.
 const BARS: [(&str, f64); 5] = [
-    ("subject_fidelity", 0.78),
-    ("exact_subject", 0.27),
-    ("text_fidelity", 0.95),
-    ("both_subjects", 0.45),
-    ("edit_success", 0.42),
+    ("subject_fidelity", 0.84),
+    ("exact_subject", 0.42),
+    ("text_fidelity", 0.98),
+    ("both_subjects", 0.67),
+    ("edit_success", 0.52),
 ];
+
+#[test]
+fn the_built_in_model_is_small() {
+    let files = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tiny")).unwrap();
+    let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    assert!(bytes <= 20_000_000, "{bytes} bytes");
+}

@@ -285,6 +285,7 @@ fn names_and_sizes_that_pictures_cannot_have_are_refused() {
         (&["sprite", "-o"], "x.webp"),
         (&["eval", "sprites", "--subjects", "2", "--sheet"], "x.svg"),
         (&["train", "plot", "--run", text(dir.path()), "-o"], "x.jpg"),
+        (&["train", "plot", text(dir.path()), "-o"], "x.jpg"),
     ] {
         let said = complaint(&[arguments, &[text(&file(name))]].concat());
         assert!(said.contains(name) && said.contains(".png"), "{said}");
@@ -296,6 +297,18 @@ fn names_and_sizes_that_pictures_cannot_have_are_refused() {
     }
     assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none());
     assert!(kosmosg(&["sprite", "-o", text(&out)]).status.success());
+}
+
+#[test]
+fn loss_curves_are_put_beside_what_they_tell_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = text(dir.path());
+    std::fs::create_dir(dir.path().join("vae")).unwrap();
+    let log = "step,samples,seconds,lr,norm,loss\n1,8,1.0,1e-3,0.5,2.0\n2,16,1.0,1e-3,0.5,1.0\n";
+    std::fs::write(dir.path().join("vae/log.csv"), log).unwrap();
+    assert!(kosmosg(&["train", "plot", run]).status.success());
+    assert!(std::fs::read_to_string(dir.path().join("loss.svg")).unwrap().starts_with("<svg"));
+    assert!(complaint(&["train", "vae", run]).contains("--run"));
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::io::{Cursor, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use kosmosg::bundle::Folder;
-use kosmosg::weights::{HostTensor, safetensors as reader};
+use kosmosg::bundle::{BundleError, Existing, Folder, Planned, Writer};
+use kosmosg::weights::{DType, HostTensor, safetensors as reader};
 use kosmosg_models::import::source::{self, Source as _};
 use kosmosg_models::import::stable_diffusion::StableDiffusion;
 use kosmosg_models::import::torch::TorchFile;
@@ -167,20 +167,22 @@ fn what_is_no_checkpoint_is_refused() {
     assert!(said.contains("compressed"), "{said}");
 }
 
-/// How a bundle compares with the fixture's cases.
-fn verify(bundle: &Path) -> (Option<i32>, Vec<serde_json::Value>) {
-    let cases = fixtures().join("kosmosg/cases.safetensors");
+/// How a bundle compares with a fixture's cases.
+fn verify(bundle: &Path, fixture: &str) -> (Option<i32>, Vec<serde_json::Value>) {
+    let cases = fixtures().join(fixture).join("cases.safetensors");
     let output = kosmosg(&["verify", bundle.to_str().unwrap(), "--cases", cases.to_str().unwrap(), "--json"]);
     (output.status.code(), serde_json::from_slice(&output.stdout).unwrap())
 }
 
-fn imported_has_the_published_numbers(out: &Path, checkpoint: &Path) {
-    let output = import(out, &[("--checkpoint", checkpoint)]);
+/// Imports a checkpoint, compares it, and returns what was said.
+fn imported_has_the_published_numbers(out: &Path, checkpoint: &Path) -> String {
+    let decoder = decoder_with_text(out.parent().unwrap());
+    let output = import(out, &[("--checkpoint", checkpoint), ("--decoder", &decoder)]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{said}");
     assert!(said.contains("aligner.decoder… (") && said.contains("aligner.decoder_query"), "{said}");
     let bundle = Folder::open(out).unwrap();
-    assert_eq!(bundle.manifest().name, "KOSMOS-G");
+    assert_eq!(bundle.manifest().name, "KOSMOS-G, 8 bit");
     let published = tensors(&fixtures().join("kosmosg/model.safetensors"));
     for part in ["vision", "mllm", "aligner"] {
         for (name, tensor) in bundle.part(part).unwrap() {
@@ -191,18 +193,34 @@ fn imported_has_the_published_numbers(out: &Path, checkpoint: &Path) {
         }
     }
     assert!(!out.with_extension("unfinished").exists());
-    let (code, rows) = verify(out);
+    let (code, rows) = verify(out, "kosmosg");
     assert_eq!(code, Some(0), "{rows:?}");
     let conditions = rows.iter().filter(|row| row["tensor"].as_str().unwrap().ends_with(".condition"));
     assert!(conditions.clone().count() >= 3 && conditions.clone().all(|row| row["cosine"].as_f64().unwrap() > 0.999));
+    assert!(rows.iter().any(|row| row["tensor"] == "align.clip_embeddings"), "the text encoder was not compared");
+    let (code, rows) = verify(out, "sd");
+    assert_eq!(code, Some(0), "{rows:#?}");
+    for name in ["unet.noise_pred", "vae.decoded", "vae.mean", "sample.ddim.5", "sample.image"] {
+        let row = rows.iter().find(|row| row["tensor"] == name).expect(name);
+        assert!(row["cosine"].as_f64().unwrap() > 0.99, "{row}");
+    }
+    said
 }
 
 #[test]
 fn an_imported_bundle_has_the_published_numbers() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("bundle");
-    // The tensors alone, and a training checkpoint of fairseq, in 16 bits.
-    imported_has_the_published_numbers(&dir.path().join("tensors"), &fixtures().join("kosmosg/model.safetensors"));
+    // The tensors alone, as stage 2 has them: with the text encoder that it aligns with.
+    let mut stage_2 = tensors(&fixtures().join("kosmosg/model.safetensors"));
+    for (name, tensor) in tensors(&fixtures().join("kosmosg/text_encoder/model.safetensors")) {
+        stage_2.insert(format!("aligner.clip_encoder.text_model.{name}"), tensor);
+    }
+    let path = dir.path().join("stage2.safetensors");
+    write(&path, &stage_2);
+    let said = imported_has_the_published_numbers(&dir.path().join("tensors"), &path);
+    assert!(said.contains("aligner.clip_encoder… ("), "{said}");
+    // A training checkpoint of fairseq, in 16 bits.
     imported_has_the_published_numbers(&out, &fixtures().join("kosmosg/checkpoint.pt"));
     let cases = fixtures().join("kosmosg/cases.safetensors");
 
@@ -224,9 +242,31 @@ fn an_imported_bundle_has_the_published_numbers() {
     }
     let [before, after] = [&out, &smaller].map(|dir| Folder::open(dir).unwrap().manifest().parts["mllm"].bytes);
     assert!(after < before);
-    assert_eq!(verify(&smaller).0, Some(0));
+    assert_eq!(Folder::open(&smaller).unwrap().manifest().name, "KOSMOS-G, 4 bit");
+    for fixture in ["kosmosg", "sd"] {
+        let (code, rows) = verify(&smaller, fixture);
+        assert_eq!(code, Some(0), "{rows:#?}");
+    }
     let output = kosmosg(&["verify", to]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("--cases"));
+}
+
+/// Whatever is said of a bundle's precision, what is not the fixture's is noticed.
+#[test]
+fn another_tensor_than_the_cases_were_made_with_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let decoder = decoder_with_text(dir.path());
+    let file = decoder.join("vae/diffusion_pytorch_model.safetensors");
+    let mut vae = tensors(&file);
+    let last = vae.get_mut("decoder.conv_out.weight").unwrap();
+    *last = HostTensor::from_f32(last.shape().to_vec(), &last.to_f32().iter().map(|x| x * 1.2).collect::<Vec<_>>());
+    write(&file, &vae);
+    let out = dir.path().join("bundle");
+    assert!(import(&out, &[("--decoder", &decoder), ("--quant", Path::new("f16"))]).status.success());
+    let (code, rows) = verify(&out, "sd");
+    let failed = rows.iter().filter(|row| row["error"].as_f64() > row["tolerance"].as_f64());
+    let failed: Vec<_> = failed.map(|row| row["tensor"].as_str().unwrap()).collect();
+    assert_eq!((code, &failed[..]), (Some(1), &["vae.decoded", "sample.image"][..]));
 }
 
 #[test]
@@ -362,6 +402,12 @@ fn what_does_not_fit_together_is_named() {
         numbers[3] = f32::NAN;
         tensors.insert(norm.to_owned(), HostTensor::from_f32(vec![numbers.len()], &numbers));
     });
+    let large = "gpt_model.decoder.layers.0.ffn.fc1.weight";
+    let too_large = changed("too_large", &|tensors| {
+        let mut numbers = tensors[large].to_f32();
+        numbers[3] = 1e30;
+        tensors.insert(large.to_owned(), HostTensor::from_f32(tensors[large].shape().to_vec(), &numbers));
+    });
     let missing = changed("missing", &|tensors| _ = tensors.remove(norm));
     let strange = changed("strange", &|tensors| {
         tensors.insert("aligner.encoder.gate".to_owned(), HostTensor::from_f32(vec![1], &[0.0]));
@@ -371,6 +417,7 @@ fn what_does_not_fit_together_is_named() {
     fs::write(&dictionary, fs::read_to_string(fixtures().join("kosmosg/dict.txt")).unwrap() + "\nzebra 1\n").unwrap();
     for (change, why) in [
         (("--checkpoint", nan.as_path()), "number 3 is NaN"),
+        (("--checkpoint", &too_large), "`gpt_model.decoder.layers.0.ffn.fc1.weight` cannot be stored so; --quant f32"),
         (("--checkpoint", &missing), "`gpt_model.decoder.layer_norm.bias` is missing"),
         (("--checkpoint", &strange), "`aligner.encoder.gate` is unexpected"),
         (("--checkpoint", &first_stage), "stage 1"),
@@ -382,6 +429,29 @@ fn what_does_not_fit_together_is_named() {
         let said = complaint(&[change]);
         assert!(said.contains(why), "{change:?}: {said}");
     }
+    // As they are, such numbers can be kept; until they are to be smaller.
+    let [exact, smaller] = ["exact", "smaller"].map(|name| dir.path().join(name));
+    let output = import(&exact, &[("--checkpoint", &too_large), ("--quant", Path::new("f32"))]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = kosmosg(&["quantize", exact.to_str().unwrap(), "--quant", "q4_0", "-o", smaller.to_str().unwrap()]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains(large) && said.contains("reach 1e30"), "{said}");
+    assert!(!smaller.exists());
+}
+
+/// What no sampler can follow is to be known before gigabytes are written.
+#[test]
+fn a_schedule_that_is_not_supported_is_refused_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let decoder = decoder_with_text(dir.path());
+    let path = decoder.join("scheduler/scheduler_config.json");
+    let mut scheduler: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    scheduler["rescale_betas_zero_snr"] = true.into();
+    fs::write(&path, scheduler.to_string()).unwrap();
+    let output = import(&dir.path().join("bundle"), &[("--decoder", &decoder)]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && said.contains("rescale_betas_zero_snr"), "{said}");
+    assert!(!dir.path().join("bundle.unfinished").exists());
 }
 
 #[test]
@@ -511,4 +581,37 @@ fn an_interrupted_import_goes_on() {
     let output = kosmosg(&arguments.iter().map(String::as_str).chain(["--force"]).collect::<Vec<_>>());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_ne!(written(out.join("aligner.gguf")), before);
+}
+
+#[test]
+fn only_what_the_same_writer_left_whole_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let unfinished = dir.path().join("bundle.unfinished");
+    let (file, state) = (unfinished.join("a.gguf"), unfinished.join("unfinished.json"));
+    let planned = Planned { name: "x".into(), shape: vec![2], dtype: DType::F32 };
+    let is_written_again = |basis: &str| {
+        let existing = Existing { resume: true, replace: false };
+        let mut writer = Writer::create(&dir.path().join("bundle"), basis, existing).unwrap();
+        let mut is_read = false;
+        let read = |_: &Planned| {
+            is_read = true;
+            Ok::<_, BundleError>(HostTensor::from_f32(vec![2], &[1.0, 2.0]))
+        };
+        writer.part("a", std::slice::from_ref(&planned), read).unwrap();
+        is_read
+    };
+    assert_eq!([is_written_again("x"), is_written_again("x")], [true, false]);
+    let whole = fs::read(&file).unwrap();
+    let mut changed = whole.clone();
+    changed[whole.len() - 1] ^= 1;
+    for contents in [&whole[1..], &changed] {
+        fs::write(&file, contents).unwrap();
+        assert!(is_written_again("x"));
+    }
+    fs::remove_file(&file).unwrap();
+    assert_eq!([is_written_again("x"), is_written_again("y"), is_written_again("y")], [true, true, false]);
+    let older = fs::read_to_string(&state).unwrap().replacen(env!("CARGO_PKG_VERSION"), "0.0.0-old", 1);
+    fs::write(&state, older).unwrap();
+    assert!(is_written_again("y"));
+    assert_eq!(fs::read(&file).unwrap(), whole);
 }

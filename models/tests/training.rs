@@ -3,12 +3,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kosmosg::bundle::{Defaults, Existing, Folder, Manifest};
 use kosmosg::config::{AlignerConfig, PerLevel};
-use kosmosg::engine::burn::train::Precision;
 use kosmosg::engine::burn::{Burn, BurnDevice};
 use kosmosg::noise::Rng;
 use kosmosg::picture::Picture;
@@ -20,8 +21,13 @@ use kosmosg_models::quantize::Quant;
 use kosmosg_models::sprites::{self, Backdrop, Creature, Edit, Scene, Split};
 use kosmosg_models::train::{self, Stage, TrainConfig, TrainOptions};
 
-fn miniature() -> TrainConfig {
-    TrainConfig::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/miniature.toml"), &[]).unwrap()
+const MINIATURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/miniature.toml");
+
+/// The miniature with these settings of every stage's training.
+fn miniature(settings: &[&str]) -> TrainConfig {
+    let of_all = |setting| Stage::ALL.map(|stage| format!("{}.training.{setting}", stage.name()));
+    let changes = settings.iter().flat_map(of_all).map(|change| change.parse().unwrap());
+    TrainConfig::read(MINIATURE.as_ref(), &changes.collect::<Vec<_>>()).unwrap()
 }
 
 fn run(stage: Stage, run: &Path, config: &TrainConfig) -> anyhow::Result<()> {
@@ -69,7 +75,7 @@ fn copy_folder(from: &Path, to: &Path, with_folders: bool) {
 #[test]
 fn every_stage_runs_and_the_bundle_makes_pictures() {
     let dir = tempfile::tempdir().unwrap();
-    let config = miniature();
+    let config = miniature(&[]);
     let error = run(Stage::Decoder, dir.path(), &config).unwrap_err().to_string();
     assert!(error.contains("stage vae") && error.contains("is not trained yet"), "{error}");
 
@@ -127,8 +133,7 @@ fn a_damaged_bundle_makes_no_run(bundle: &Path, config: &TrainConfig) {
 #[test]
 fn a_stage_is_trained_by_one_process_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
-    let mut config = miniature();
-    (config.vae.training.steps, config.vae.training.sheet_every) = (1, 0);
+    let config = miniature(&["steps=1", "sheet_every=0"]);
     fs::create_dir(dir.path().join("vae")).unwrap();
     let other = fs::File::create(dir.path().join("vae/lock")).unwrap();
     other.lock().unwrap();
@@ -213,11 +218,8 @@ fn what_only_sampling_looks_at_may_differ(bundle: &Path, config: &TrainConfig) {
 #[test]
 fn prepared_files_train_what_a_bundle_began() {
     let dir = tempfile::tempdir().unwrap();
-    let mut config = miniature();
-    for stage in Stage::ALL {
-        (config.training_mut(stage).unwrap().steps, config.training_mut(stage).unwrap().sheet_every) = (2, 0);
-        run(stage, &dir.path().join("world"), &config).unwrap();
-    }
+    let mut config = miniature(&["steps=2", "sheet_every=0"]);
+    Stage::ALL.iter().for_each(|&stage| run(stage, &dir.path().join("world"), &config).unwrap());
     let bundle = dir.path().join("bundle");
     export(&dir.path().join("world"), &config, Quant::Q8_0, &bundle).unwrap();
 
@@ -231,15 +233,14 @@ fn prepared_files_train_what_a_bundle_began() {
         editing = ['editing.tsv']
         captions = ['captions.tsv']
         smallest_side = 32\n";
+    config = miniature(&["steps=2", "sheet_every=2"]);
     (config.text, config.vision, config.imitate, config.judge) = (None, None, None, None);
     let path = dir.path().join("files.toml");
     fs::write(&path, toml::to_string(&config).unwrap() + data).unwrap();
     let mut config = TrainConfig::read(&path, &[]).unwrap();
     let files = dir.path().join("files");
     train::import(&bundle, &config, &files).unwrap();
-    for stage in Stage::ALL {
-        let Some(training) = config.training_mut(stage) else { continue };
-        training.sheet_every = 2;
+    for stage in Stage::ALL.into_iter().filter(|&stage| config.training(stage).is_some()) {
         run(stage, &files, &config).unwrap();
         assert!(losses(&files, stage).iter().all(|(_, loss)| loss.is_finite()));
     }
@@ -371,7 +372,8 @@ fn the_denoiser_can_be_trained_on_while_its_text_encoder_stays(bundle: &Path, co
 fn a_stage_goes_on_only_with_what_it_began_with(run_dir: &Path, config: &TrainConfig) {
     let refused = |change: &dyn Fn(&mut TrainConfig), stage: Stage, what: &str| {
         let mut other = config.clone();
-        other.training_mut(stage).unwrap().steps += 1;
+        other.decoder.training.steps += 1;
+        other.instruct.training.steps += 1;
         change(&mut other);
         let error = run(stage, run_dir, &other).unwrap_err().to_string();
         assert!(error.contains(what), "{error}");
@@ -398,9 +400,6 @@ fn a_stage_goes_on_only_with_what_it_began_with(run_dir: &Path, config: &TrainCo
 #[test]
 fn every_loss_falls_on_a_few_samples() {
     let dir = tempfile::tempdir().unwrap();
-    let mut config = miniature();
-    // The frozen decoder bounds what a condition can do about its loss, and learns what it can more slowly.
-    config.instruct.training.lr = 0.01;
     // Steps, and how much of the loss may be left after them.
     for stage in Stage::ALL {
         let (steps, left) = match stage {
@@ -409,9 +408,10 @@ fn every_loss_falls_on_a_few_samples() {
             Stage::Instruct => (300, 0.8),
             _ => (100, 0.02),
         };
-        let training = config.training_mut(stage).unwrap();
-        (training.samples, training.batch, training.steps) = (Some(2), 2, steps);
-        (training.checkpoint_every, training.sheet_every) = (steps, 0);
+        let [last, every] = ["steps", "checkpoint_every"].map(|setting| format!("{setting}={steps}"));
+        let mut config = miniature(&["samples=2", "batch=2", "sheet_every=0", &last, &every]);
+        // The frozen decoder bounds what a condition can do about its loss, and learns what it can more slowly.
+        config.instruct.training.lr = 0.01;
         run(stage, dir.path(), &config).unwrap();
         let losses = losses(dir.path(), stage);
         let (first, last) = (losses[0].1, losses[losses.len() - 1].1);
@@ -423,15 +423,11 @@ fn every_loss_falls_on_a_few_samples() {
 fn an_interrupted_run_equals_one_that_ran_through() {
     let through = tempfile::tempdir().unwrap();
     let interrupted = tempfile::tempdir().unwrap();
-    let mut config = miniature();
+    let [config, shorter] = ["steps=6", "steps=4"].map(|steps| miniature(&["sheet_every=0", steps]));
     for stage in Stage::ALL {
-        config.training_mut(stage).unwrap().sheet_every = 0;
-        config.training_mut(stage).unwrap().steps = 6;
         run(stage, through.path(), &config).unwrap();
         stage_copies(stage, through.path(), interrupted.path());
-        config.training_mut(stage).unwrap().steps = 4;
-        run(stage, interrupted.path(), &config).unwrap();
-        config.training_mut(stage).unwrap().steps = 6;
+        run(stage, interrupted.path(), &shorter).unwrap();
         run(stage, interrupted.path(), &config).unwrap();
         assert_eq!(losses(through.path(), stage), losses(interrupted.path(), stage), "{stage:?}");
         assert!(!through.path().join(stage.name()).join("sheets").exists(), "{stage:?} drew a sheet");
@@ -442,15 +438,45 @@ fn an_interrupted_run_equals_one_that_ran_through() {
     }
 }
 
+/// However a process ends: here it is killed twice, some steps after a checkpoint.
+#[test]
+fn a_killed_run_goes_on_to_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let command = |run: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kosmosg"));
+        command.args(["train", "vae", "--config", MINIATURE, "--run"]).arg(dir.path().join(run)).stderr(Stdio::null());
+        for setting in ["decay='linear'", "steps=160", "checkpoint_every=40", "sheet_every=0"] {
+            command.args(["--set", &format!("vae.training.{setting}")]);
+        }
+        command
+    };
+    let file = |run: &str, name: &str| dir.path().join(run).join("vae").join(name);
+    let steps = || fs::read_to_string(file("killed", "log.csv")).map_or(0, |log| log.lines().count().saturating_sub(1));
+    for moment in [55, 100] {
+        let mut child = command("killed").spawn().unwrap();
+        while steps() < moment {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before it was killed, after {} steps", steps());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        assert!(!child.wait().unwrap().success(), "it ended before it was killed");
+    }
+    assert!(["killed", "through"].iter().all(|run| command(run).status().unwrap().success()));
+    for name in
+        ["weights.gguf", "config.json", "checkpoint-000000160/weights.gguf", "checkpoint-000000160/optimizer.gguf"]
+    {
+        assert!(fs::read(file("killed", name)).unwrap() == fs::read(file("through", name)).unwrap(), "{name}");
+    }
+    assert_eq!(losses(&dir.path().join("killed"), Stage::Vae), losses(&dir.path().join("through"), Stage::Vae));
+}
+
 /// AlignerNet without stage 2, half of it, and none: what was trained before them serves them all, and bundles of them work.
 #[test]
 fn the_papers_ablations_can_be_trained() {
     let dir = tempfile::tempdir().unwrap();
-    let mut config = miniature();
+    let mut config = miniature(&["steps=2", "sheet_every=0"]);
     (config.imitate, config.judge) = (None, None);
-    for stage in Stage::ALL {
-        let Some(training) = config.training_mut(stage) else { continue };
-        (training.steps, training.sheet_every) = (2, 0);
+    for stage in Stage::ALL.into_iter().filter(|&stage| config.training(stage).is_some()) {
         run(stage, &dir.path().join("whole"), &config).unwrap();
     }
     config.align = None;
@@ -483,22 +509,17 @@ fn the_papers_ablations_can_be_trained() {
 #[test]
 fn lower_precision_learns_the_same() {
     const STEPS: u64 = 5;
+    let config = |precision| miniature(&["steps=5", "sheet_every=0", precision]);
     let f32 = tempfile::tempdir().unwrap();
-    let mut config = miniature();
-    for stage in Stage::ALL {
-        let training = config.training_mut(stage).unwrap();
-        (training.steps, training.sheet_every) = (STEPS, 0);
-        run(stage, f32.path(), &config).unwrap();
-    }
-    for (precision, tolerance, fewest) in [(Precision::F16, 0.01, 5), (Precision::Bf16, 0.05, Stage::ALL.len())] {
+    Stage::ALL.iter().for_each(|&stage| run(stage, f32.path(), &config("precision='f32'")).unwrap());
+    for (precision, tolerance, fewest) in [("precision='f16'", 0.01, 5), ("precision='bf16'", 0.05, Stage::ALL.len())] {
         let lower = tempfile::tempdir().unwrap();
         let mut without_overflow = 0;
         for stage in Stage::ALL {
             stage_copies(stage, f32.path(), lower.path());
-            config.training_mut(stage).unwrap().precision = precision;
-            run(stage, lower.path(), &config).unwrap();
+            run(stage, lower.path(), &config(precision)).unwrap();
             let [ours, theirs] = [lower.path(), f32.path()].map(|run| losses(run, stage));
-            assert_ne!(ours, theirs, "{stage:?} was not computed in {precision:?}");
+            assert_ne!(ours, theirs, "{stage:?} was not computed in {precision}");
             let progress = lower.path().join(stage.name()).join(format!("checkpoint-{STEPS:09}/progress.json"));
             let progress: serde_json::Value = serde_json::from_slice(&fs::read(progress).unwrap()).unwrap();
             let is_comparable = progress["updates"] == STEPS;
@@ -506,24 +527,21 @@ fn lower_precision_learns_the_same() {
             for ((step, ours), (_, theirs)) in
                 ours.iter().zip(&theirs).take(if is_comparable { STEPS as usize } else { 1 })
             {
-                assert!((ours / theirs - 1.0).abs() < tolerance, "{stage:?} {precision:?} {step}: {ours} {theirs}");
+                assert!((ours / theirs - 1.0).abs() < tolerance, "{stage:?} {precision} {step}: {ours} {theirs}");
             }
         }
-        assert!(without_overflow >= fewest, "{precision:?}: {without_overflow}");
+        assert!(without_overflow >= fewest, "{precision}: {without_overflow}");
     }
 }
 
 #[test]
 fn checkpointing_computes_the_same() {
     let [kept, again] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    let mut config = miniature();
+    let config = |checkpointing| miniature(&["steps=3", "sheet_every=0", checkpointing]);
     for stage in Stage::ALL {
-        config.training_mut(stage).unwrap().sheet_every = 0;
-        (config.training_mut(stage).unwrap().steps, config.training_mut(stage).unwrap().ema) = (3, None);
-        run(stage, kept.path(), &config).unwrap();
+        run(stage, kept.path(), &config("checkpointing=false")).unwrap();
         stage_copies(stage, kept.path(), again.path());
-        config.training_mut(stage).unwrap().checkpointing = true;
-        run(stage, again.path(), &config).unwrap();
+        run(stage, again.path(), &config("checkpointing=true")).unwrap();
         let [ours, theirs] = [again.path(), kept.path()].map(|run| losses(run, stage));
         for ((step, ours), (_, theirs)) in ours.iter().zip(&theirs) {
             assert!((ours / theirs - 1.0).abs() < 1e-4, "{stage:?} step {step}: {ours} instead of {theirs}");

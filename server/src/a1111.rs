@@ -7,7 +7,6 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
 use axum::extract::{Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
@@ -18,9 +17,9 @@ use base64::engine::general_purpose::STANDARD;
 use kosmosg::picture::Recipe;
 use kosmosg::protocol::JobEvent;
 use kosmosg::sampler::SamplerKind;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::app::{Shared, owner};
 use crate::bundles::{Bundle, Bundles};
@@ -28,18 +27,19 @@ use crate::error::{Error, in_form};
 use crate::jobs::Job;
 
 use asked::{AUTOMATIC, KARRAS, decode};
+use echo::Echo;
 use options::{chosen, options, set_options};
 
 pub use asked::Asked;
 pub(crate) use options::Choices;
 
 mod asked;
+mod echo;
+mod flag;
 mod options;
 
 /// Digits of a file's SHA-256 that name a model.
 const HASH: usize = 10;
-/// Largest request that is repeated in its answer, in bytes, its pictures left out: until then it is in memory.
-const MAX_ECHO: usize = 1 << 20;
 
 /// Lists of what there is nothing of here.
 const EMPTY: [&str; 8] = [
@@ -94,7 +94,7 @@ pub(crate) async fn failures(response: Response) -> Response {
     response
 }
 
-async fn generate(State(shared): State<Shared>, request: Request) -> Result<Json<Value>, Error> {
+async fn generate(State(shared): State<Shared>, request: Request) -> Result<Json<Answer>, Error> {
     let without_pictures = |mut asked: Asked| {
         asked.init_images = None;
         Ok(asked)
@@ -102,7 +102,7 @@ async fn generate(State(shared): State<Shared>, request: Request) -> Result<Json
     make(shared, request, without_pictures).await
 }
 
-async fn edit(State(shared): State<Shared>, request: Request) -> Result<Json<Value>, Error> {
+async fn edit(State(shared): State<Shared>, request: Request) -> Result<Json<Answer>, Error> {
     let has_picture = |asked: Asked| match asked.init_images.as_deref() {
         None | Some([]) => Err(Error::unreadable("img2img needs a picture in init_images")),
         Some(_) => Ok(asked),
@@ -110,25 +110,37 @@ async fn edit(State(shared): State<Shared>, request: Request) -> Result<Json<Val
     make(shared, request, has_picture).await
 }
 
+/// What was made.
+#[derive(Debug, Serialize)]
+struct Answer {
+    /// PNG, in base64.
+    images: Vec<String>,
+    parameters: Echo,
+    /// JSON once more, as a text.
+    info: String,
+}
+
 /// Makes what is asked for, as `form` has it.
 async fn make(
     shared: Shared,
     request: Request,
     form: impl FnOnce(Asked) -> Result<Asked, Error> + Send + 'static,
-) -> Result<Json<Value>, Error> {
+) -> Result<Json<Answer>, Error> {
     let owner = owner(request.extensions());
     let body = shared.body(request).await?;
     let chosen = chosen(&shared, &owner).await?;
     let wanted = move |bundles: &Bundles| {
         let asked = form(Asked::read(&body)?)?;
         let strength = asked.denoising_strength.filter(|_| asked.init_images.is_some());
-        let rest = (asked.send_images, asked.batch_size.unwrap_or(1), strength, asked.warnings(), echo(&body)?);
+        let rest = (asked.send_images, asked.batch_size.unwrap_or(1), strength, asked.warnings(), read::<Echo>(&body)?);
         Ok((asked.wanted(chosen, bundles)?, rest))
     };
     let (order, (send_images, batch, strength, warnings, echo)) = shared.order(owner, wanted).await?;
-    // Of an interrupted one, clients expect what there is.
-    let so_far = |(index, (_, png)): (usize, (_, Option<Bytes>))| png.or_else(|| order.so_far(index));
-    let pngs: Vec<_> = order.pictures().await?.into_iter().enumerate().filter_map(so_far).collect();
+    let mut pngs = Vec::new();
+    for (index, (_, png)) in order.pictures().await?.into_iter().enumerate() {
+        // Of an interrupted one, clients expect what there is.
+        pngs.extend(if png.is_some() { png } else { order.so_far(index).await });
+    }
     let recipes = pngs.iter().map(|png| Recipe::read(png)).collect::<Result<Vec<_>, _>>().map_err(Error::internal)?;
     let recipes: Vec<_> = recipes.into_iter().flatten().collect();
     let images: Vec<_> = match send_images {
@@ -139,17 +151,7 @@ async fn make(
     info["denoising_strength"] = strength.into();
     info["warnings"] = warnings.into();
     let info = info.to_string();
-    Ok(Json(json!({ "images": images, "parameters": echo, "info": info })))
-}
-
-/// What an answer repeats of its request: what is large would wait with it.
-fn echo(body: &[u8]) -> Result<Map<String, Value>, Error> {
-    let mut echo: Map<String, Value> = read(body)?;
-    if let Some(pictures) = echo.get_mut("init_images") {
-        *pictures = Value::Null;
-    }
-    let bytes = serde_json::to_string(&echo).map_or(0, |text| text.len());
-    Ok(if bytes > MAX_ECHO { Map::new() } else { echo })
+    Ok(Json(Answer { images, parameters: echo, info }))
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {

@@ -47,31 +47,46 @@ impl Visitor {
 /// Who may use the server.
 #[derive(Debug)]
 pub struct Access {
-    /// Whether only who has a token may.
-    is_closed: bool,
+    whom: Whom,
     tokens: Mutex<Tokens>,
     limiter: DefaultKeyedRateLimiter<Owner>,
+}
+
+/// Whom it lets in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whom {
+    /// Everybody.
+    All,
+    /// Everybody on this computer; not who comes through a proxy on it.
+    Here,
+    /// Who has a token.
+    Known,
 }
 
 impl Access {
     /// Everybody may use the server; `per_minute` requests of each.
     pub fn open(per_minute: NonZeroU32) -> Self {
-        Self::new(false, Tokens::default(), per_minute)
+        Self::new(Whom::All, Tokens::default(), per_minute)
+    }
+
+    /// The same on an address that leads nowhere but here, where a proxy that others come through is a mistake.
+    pub fn here(per_minute: NonZeroU32) -> Self {
+        Self::new(Whom::Here, Tokens::default(), per_minute)
     }
 
     /// Who has one of the tokens may.
     pub fn with_tokens(tokens: Tokens, per_minute: NonZeroU32) -> Self {
-        Self::new(true, tokens, per_minute)
+        Self::new(Whom::Known, tokens, per_minute)
     }
 
-    fn new(is_closed: bool, tokens: Tokens, per_minute: NonZeroU32) -> Self {
+    fn new(whom: Whom, tokens: Tokens, per_minute: NonZeroU32) -> Self {
         let limiter = RateLimiter::keyed(Quota::per_minute(per_minute));
-        Self { is_closed, tokens: Mutex::new(tokens), limiter }
+        Self { whom, tokens: Mutex::new(tokens), limiter }
     }
 
     /// Whether only who has a token may use the server.
     pub fn is_closed(&self) -> bool {
-        self.is_closed
+        self.whom == Whom::Known
     }
 
     /// The tokens, as the file has them now.
@@ -98,10 +113,16 @@ impl Access {
     /// Whoever a request comes from.
     ///
     /// # Errors
-    /// 401 without a token that is known.
+    /// 401 without a token that is known, or from elsewhere through a proxy.
     fn visitor(&self, headers: &HeaderMap, address: Option<SocketAddr>) -> Result<Visitor, Error> {
         let is_here = address.is_none_or(|address| address.ip().is_loopback());
-        if !self.is_closed {
+        if self.whom == Whom::Here && is_forwarded(headers) {
+            return Err(Error::unauthorized(
+                "this request came through a proxy, and the server is for its own computer alone; started with --access \
+                 token, it gives tokens to others",
+            ));
+        }
+        if !self.is_closed() {
             let owner = address.filter(|_| !is_here).map_or_else(Owner::here, |address| Owner::at(address.ip()));
             return Ok(Visitor { owner, role: if is_here { Role::Admin } else { Role::Use }, is_known: false });
         }
@@ -146,6 +167,12 @@ pub(crate) async fn admit(State(shared): State<Shared>, mut request: Request, ne
         }
         Err(error) => error.into_response(),
     }
+}
+
+/// Whether a proxy says that the request comes from somebody else. Not every proxy says so.
+fn is_forwarded(headers: &HeaderMap) -> bool {
+    let says = |name: &str| matches!(name, "forwarded" | "x-real-ip") || name.starts_with("x-forwarded-");
+    headers.keys().any(|name| says(name.as_str()))
 }
 
 /// The token that a request shows: as a bearer's, as the password of older programs, or in the cookie of a paired browser.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kosmosg::denoise::{DenoiseError, DenoiseSettings, DenoiseState};
 use kosmosg::picture::{Filter, Picture, PictureError};
 use kosmosg::prompt::PromptDocument;
-use kosmosg::protocol::{GenerateSettings, JobRequest, MAX_PICTURES, PictureFile};
+use kosmosg::protocol::{GenerateSettings, JobRequest, MAX_REQUEST_PICTURES, PictureFile};
 
 use crate::bundles::{Bundle, Bundles};
 use crate::error::Error;
@@ -106,12 +106,12 @@ fn check_size(settings: &GenerateSettings, bundle: &Bundle) -> Result<(), Error>
 }
 
 fn check_prompt(prompt: &PromptDocument, pictures: usize, negative: &str, bundle: &Bundle) -> Result<(), Error> {
-    if pictures > MAX_PICTURES {
-        return Err(Error::invalid(format!("{pictures} pictures; at most {MAX_PICTURES} are allowed")));
+    if pictures > MAX_REQUEST_PICTURES {
+        return Err(Error::invalid(format!("{pictures} pictures; at most {MAX_REQUEST_PICTURES} are allowed")));
     }
     let places = prompt.images().count();
-    if places > MAX_PICTURES {
-        return Err(Error::invalid(format!("{places} places of pictures; at most {MAX_PICTURES} are allowed")));
+    if places > MAX_REQUEST_PICTURES {
+        return Err(Error::invalid(format!("{places} places of pictures; at most {MAX_REQUEST_PICTURES} are allowed")));
     }
     prompt.check_pictures(pictures).map_err(Error::invalid)?;
     prompt.check_all_shown(pictures).map_err(Error::invalid)?;

@@ -101,8 +101,8 @@ pub(crate) async fn ready(State(Shared { app, .. }): State<Shared>) -> Result<St
     ),
 )]
 pub(crate) async fn metrics(State(Shared { app, .. }): State<Shared>) -> Result<impl IntoResponse, Error> {
-    let counts = app.jobs.counts().await.map_err(Error::store)?;
-    let text = app.jobs.own().metrics(counts).map_err(Error::internal)?;
+    let (waiting, _) = app.jobs.counts().await.map_err(Error::store)?;
+    let text = app.jobs.own().metrics(waiting).map_err(Error::internal)?;
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text))
 }
 

@@ -11,7 +11,7 @@ use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 use axum::routing::get;
 use axum::{Router, middleware};
 use kosmosg::protocol::MAX_REQUEST_BYTES;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use tower_http::trace::TraceLayer;
@@ -24,6 +24,7 @@ use crate::error::Error;
 use crate::hosts::{self, Hosts};
 use crate::jobs::{Hold, Job, JobId, Owner, Refusal};
 use crate::order::Orders;
+use crate::shares::Shares;
 use crate::work::Work;
 use crate::{api, openai, openapi, page, pairing};
 
@@ -31,6 +32,8 @@ use crate::{api, openai, openapi, page, pairing};
 const CHECKS_AT_ONCE: usize = 2;
 /// Bodies that arrive, wait for their check or are checked at the same time, each of up to [`MAX_REQUEST_BYTES`].
 const ARRIVALS_AT_ONCE: usize = 8;
+/// How many of them may be one owner's.
+const ARRIVALS_OF_ONE: usize = 3;
 /// How long a request waits while so many are here, and when to come again after that.
 const RETRY_SECS: u64 = 2;
 
@@ -64,10 +67,14 @@ pub struct App {
 pub struct Bounds {
     /// Connections at once. Others wait.
     pub connections: usize,
+    /// How many of them may be one other computer's. Further ones are closed.
+    pub connections_of_one: usize,
     /// How long a request's head and then its body may take to arrive.
     pub arrival_time: Duration,
-    /// The same for the form of a [pairing](crate::pairing). Whoever sends it need not be known, and has no place among the
-    /// bodies of those who are.
+    /// How long nothing of an answer may be read, while there is something to read.
+    pub reading_time: Duration,
+    /// How long the form of a [pairing](crate::pairing) may take. Whoever sends it need not be known, and has no place among
+    /// the bodies of those who are.
     pub form_time: Duration,
 }
 
@@ -76,8 +83,10 @@ impl Default for Bounds {
         Self {
             // With their files, fewer than what systems let a program have, which mostly is 1024.
             connections: 512,
+            connections_of_one: 128,
             // The largest request over 20 Mbit/s.
             arrival_time: Duration::from_secs(30),
+            reading_time: Duration::from_secs(30),
             form_time: Duration::from_secs(5),
         }
     }
@@ -99,6 +108,7 @@ pub(crate) struct Shared {
     pub(crate) choices: Arc<Choices>,
     pub(crate) orders: Arc<Orders>,
     arrivals: Arc<Semaphore>,
+    arrivals_of_one: Arc<Shares<Owner>>,
     checks: Arc<Semaphore>,
 }
 
@@ -111,6 +121,7 @@ pub fn router(app: App) -> Router {
         choices: Arc::default(),
         orders: Arc::default(),
         arrivals: Arc::new(Semaphore::new(ARRIVALS_AT_ONCE)),
+        arrivals_of_one: Arc::new(Shares::new(ARRIVALS_OF_ONE)),
         checks: Arc::new(Semaphore::new(CHECKS_AT_ONCE)),
     };
     let api = api::routes().merge(pairing::api());
@@ -167,15 +178,15 @@ fn span(request: &Request) -> tracing::Span {
     tracing::info_span!("request", id, method = %request.method(), path = request.uri().path())
 }
 
-/// What has arrived of a request, in one of the places for it, which it gives back with itself.
+/// What has arrived of a request, in one of the places for it and one of its owner's, which it gives back with itself.
 #[derive(Debug)]
 pub(crate) struct Arrived<T> {
     what: T,
-    _place: OwnedSemaphorePermit,
+    _places: [OwnedSemaphorePermit; 2],
 }
 
 impl<T> Arrived<T> {
-    /// It alone; its place is free then.
+    /// It alone; its places are free then.
     pub(crate) fn take(self) -> T {
         self.what
     }
@@ -196,7 +207,7 @@ impl Shared {
     }
 
     /// Reads what comes with a request with `read`. What headers can refuse is refused before; only so many are here at once,
-    /// and none arrives for long.
+    /// fewer of each owner, and none arrives for long.
     pub(crate) async fn receive<T>(
         &self,
         request: Request,
@@ -205,11 +216,17 @@ impl Shared {
         if content_length(request.headers()).is_some_and(|bytes| bytes > MAX_REQUEST_BYTES as u64) {
             return Err(Error::too_large());
         }
-        let place = timeout(Duration::from_secs(RETRY_SECS), Arc::clone(&self.arrivals).acquire_owned()).await;
-        let place = place.map_err(|_| Error::crowded(RETRY_SECS))?.map_err(Error::internal)?;
+        let owner = owner(request.extensions());
+        let places = async {
+            // Whoever waits for their own keeps nobody else's.
+            let own = self.arrivals_of_one.of(owner).acquire_owned().await?;
+            Ok::<_, AcquireError>([own, Arc::clone(&self.arrivals).acquire_owned().await?])
+        };
+        let places = timeout(Duration::from_secs(RETRY_SECS), places).await;
+        let places = places.map_err(|_| Error::crowded(RETRY_SECS))?.map_err(Error::internal)?;
         let time = self.app.bounds.arrival_time;
         let what = timeout(time, read(request, &())).await.map_err(|_| Error::slow(time))??;
-        Ok(Arrived { what, _place: place })
+        Ok(Arrived { what, _places: places })
     }
 
     /// [Receives](Self::receive) a request's body.

@@ -27,7 +27,8 @@ pub struct Arguments {
     pub command: Option<Task>,
 
     /// Address to listen on. With 0.0.0.0 in place of 127.0.0.1 others on the network reach it: then connections are encrypted
-    /// and each device needs a token, unless --tls and --access say otherwise.
+    /// and each device needs a token, unless --tls and --access say otherwise. With --name or --tls off, which say that
+    /// others come through a proxy, they need one on 127.0.0.1 as well.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
 
@@ -138,9 +139,9 @@ pub enum Task {
     /// Lets a further device in, also while a server runs: shows an address to open there, also as a QR code. With `--config
     /// FILE` of the server that runs with this file.
     Pair {
-        /// What the device may do.
-        #[arg(long, value_enum, default_value_t = Role::Use)]
-        role: Role,
+        /// What the device may do [default: use; admin while nobody has a token].
+        #[arg(long, value_enum)]
+        role: Option<Role>,
     },
 }
 
@@ -167,7 +168,8 @@ pub enum TokenTask {
 /// Who may use the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum AccessMode {
-    /// Whoever has a token; on a loopback address, everybody.
+    /// Whoever has a token; on a loopback address everybody, unless --name or --tls off says that others come through a
+    /// proxy.
     Auto,
     /// Whoever has a token.
     Token,
@@ -260,9 +262,19 @@ impl Arguments {
         )
     }
 
+    /// Whether only who has a token may use the server. A proxy on the same computer makes everybody look as if they sat at
+    /// it.
+    pub fn asks_for_tokens(&self) -> bool {
+        match self.access {
+            AccessMode::Auto => self.is_public() || !self.names.is_empty() || self.tls == TlsMode::Off,
+            AccessMode::Token => true,
+            AccessMode::Open => false,
+        }
+    }
+
     /// How many jobs of one owner may wait.
     pub fn queue_of_one(&self) -> u16 {
-        let is_shared = self.is_public() || self.redis.is_some() || self.access == AccessMode::Token;
+        let is_shared = self.is_public() || self.redis.is_some() || self.asks_for_tokens();
         if is_shared { self.queue.div_ceil(2) } else { self.queue }
     }
 
@@ -278,6 +290,15 @@ impl Arguments {
     /// Whether others than this computer reach the server.
     pub fn is_public(&self) -> bool {
         !self.listen.ip().is_loopback()
+    }
+
+    /// What a browser calls a server that listens on `port`, by the first of the names that it was given.
+    pub fn origin_by_name(&self, port: u16) -> Option<String> {
+        let name = self.names.first()?;
+        let name = if name.contains(':') { format!("[{name}]") } else { name.clone() };
+        // Where it does not encrypt, or only this computer reaches it, a proxy does so on the usual port.
+        let is_direct = self.is_public() && self.is_encrypted();
+        Some(if is_direct { format!("https://{name}:{port}") } else { format!("https://{name}") })
     }
 }
 

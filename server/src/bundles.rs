@@ -210,6 +210,7 @@ impl Bundle {
             name: manifest.name.clone(),
             bytes: bytes(Scope::Picture),
             encoder_bytes: bytes(Scope::Encoder),
+            unet: self.unet.clone(),
         }
     }
 

@@ -106,9 +106,9 @@ impl Error {
         Self { retry_after_secs: Some(retry_after_secs), ..error }
     }
 
-    /// 429: as many requests as may are just arriving.
+    /// 429: as many requests as may, or as many of one owner, are just arriving.
     pub fn crowded(retry_after_secs: u64) -> Self {
-        let message = format!("the server is reading other requests; try again in {retry_after_secs} s");
+        let message = format!("the server is reading other requests, or yours; try again in {retry_after_secs} s");
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::Busy, message);
         Self { retry_after_secs: Some(retry_after_secs), ..error }
     }
@@ -138,6 +138,7 @@ impl Error {
             StoreError::Redis(_) | StoreError::Line(_) => {
                 "the server does not reach the Redis that keeps the jobs; try again later, and see its log"
             }
+            StoreError::Forgotten => "the job that was sent with this key has just been forgotten; send it again",
             _ => "the server cannot write the job down; its disk may be full, and its log says more",
         };
         Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Internal, message)

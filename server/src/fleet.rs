@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use kosmosg::denoise::DenoiseState;
+use kosmosg::protocol::JobEvent;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::jobs::store::{Ended, StoreError};
 use crate::jobs::{Hold, Job, JobId, Jobs, Key, Limits, Owner, Refusal};
 use crate::work::Work;
+use hand::insist;
 use ledger::{Head, Ledger, Submitted};
 
 pub use hand::Hand;
@@ -24,6 +27,8 @@ mod line;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// When to come back to a full line.
 const RETRY_SECS: u64 = 5;
+/// How long it is tried to cancel what nobody wants any more.
+const LETTING_GO: Duration = Duration::from_secs(5);
 /// An event's number is Redis' own, which all servers share, times two to this. Between two there is room for the positions in
 /// line, which each server tells by itself.
 const NUMBER_BITS: u32 = 20;
@@ -65,27 +70,34 @@ impl Fleet {
     ///
     /// # Errors
     /// A [`Refusal`].
-    pub async fn submit(&self, owner: Owner, work: Work, hold: Hold) -> Result<(Arc<Job>, usize), Refusal> {
+    pub async fn submit(self: &Arc<Self>, owner: Owner, work: Work, hold: Hold) -> Result<(Arc<Job>, usize), Refusal> {
         if self.own.is_closed() {
             return Err(Refusal::Closed);
         }
         let (id, key) = (JobId::random(), hold.key());
-        let submitted = self.ledger.submit(id, &owner, key.as_ref(), &work.request(), &work.model.unet()).await?;
-        let id = match submitted {
+        let taken = self.take(id, owner, &work, key.as_ref()).await;
+        if key.is_none() && matches!(taken, Err(Refusal::Store(_))) {
+            // It may be there all the same, and who asks again shall not have it twice. With a key, that finds it.
+            self.let_go(id);
+        }
+        let job = taken?;
+        let position = job.position();
+        Ok((job, position))
+    }
+
+    async fn take(&self, id: JobId, owner: Owner, work: &Work, key: Option<&Key>) -> Result<Arc<Job>, Refusal> {
+        match self.ledger.submit(id, &owner, key, &work.request(), &work.model.unet()).await? {
             Submitted::New => {
                 if let Err(error) = self.ledger.send(id, &owner).await {
                     tracing::warn!(job = %id, "it waits for a server to tidy up: {error}");
                 }
-                id
+                Ok(self.mirror(id, owner).await?)
             }
-            Submitted::Again(id) => id,
-            Submitted::KeyTaken => return Err(Refusal::KeyTaken),
-            Submitted::Full => return Err(Refusal::Full { retry_after_secs: RETRY_SECS }),
-            Submitted::Enough => return Err(Refusal::Enough { retry_after_secs: RETRY_SECS }),
-        };
-        let job = self.find(id).await?.ok_or(StoreError::Gone)?;
-        let position = job.position();
-        Ok((job, position))
+            Submitted::Again(id) => Ok(self.find(id).await?.ok_or(StoreError::Forgotten)?),
+            Submitted::KeyTaken => Err(Refusal::KeyTaken),
+            Submitted::Full => Err(Refusal::Full { retry_after_secs: RETRY_SECS }),
+            Submitted::Enough => Err(Refusal::Enough { retry_after_secs: RETRY_SECS }),
+        }
     }
 
     /// Like [`Jobs::submitted`].
@@ -134,9 +146,13 @@ impl Fleet {
         if let Some(event) = end {
             return Ok(Some(Arc::new(Job::ended(id, Ended { owner, number: number << NUMBER_BITS, event }))));
         }
+        Ok(Some(self.mirror(id, owner).await?))
+    }
+
+    async fn mirror(&self, id: JobId, owner: Owner) -> Result<Arc<Job>, StoreError> {
         let job = Arc::new(Job::mirror(id, owner));
         self.catch_up(std::slice::from_ref(&job)).await?;
-        Ok(Some(Arc::clone(self.mirrors().entry(id).or_insert(job))))
+        Ok(Arc::clone(self.mirrors().entry(id).or_insert(job)))
     }
 
     /// The picture of a job, PNG, once there is one.
@@ -155,22 +171,26 @@ impl Fleet {
         self.ledger.state(job.id()).await
     }
 
-    /// Cancels a job: one that waits at once, one that runs before its next step or the one after.
+    /// Cancels a job: one that waits at once, one that runs before its next step or the one after, and one whose worker
+    /// is not heard of when others may have it.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn cancel(&self, id: JobId) -> Result<(), StoreError> {
-        self.ledger.cancel(id).await
+        if self.ledger.cancel(id).await? {
+            self.own.count(&JobEvent::Cancelled);
+        }
+        Ok(())
     }
 
-    /// The same some time before [`flush`](Self::flush) is over. The log says if it fails.
+    /// The same some time before [`flush`](Self::flush) is over. The log says if it fails for long.
     pub fn let_go(self: &Arc<Self>, id: JobId) {
         let fleet = Arc::clone(self);
         let mut leaving = self.leaving();
         while leaving.try_join_next().is_some() {}
         leaving.spawn(async move {
-            if let Err(error) = fleet.cancel(id).await {
-                tracing::error!(job = %id, "it cannot be cancelled: {error}");
+            if timeout(LETTING_GO, insist(id, || fleet.cancel(id))).await.is_err() {
+                tracing::error!(job = %id, "it cannot be cancelled");
             }
         });
     }
@@ -230,7 +250,8 @@ impl Fleet {
     /// [`StoreError`].
     pub async fn tidy(&self, passed: Duration) -> Result<(), StoreError> {
         self.own.tidy(passed);
-        self.ledger.tidy().await
+        self.ledger.tidy(passed).await?.iter().for_each(|event| self.own.count(event));
+        Ok(())
     }
 
     /// Tells those who follow a job here what happens to it elsewhere, until this server closes.

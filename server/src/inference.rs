@@ -79,6 +79,25 @@ impl<E: Engine> Inference<E> {
             decoder: None,
         })
     }
+
+    /// Does one stage of a job. If it finds no memory while parts of other stages are loaded, they go, and it is done once
+    /// more.
+    fn stage<T>(
+        &mut self,
+        bundle: &Arc<Bundle>,
+        mut work: impl FnMut(&mut Loaded<E>) -> Result<T, RunError>,
+    ) -> Result<T, RunError> {
+        let loaded = self.loaded(bundle);
+        match work(loaded) {
+            Err(error) if error.is_out_of_memory() && loaded.parts() > 1 => {
+                tracing::warn!("{}; once more with nothing else loaded", error.chain());
+                // Its own part as well: it may have been loaded without memory.
+                self.loaded = None;
+                work(self.loaded(bundle))
+            }
+            result => result,
+        }
+    }
 }
 
 impl<E: Engine> Runner for Inference<E> {
@@ -89,16 +108,21 @@ impl<E: Engine> Runner for Inference<E> {
     }
 
     fn prepare(&mut self, model: &Model, goal: &Goal) -> Result<PreparedCondition<E>, RunError> {
-        let loaded = self.loaded(&model.bundle);
         let encoded;
         let condition = match goal {
             Goal::Condition(condition) => condition,
             Goal::Prompt { prompt, pictures, negative } => {
-                encoded = block_on(loaded.encoder()?.encode(prompt, pictures, negative))?;
+                encoded = self.stage(&model.bundle, |loaded| {
+                    Ok(block_on(loaded.encoder()?.encode(prompt, pictures, negative))?)
+                })?;
                 &encoded
             }
         };
-        Ok(loaded.denoiser(&model.loras)?.prepare(condition))
+        self.stage(&model.bundle, |loaded| {
+            let prepared = loaded.denoiser(&model.loras)?.prepare(condition);
+            block_on(prepared.check()).map_err(StepError::Engine)?;
+            Ok(prepared)
+        })
     }
 
     fn step(
@@ -106,14 +130,17 @@ impl<E: Engine> Runner for Inference<E> {
         model: &Model,
         runs: &mut [(&mut DenoiseState, &PreparedCondition<E>)],
     ) -> Result<Vec<Result<Vec<f32>, DenoiseError>>, RunError> {
-        let denoiser = self.loaded(&model.bundle).denoiser(&model.loras)?;
-        Ok(block_on(denoiser.step_together(runs)).map_err(StepError::Engine)?)
+        self.stage(&model.bundle, |loaded| {
+            let denoiser = loaded.denoiser(&model.loras)?;
+            Ok(block_on(denoiser.step_together(runs)).map_err(StepError::Engine)?)
+        })
     }
 
     fn decode(&mut self, model: &Model, state: &DenoiseState) -> Result<Picture, RunError> {
         let DenoiseSettings { channels, height, width, .. } = *state.settings();
-        let decoder = self.loaded(&model.bundle).decoder()?;
-        Ok(block_on(decoder.decode(state.latents().to_vec(), [channels, height, width]))?)
+        self.stage(&model.bundle, |loaded| {
+            Ok(block_on(loaded.decoder()?.decode(state.latents().to_vec(), [channels, height, width]))?)
+        })
     }
 
     fn release(&mut self) {
@@ -122,6 +149,12 @@ impl<E: Engine> Runner for Inference<E> {
 }
 
 impl<E: Engine> Loaded<E> {
+    /// How many of them there are.
+    fn parts(&self) -> usize {
+        let parts = [self.encoder.is_some(), self.denoiser.is_some(), self.decoder.is_some()];
+        parts.into_iter().filter(|&is_loaded| is_loaded).count()
+    }
+
     fn encoder(&mut self) -> Result<&Encoder<E>, BundleError> {
         let folder = self.bundle.folder();
         cached(&mut self.encoder, || Encoder::open(folder, &self.device))
@@ -182,6 +215,10 @@ impl RunError {
             | RunError::Decode(error) => Some(error),
             _ => None,
         }
+    }
+
+    fn is_out_of_memory(&self) -> bool {
+        matches!(self.engine(), Some(EngineError::OutOfMemory { .. }))
     }
 
     /// The whole story, for the log.

@@ -187,8 +187,7 @@ impl Jobs {
         }
         match Work::again(request, &unet, state, bundles) {
             Ok(work) => {
-                let time_left = self.limits.deadline.saturating_sub(waited);
-                self.push(&mut self.shelf(), id, owner, work, time_left);
+                self.push(&mut self.shelf(), id, owner, work, waited);
             }
             Err(error) => self.fail(id, error),
         }
@@ -200,12 +199,17 @@ impl Jobs {
     /// A [`Refusal`].
     pub async fn submit(&self, owner: Owner, work: Work, hold: Hold) -> Result<(Arc<Job>, usize), Refusal> {
         let id = JobId::random();
-        let (request, unet) = (work.request(), work.model.unet());
+        // Pictures become files again, which takes its time.
+        let write = || {
+            let request = serde_json::to_vec(&work.request()).expect("a request is plain data");
+            (request, work.model.unet(), work)
+        };
+        let (request, unet, work) = tokio::task::spawn_blocking(write).await.map_err(|_| StoreError::Gone)?;
         let (job, position, written) = {
             let mut shelf = self.shelf();
             shelf.admit(self.limits, &owner)?;
-            let written = self.store.insert(id, owner.clone(), hold.clone(), &request, unet);
-            let job = self.push(&mut shelf, id, owner.clone(), work, self.limits.deadline);
+            let written = self.store.insert(id, owner.clone(), hold.clone(), request, unet);
+            let job = self.push(&mut shelf, id, owner.clone(), work, Duration::ZERO);
             let position = job.position();
             (job, position, written)
         };
@@ -218,11 +222,16 @@ impl Jobs {
         }
     }
 
-    /// Queues a job of another's line, which has so much time left.
-    pub fn adopt(&self, id: JobId, owner: Owner, work: Work, time_left: Duration) -> Arc<Job> {
-        // Its picture is kept here until the other has it.
-        drop(self.store.insert(id, owner.clone(), Hold::Name, &work.request(), work.model.unet()));
-        self.push(&mut self.shelf(), id, owner, work, time_left)
+    /// Queues a job of another's line, which came so long ago.
+    pub fn adopt(&self, id: JobId, owner: Owner, work: Work, waited: Duration) -> Arc<Job> {
+        // Its picture is kept here until the other has it. What to do is kept there.
+        drop(self.store.insert(id, owner.clone(), Hold::Name, Vec::new(), work.model.unet()));
+        self.push(&mut self.shelf(), id, owner, work, waited)
+    }
+
+    /// Counts a job that others keep and that has ended with this event.
+    pub fn count(&self, event: &JobEvent) {
+        self.metrics.ended(event);
     }
 
     /// The job that was sent under that key, and how many jobs come first.
@@ -296,6 +305,7 @@ impl Jobs {
         for job in shelf.recent.iter().filter(|job| job.picture().is_some()) {
             self.write_end(job, &job.last());
         }
+        shelf.forget_all_but(self.limits.finished.min(RECENT));
         self.store.forget(passed, self.limits.keep_for, self.limits.finished);
     }
 
@@ -317,11 +327,12 @@ impl Jobs {
         self.limits
     }
 
-    /// Numbers for Prometheus, with how many jobs wait and run.
+    /// Numbers for Prometheus, with how many jobs wait, here or with those who give them.
     ///
     /// # Errors
     /// Never, as long as there is memory.
-    pub fn metrics(&self, (waiting, running): (usize, usize)) -> Result<String, std::fmt::Error> {
+    pub fn metrics(&self, waiting: usize) -> Result<String, std::fmt::Error> {
+        let (_, running) = self.counts();
         self.metrics.encode(waiting, running)
     }
 
@@ -360,9 +371,10 @@ impl Jobs {
         self.store.settle().await
     }
 
-    fn push(&self, shelf: &mut Shelf, id: JobId, owner: Owner, work: Work, time: Duration) -> Arc<Job> {
-        let job = Job::new(id, owner.clone(), self.first_number, work.state.clone(), time);
-        let job = Arc::new(job);
+    fn push(&self, shelf: &mut Shelf, id: JobId, owner: Owner, work: Work, waited: Duration) -> Arc<Job> {
+        let time_left = self.limits.deadline.saturating_sub(waited);
+        let job = Job::new(id, owner.clone(), self.first_number, work.state.clone(), time_left);
+        let job = Arc::new(job.after(waited));
         shelf.known.insert(id, Arc::clone(&job));
         let group = work.group();
         shelf.waiting.push(owner, Waiting { job: Arc::clone(&job), group, work: Some(work) });
@@ -381,16 +393,15 @@ impl Jobs {
     }
 
     fn end(&self, shelf: &mut Shelf, job: &Arc<Job>, event: JobEvent) {
-        self.metrics.ended(&event);
+        // Who gave the job knows whether it ends with that.
+        if self.kept != Kept::Elsewhere {
+            self.metrics.ended(&event);
+        }
         job.report(event.clone());
         self.write_end(job, &event);
         self.store.forget(Duration::ZERO, self.limits.keep_for, self.limits.finished);
         shelf.recent.push_back(Arc::clone(job));
-        while shelf.recent.len() > self.limits.finished.min(RECENT) {
-            if let Some(oldest) = shelf.recent.pop_front() {
-                shelf.known.remove(&oldest.id());
-            }
-        }
+        shelf.forget_all_but(self.limits.finished.min(RECENT));
     }
 
     fn write_end(&self, job: &Arc<Job>, event: &JobEvent) {

@@ -24,6 +24,7 @@ pub mod order;
 pub mod page;
 pub mod pairing;
 pub mod serving;
+mod shares;
 pub mod tls;
 pub mod work;
 pub mod worker;

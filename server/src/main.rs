@@ -67,13 +67,19 @@ fn tokens(task: &TokenTask, path: &Path) -> anyhow::Result<()> {
 }
 
 /// Opens a pairing at the server that runs with these values.
-fn pair(arguments: &Arguments, role: Role) -> anyhow::Result<()> {
-    let code = Tokens::open(Some(&arguments.tokens))?.pair(role)?;
-    eprintln!("For the server whose tokens are in {}.", arguments.tokens.display());
+fn pair(arguments: &Arguments, role: Option<Role>) -> anyhow::Result<()> {
+    let mut tokens = Tokens::open(Some(&arguments.tokens))?;
+    // The first can let others in.
+    let role = role.unwrap_or(if tokens.list().is_empty() { Role::Admin } else { Role::Use });
+    let code = tokens.pair(role)?;
+    eprintln!("For the server whose tokens are in {}; the device's role is {role:?}.", arguments.tokens.display());
     let (listen, is_encrypted) = (arguments.listen, arguments.is_encrypted());
     let mut addresses = reached_by(listen.ip()).into_iter().map(|ip| SocketAddr::new(ip, listen.port()));
     match addresses.find(|address| TcpStream::connect_timeout(address, HERE).is_ok()) {
-        Some(address) => show_pairing("", &origin(address, is_encrypted), &code),
+        Some(address) => {
+            let by_name = arguments.origin_by_name(listen.port());
+            show_pairing("", &by_name.unwrap_or_else(|| origin(address, is_encrypted)), &code);
+        }
         None => {
             println!("Open /pair at the server's address on the new device within ten minutes, and enter {code}");
             eprintln!(
@@ -117,14 +123,11 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         keep_for: Duration::from_hours(arguments.keep_hours.into()),
         deadline: Duration::from_mins(arguments.deadline.into()),
     };
-    let is_closed = match arguments.access {
-        AccessMode::Auto => arguments.is_public(),
-        AccessMode::Token => true,
-        AccessMode::Open => false,
-    };
-    let access = Arc::new(match is_closed {
-        true => Access::with_tokens(Tokens::open(Some(&arguments.tokens))?, arguments.rate),
-        false => Access::open(arguments.rate),
+    let is_closed = arguments.asks_for_tokens();
+    let access = Arc::new(match arguments.access {
+        _ if is_closed => Access::with_tokens(Tokens::open(Some(&arguments.tokens))?, arguments.rate),
+        AccessMode::Auto => Access::here(arguments.rate),
+        _ => Access::open(arguments.rate),
     });
     let hosts = Hosts::with(&arguments.names);
     let certificate = certificate(&arguments, &hosts)?;
@@ -171,9 +174,12 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
 
     let is_encrypted = certificate.is_some();
     let addresses = reached_by(address.ip()).into_iter().map(|ip| SocketAddr::new(ip, address.port()));
-    let origins: Vec<_> = addresses.map(|address| origin(address, is_encrypted)).collect();
+    // A name leads here also from where this computer's own addresses mean nothing, as those of a container.
+    let by_name = arguments.origin_by_name(address.port());
+    let is_reached = arguments.is_public() || by_name.is_some();
+    let origins: Vec<_> = by_name.into_iter().chain(addresses.map(|address| origin(address, is_encrypted))).collect();
     println!("{}", origins.join("\n"));
-    let reached_at = origins.first().filter(|_| arguments.is_public()).cloned();
+    let reached_at = origins.first().filter(|_| is_reached).cloned();
     let device = match arguments.work {
         Work::Here => arguments.device.to_string(),
         Work::Elsewhere => "other computers".into(),
@@ -240,6 +246,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Some(Lost::AtOnce) => {
             bail!("the device cannot be used; does the driver's own program, such as nvidia-smi, see it?")
         }
+        Some(Lost::Thread) => bail!("what computes ended by a bug, which the log shows above; start the server again"),
         None => Ok(()),
     }
 }
@@ -269,7 +276,7 @@ fn certificate(arguments: &Arguments, hosts: &Hosts) -> anyhow::Result<Option<Ce
         return Ok(Some(Certificate { chain: chain.clone(), key: key.clone() }));
     }
     let folder = in_data("tls").context("this computer has no folder for programs' data; give --cert and --key")?;
-    Ok(Some(Certificate::own(&folder, &hosts.for_certificate())?))
+    Ok(Some(Certificate::own(&folder, &hosts.for_certificate(), &arguments.names)?))
 }
 
 /// Opens the file of jobs.

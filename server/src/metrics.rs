@@ -43,8 +43,8 @@ impl Default for Metrics {
             registry.register(name, help, gauge.clone());
             gauge
         };
-        let waiting = gauge("jobs_waiting", "Jobs in the queue");
-        let running = gauge("jobs_running", "Jobs that are being computed");
+        let waiting = gauge("jobs_waiting", "Jobs in the queue, which is the same for all servers that share a Redis");
+        let running = gauge("jobs_running", "Jobs that this server computes");
         let memory = gauge("memory_bytes", "Memory of the server that is in use");
         let mut histogram = |name: &str, help: &str, from: f64, buckets: u16| {
             let histogram = Histogram::new(exponential_buckets(from, 2.0, buckets));

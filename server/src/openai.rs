@@ -326,12 +326,12 @@ impl Form {
         let (kind, png) = match (event, partial) {
             (JobEvent::Preview { png, .. }, Some(index)) => {
                 facts.insert("partial_image_index".into(), index.into());
-                ("partial_image", at_size(png, order.pixels(), None))
+                ("partial_image", at_size(png, order.pixels(), None).await)
             }
             (JobEvent::Done { .. }, _) => match order.picture(job).await {
                 Ok(png) => {
                     facts.insert("usage".into(), usage());
-                    ("completed", png.to_vec())
+                    ("completed", png)
                 }
                 Err(error) => return Some(self.error(error)),
             },

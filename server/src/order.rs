@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use axum::body::Bytes;
 use futures::{Stream, StreamExt, stream};
 use kosmosg::picture::{Filter, Picture, Recipe};
-use kosmosg::prompt::{ImageRef, PromptDocument, PromptItem};
+use kosmosg::prompt::{ImageRef, MAX_TEXT_BYTES, PromptDocument, PromptError, PromptItem};
 use kosmosg::protocol::{GenerateSettings, JobEvent, JobRequest, Lora, PictureFile};
 use tracing::Instrument as _;
 
@@ -84,6 +84,7 @@ impl Wanted {
             return Err(Error::invalid(format!("{count} pictures; choose 1 to {MAX_COUNT}")).of("n"));
         }
         let bundle = bundles.get_or_first(model.as_deref())?.id().to_owned();
+        check_length(&prompt)?;
         let prompt = document(&prompt, pictures.len())?;
         let pictures = pictures.into_iter().map(PictureFile).collect();
         check(JobRequest::Generate { bundle, prompt, pictures, negative, settings, loras }, bundles)
@@ -154,11 +155,11 @@ impl Order {
     }
 
     /// What there is of the picture of that index, PNG, with how it was to be made; none before its first steps.
-    pub fn so_far(&self, index: usize) -> Option<Bytes> {
+    pub async fn so_far(&self, index: usize) -> Option<Bytes> {
         let preview = self.ordered.get(index)?.preview()?;
         let recipe = self.recipe.clone();
         let recipe = recipe.map(|recipe| Recipe { seed: recipe.seed.wrapping_add(index as u64), ..recipe });
-        Some(at_size(preview, self.pixels, recipe.as_ref()).into())
+        Some(at_size(preview, self.pixels, recipe).await)
     }
 
     /// The pictures, PNG, once all are done; none of what somebody cancelled.
@@ -195,10 +196,21 @@ pub fn events(job: &Arc<Job>) -> impl Stream<Item = JobEvent> + Send + use<> {
 }
 
 /// A preview in the size of the picture, which clients expect; it is as small as its latents.
-pub fn at_size(png: Vec<u8>, pixels: [u32; 2], recipe: Option<&Recipe>) -> Vec<u8> {
-    match Picture::decode(&png) {
-        Ok(picture) => picture.covering(pixels, Filter::Bicubic).to_png(recipe),
-        Err(_) => png,
+pub async fn at_size(png: Vec<u8>, pixels: [u32; 2], recipe: Option<Recipe>) -> Bytes {
+    let png = Bytes::from(png);
+    let preview = png.clone();
+    let resize = move || {
+        Picture::decode(&preview).ok().map(|picture| picture.covering(pixels, Filter::Bicubic).to_png(recipe.as_ref()))
+    };
+    // Where it disturbs nobody.
+    tokio::task::spawn_blocking(resize).await.ok().flatten().map_or(png, Bytes::from)
+}
+
+/// Refuses a prompt that is too long before it is taken apart: in memory, its parts may be many times as large as itself.
+pub(crate) fn check_length(prompt: &str) -> Result<(), Error> {
+    match prompt.len() {
+        bytes if bytes > MAX_TEXT_BYTES => Err(Error::invalid(PromptError::TooMuchText { bytes })),
+        _ => Ok(()),
     }
 }
 
@@ -243,21 +255,21 @@ impl Work {
 mod tests {
     use super::*;
 
-    #[test]
-    fn previews_come_in_the_size_of_the_picture() {
+    #[tokio::test]
+    async fn previews_come_in_the_size_of_the_picture() {
         let preview = |width, height| {
             let rgb = (0..3 * width * height).map(|i| (i * 7) as u8).collect();
             Picture::new(width, height, rgb).unwrap()
         };
         for (latents, pixels) in [([4, 4], [32, 32]), ([9, 4], [72, 32]), ([4, 9], [32, 72])] {
-            let large = Picture::decode(&at_size(preview(latents[0], latents[1]).to_png(None), pixels, None)).unwrap();
+            let png = preview(latents[0], latents[1]).to_png(None);
+            let large = Picture::decode(&at_size(png, pixels, None).await).unwrap();
             assert_eq!([large.width(), large.height()], pixels);
         }
         // What is all of one colour stays so to its edges.
         let grey = Picture::new(5, 2, vec![90; 30]).unwrap();
-        assert!(
-            Picture::decode(&at_size(grey.to_png(None), [40, 16], None)).unwrap().rgb().iter().all(|&byte| byte == 90)
-        );
-        assert_eq!(at_size(b"no picture".to_vec(), [8, 8], None), b"no picture");
+        let large = Picture::decode(&at_size(grey.to_png(None), [40, 16], None).await).unwrap();
+        assert!(large.rgb().iter().all(|&byte| byte == 90));
+        assert_eq!(at_size(b"no picture".to_vec(), [8, 8], None).await, "no picture");
     }
 }

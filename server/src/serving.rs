@@ -1,4 +1,5 @@
-//! The server on the network: connections, from the first to the last.
+//! The server on the network: connections, from the first to the last. Nobody keeps a place by doing nothing, neither by
+//! not asking nor by not reading; and no other computer has most of the places.
 
 use std::future::Future;
 use std::io::ErrorKind;
@@ -20,7 +21,11 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tower::ServiceExt;
 
-use crate::app::{App, router};
+use crate::app::{App, Bounds, router};
+use crate::shares::Shares;
+use patience::Patient;
+
+mod patience;
 
 /// How long open connections may take to end when the server stops.
 pub const GRACE: Duration = Duration::from_secs(5);
@@ -68,6 +73,7 @@ pub async fn serve<L: Listener<Addr = SocketAddr>>(
     let router = router(app);
     let (stop, stopping) = watch::channel(());
     let places = Arc::new(Semaphore::new(bounds.connections));
+    let shares = Shares::new(bounds.connections_of_one);
     let mut shutdown = pin!(shutdown);
     loop {
         let next = async {
@@ -77,9 +83,16 @@ pub async fn serve<L: Listener<Addr = SocketAddr>>(
         tokio::select! {
             () = &mut shutdown => break,
             (place, (stream, address)) = next => {
-                let talk = converse(stream, address, router.clone(), bounds.arrival_time, stopping.clone());
+                // A proxy here speaks for many.
+                let ip = address.ip().to_canonical();
+                let share = (!ip.is_loopback()).then(|| shares.of(ip).try_acquire_owned()).transpose();
+                let Ok(share) = share else {
+                    tracing::debug!("{ip} has as many connections as one address may");
+                    continue;
+                };
+                let talk = converse(stream, address, router.clone(), bounds, stopping.clone());
                 tokio::spawn(async move {
-                    let _place = place;
+                    let _places = (place, share);
                     talk.await;
                 });
             }
@@ -93,13 +106,13 @@ pub async fn serve<L: Listener<Addr = SocketAddr>>(
     }
 }
 
-/// Answers the requests of a connection, until its end or the server's. One on which no request comes for `head_time` is
-/// closed.
+/// Answers the requests of a connection, until its end or the server's. One on which no request comes for too long, or no
+/// answer is read, is closed.
 async fn converse(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     address: SocketAddr,
     router: Router,
-    head_time: Duration,
+    bounds: Bounds,
     mut stopping: watch::Receiver<()>,
 ) {
     let service = router.map_request(move |request: Request<_>| {
@@ -107,8 +120,9 @@ async fn converse(
         request.extensions_mut().insert(ConnectInfo(address));
         request
     });
-    let http = http(head_time);
-    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
+    let http = http(bounds.arrival_time);
+    let stream = TokioIo::new(Patient::new(stream, bounds.reading_time));
+    let mut connection = pin!(http.serve_connection(stream, TowerToHyperService::new(service)));
     let result = tokio::select! {
         result = &mut connection => result,
         _ = stopping.changed() => {

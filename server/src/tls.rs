@@ -4,8 +4,8 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
 use axum::Router;
@@ -20,8 +20,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::client::verify_server_name;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
+use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{ServerConfig, crypto};
 use tokio_rustls::server::TlsStream;
 
@@ -39,6 +42,8 @@ const HANDSHAKES: usize = 256;
 const DAYS: i64 = 800;
 /// Age at which it is replaced.
 const REPLACED_AFTER: Duration = Duration::from_hours(700 * 24);
+/// How often the files of a certificate are looked at, which somebody may renew.
+const LOOK_EVERY: Duration = Duration::from_mins(1);
 
 /// A listener whose connections are encrypted. Handshakes run beside each other, so that a slow one keeps nobody waiting.
 pub struct TlsListener {
@@ -57,19 +62,28 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// The server's own certificate in a folder, made if there is none or it is about to end, for these names and addresses.
+    /// The server's own certificate in a folder, made for these names and addresses if there is none, it is about to end or
+    /// it lacks one that is `asked` for. Others may come and go; each new certificate is one more for browsers to warn of.
     ///
     /// # Errors
     /// The folder cannot be read or written.
-    pub fn own(folder: &Path, names: &[String]) -> anyhow::Result<Self> {
+    pub fn own(folder: &Path, names: &[String], asked: &[String]) -> anyhow::Result<Self> {
         let own = Self { chain: folder.join("certificate.pem"), key: folder.join("key.pem") };
         let made = fs::metadata(&own.chain).and_then(|file| file.modified());
         // One from the future is new, and the clock is behind.
         let age = made.ok().map(|made| made.elapsed().unwrap_or_default());
-        if age.is_none_or(|age| age > REPLACED_AFTER) || !own.key.exists() {
+        if age.is_none_or(|age| age > REPLACED_AFTER) || !own.key.exists() || !own.is_for(asked) {
             own.make(names).with_context(|| format!("cannot make a certificate in {}", folder.display()))?;
         }
         Ok(own)
+    }
+
+    /// Whether it is good for these names, as far as they can be in a certificate.
+    fn is_for(&self, names: &[String]) -> bool {
+        let Ok(chain) = self.read_chain() else { return false };
+        let Ok(certificate) = ParsedCertificate::try_from(&chain[0]) else { return false };
+        let mut names = names.iter().filter_map(|name| ServerName::try_from(name.as_str()).ok());
+        names.all(|name| verify_server_name(&certificate, &name).is_ok())
     }
 
     fn make(&self, names: &[String]) -> anyhow::Result<()> {
@@ -101,21 +115,29 @@ impl Certificate {
         Ok(digits.join(":"))
     }
 
-    /// What encrypts with it.
+    /// What encrypts with it, and with what takes its place in its files.
     ///
     /// # Errors
     /// Certificate or key cannot be read or do not fit.
     pub fn acceptor(&self) -> anyhow::Result<TlsAcceptor> {
-        let (chain, key) = (self.read_chain()?, self.read_key()?);
         let mut config = ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .with_context(|| {
-                format!("certificate and key do not fit: {} and {}", self.chain.display(), self.key.display())
-            })?;
+            .with_cert_resolver(Arc::new(Renewed::open(self)?));
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+
+    fn read(&self) -> anyhow::Result<CertifiedKey> {
+        let (chain, key) = (self.read_chain()?, self.read_key()?);
+        CertifiedKey::from_der(chain, key, &crypto::ring::default_provider()).with_context(|| {
+            format!("certificate and key do not fit: {} and {}", self.chain.display(), self.key.display())
+        })
+    }
+
+    /// When its files were changed.
+    fn changed(&self) -> [Option<SystemTime>; 2] {
+        [&self.chain, &self.key].map(|path| fs::metadata(path).and_then(|file| file.modified()).ok())
     }
 
     /// The certificate and those that vouch for it: at least one.
@@ -145,6 +167,56 @@ impl Certificate {
             }
             key => key.with_context(|| format!("the key {path} is damaged")),
         }
+    }
+}
+
+/// A certificate as its files have it. While they cannot be used, as between the change of one and of the other, it is the
+/// one before.
+#[derive(Debug)]
+struct Renewed {
+    certificate: Certificate,
+    read: Mutex<Read>,
+}
+
+#[derive(Debug)]
+struct Read {
+    key: Arc<CertifiedKey>,
+    /// Of the files that were read last, whether they could be used or not.
+    changed: [Option<SystemTime>; 2],
+    looked: Instant,
+}
+
+impl Renewed {
+    fn open(certificate: &Certificate) -> anyhow::Result<Self> {
+        let (changed, key) = (certificate.changed(), Arc::new(certificate.read()?));
+        let read = Mutex::new(Read { key, changed, looked: Instant::now() });
+        Ok(Self { certificate: certificate.clone(), read })
+    }
+
+    /// The one to use, if the files were looked at no longer ago than this.
+    fn current(&self, look_every: Duration) -> Arc<CertifiedKey> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if read.looked.elapsed() >= look_every {
+            read.looked = Instant::now();
+            let changed = self.certificate.changed();
+            if changed != read.changed {
+                read.changed = changed;
+                match self.certificate.read() {
+                    Ok(key) => {
+                        read.key = Arc::new(key);
+                        tracing::info!("the certificate {} was renewed", self.certificate.chain.display());
+                    }
+                    Err(error) => tracing::error!("{error:#}; the certificate before it stays in use"),
+                }
+            }
+        }
+        Arc::clone(&read.key)
+    }
+}
+
+impl ResolvesServerCert for Renewed {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current(LOOK_EVERY))
     }
 }
 
@@ -213,5 +285,53 @@ async fn to_https(method: Method, uri: Uri, headers: HeaderMap) -> Response {
 impl std::fmt::Debug for TlsListener {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TlsListener").field("tcp", &self.tcp).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_renewed_certificate_is_taken_up_once_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["localhost".to_owned()];
+        let made = |name: &str| Certificate::own(&folder.path().join(name), &names, &[]).unwrap();
+        let (used, next) = (made("used"), made("next"));
+        let certificate = |key: &Arc<CertifiedKey>| key.cert[0].clone();
+        let renewed = Renewed::open(&used).unwrap();
+        let first = certificate(&renewed.current(Duration::ZERO));
+        let put = |from: &Path, to: &Path, minute: u64| {
+            fs::copy(from, to).unwrap();
+            let time = SystemTime::now() + Duration::from_mins(minute);
+            fs::File::options().append(true).open(to).unwrap().set_modified(time).unwrap();
+        };
+        put(&next.chain, &used.chain, 1);
+        assert_eq!(certificate(&renewed.current(Duration::ZERO)), first, "its key is not there yet");
+        put(&next.key, &used.key, 1);
+        assert_eq!(certificate(&renewed.current(LOOK_EVERY)), first, "it was looked at just now");
+        let second = certificate(&renewed.current(Duration::ZERO));
+        assert_eq!(second, next.read_chain().unwrap()[0]);
+        fs::write(&used.chain, "no certificate").unwrap();
+        assert_eq!(certificate(&renewed.current(Duration::ZERO)), second);
+        fs::remove_file(&used.chain).unwrap();
+        assert_eq!(certificate(&renewed.current(Duration::ZERO)), second);
+    }
+
+    #[test]
+    fn an_own_certificate_has_every_name_that_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = |asked: &[&str]| {
+            let asked: Vec<_> = asked.iter().map(|&name| name.to_owned()).collect();
+            let names = [&asked[..], &["localhost".to_owned()]].concat();
+            Certificate::own(folder.path(), &names, &asked).unwrap().fingerprint().unwrap()
+        };
+        let first = own(&["box.local"]);
+        assert_eq!(own(&[]), first);
+        let both = own(&["box.local", "192.168.1.5"]);
+        assert_ne!(both, first);
+        for asked in [&["192.168.1.5"][..], &["box.local"], &["box.local", "192.168.1.5"]] {
+            assert_eq!(own(asked), both);
+        }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Jobs of one model and one size step together, each at its own step; they join and leave between two steps. When others
 //! wait, a job that has taken its turn's steps stands in line again, so that a long one does not keep short ones waiting.
+//! While jobs of another model wait, turns are longer, since each change of models is a load.
 //!
 //! A GPU that is lost stays so for the rest of the process. Then the queue is closed, and the jobs wait for the next server.
 
@@ -63,6 +64,11 @@ pub trait Runner {
 
     /// Gives back all memory: a bug or the engine failed a job, which may have spoilt what is in it.
     fn release(&mut self);
+
+    /// How long a job may compute while those of another model wait: far longer than loading a model takes.
+    fn turn_of_a_model(&self) -> Duration {
+        Duration::from_secs(30)
+    }
 }
 
 /// The thread.
@@ -80,6 +86,8 @@ pub enum Lost {
     InWork,
     /// Before anything worked.
     AtOnce,
+    /// Not the device, but the thread that computes on it: it panicked outside of a job's own work.
+    Thread,
 }
 
 impl Worker {
@@ -97,23 +105,31 @@ impl Worker {
         let (losing, lost) = watch::channel(None);
         thread::Builder::new().name("inference".into()).spawn(move || {
             let _alive = alive;
-            Bench {
-                jobs,
-                runner: runner(),
-                together,
-                seats: Vec::new(),
-                resting: HashMap::new(),
-                most: together,
-                trust: 0,
-                has_worked: false,
-                lost: losing,
+            let (queue, lost) = (Arc::clone(&jobs), losing.clone());
+            let work = AssertUnwindSafe(|| {
+                Bench {
+                    jobs,
+                    runner: runner(),
+                    together,
+                    seats: Vec::new(),
+                    resting: HashMap::new(),
+                    most: together,
+                    trust: 0,
+                    has_worked: false,
+                    lost,
+                }
+                .work();
+            });
+            if catch_unwind(work).is_err() {
+                tracing::error!("the thread that computes has ended by a bug");
+                losing.send_replace(Some(Lost::Thread));
+                queue.close();
             }
-            .work();
         })?;
         Ok(Self { running, lost })
     }
 
-    /// Waits until the device is lost.
+    /// Waits until the device, or the thread, is lost.
     pub fn loss(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut lost = self.lost.clone();
         async move {
@@ -124,7 +140,7 @@ impl Worker {
         }
     }
 
-    /// Whether the device was lost.
+    /// What was lost.
     pub fn lost(&self) -> Option<Lost> {
         *self.lost.borrow()
     }
@@ -164,8 +180,15 @@ struct Seat<C> {
     condition: C,
     /// What the recipe says, if the words are known here.
     words: Option<(PromptDocument, String)>,
-    /// Steps of this turn.
-    turn: usize,
+    turn: Turn,
+}
+
+/// What a job has had since it sat down.
+#[derive(Debug, Clone, Copy, Default)]
+struct Turn {
+    steps: usize,
+    /// How long they took, with those who shared them.
+    time: Duration,
 }
 
 /// Why a call of the runner gave nothing.
@@ -206,7 +229,7 @@ impl<R: Runner> Bench<R> {
         match work {
             None => {
                 if let Some(seat) = self.resting.remove(&job.id()) {
-                    self.seats.push(Seat { turn: 0, ..seat });
+                    self.seats.push(Seat { turn: Turn::default(), ..seat });
                 }
             }
             Some(Work { model, goal, state }) => {
@@ -220,7 +243,8 @@ impl<R: Runner> Bench<R> {
                             Goal::Condition(_) => None,
                         };
                         let first = state.step();
-                        self.seats.push(Seat { job, group, state, first, condition, words, turn: 0 });
+                        let turn = Turn::default();
+                        self.seats.push(Seat { job, group, state, first, condition, words, turn });
                     }
                     Err(failure) => self.fail(&job, failure),
                 }
@@ -237,7 +261,7 @@ impl<R: Runner> Bench<R> {
                 self.jobs.time_out(&seat.job);
             } else if seat.state.is_done() {
                 self.finish(seat);
-            } else if seat.turn >= TURN && self.jobs.others_wait(&seat.group) {
+            } else if self.has_had_a_turn(&seat) {
                 self.jobs.rest(&seat.job, seat.group.clone());
                 self.resting.insert(seat.job.id(), seat);
             } else {
@@ -246,6 +270,16 @@ impl<R: Runner> Bench<R> {
         }
         // Who was cancelled in line does not come back; who was while sitting down in it does, and is let out then.
         self.resting.retain(|_, seat| !seat.job.has_ended());
+    }
+
+    /// Whether it is somebody else's turn.
+    fn has_had_a_turn(&self, seat: &Seat<R::Condition>) -> bool {
+        let Turn { steps, time } = seat.turn;
+        steps >= TURN
+            && match self.jobs.next_model() {
+                None => false,
+                Some(model) => model == *seat.group.model() || time >= self.runner.turn_of_a_model(),
+            }
     }
 
     fn step(&mut self) {
@@ -257,12 +291,13 @@ impl<R: Runner> Bench<R> {
             Ok(advanced) => advanced,
             Err(failure) => return self.step_failed(failure),
         };
-        jobs.paced(begin.elapsed().as_secs_f64(), seats.len());
+        let time = begin.elapsed();
         let mut wrong = Vec::new();
         for (index, (seat, foreseen)) in seats.iter_mut().zip(advanced).enumerate() {
             match foreseen {
                 Ok(foreseen) => {
-                    seat.turn += 1;
+                    seat.turn.steps += 1;
+                    seat.turn.time += time;
                     jobs.stepped(&seat.job, &seat.state);
                     if (seat.state.step() - seat.first).is_multiple_of(PREVIEW_EVERY) && !seat.state.is_done() {
                         seat.preview(&foreseen);
@@ -271,6 +306,7 @@ impl<R: Runner> Bench<R> {
                 Err(error) => wrong.push((index, error)),
             }
         }
+        jobs.paced(time.as_secs_f64(), seats.len());
         for (index, error) in wrong.into_iter().rev() {
             let seat = self.seats.remove(index);
             self.fail(&seat.job, Failure::Run(RunError::Step(error.into())));

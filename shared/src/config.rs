@@ -2,11 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use activations::Activations;
 pub use check::ConfigError;
 use check::{divides, heads_of, size, within};
 pub use diffusion::{DownBlockType, PerLevel, UNetConfig, UpBlockType, VaeConfig};
 pub use fixed::Fixed;
 
+pub(crate) mod activations;
 mod check;
 mod diffusion;
 mod fixed;

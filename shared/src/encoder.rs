@@ -12,7 +12,7 @@ use crate::engine::{Engine, EngineError, Tensor};
 use crate::mllm::{Mllm, TokenBatch};
 use crate::picture::Picture;
 use crate::prompt::{PromptDocument, PromptError, PromptSequence};
-use crate::protocol::MAX_PICTURES;
+use crate::protocol::MAX_REQUEST_PICTURES;
 use crate::resampler::{Resampler, ResamplerSizes};
 use crate::tokenizer::Tokenizer;
 use crate::vision::VisionTower;
@@ -216,7 +216,7 @@ impl<E: Engine> Encoder<E> {
             images.push(picture.embeddings.clone());
             embedded.insert(0, picture);
         }
-        embedded.truncate(MAX_PICTURES);
+        embedded.truncate(MAX_REQUEST_PICTURES);
         let images = (!images.is_empty()).then(|| Tensor::cat(images, 0));
         let cond = self.networks.condition(&self.batch(sequence), images)?;
         let [_, tokens, width] = cond.shape();
@@ -319,9 +319,9 @@ mod tests {
     #[test]
     fn only_so_many_pictures_are_remembered() {
         let encoder = encoder();
-        for shade in 0..MAX_PICTURES as u8 + 3 {
+        for shade in 0..MAX_REQUEST_PICTURES as u8 + 3 {
             encode(&encoder, "<i>", &[shade], "");
         }
-        assert_eq!(encoder.recent().pictures.len(), MAX_PICTURES);
+        assert_eq!(encoder.recent().pictures.len(), MAX_REQUEST_PICTURES);
     }
 }

@@ -165,6 +165,11 @@ pub trait Engine: Sized + Clone + Debug + Send + Sync + 'static {
         None
     }
 
+    /// Bytes of the largest tensor that a device can hold, if that is less than its memory.
+    fn largest_tensor_bytes(_device: &Self::Device) -> u64 {
+        u64::MAX
+    }
+
     /// A tensor from row-major numbers. `data.len()` is the product of `shape`.
     fn from_host<const D: usize>(data: Vec<f32>, shape: [usize; D], device: &Self::Device) -> Self::Tensor<D>;
     /// The tensor's numbers, row-major.
@@ -255,7 +260,7 @@ pub trait Engine: Sized + Clone + Debug + Send + Sync + 'static {
         heads: usize,
         mask: &Mask<Self>,
     ) -> Self::Tensor<3> {
-        plain::attention::<Self>(q, k, v, heads, mask)
+        plain::attention::<Self>([q, k, v], heads, mask, usize::MAX)
     }
 
     /// `block(module, input)`. While training, an engine may drop what the block computes on its way, and compute it again

@@ -3,6 +3,7 @@
 
 use crate::bundle::{BundleError, Folder, Manifest, Tensors};
 use crate::condition::Condition;
+use crate::config::{Activations, VaeConfig};
 use crate::controlnet::Control;
 use crate::denoise::{DenoiseError, DenoiseSettings, DenoiseState, guide};
 use crate::encoder::{EncodeError, Encoder};
@@ -29,6 +30,19 @@ pub struct Denoiser<E: Engine> {
 pub struct PreparedCondition<E: Engine> {
     cond: Tensor<E, 3>,
     uncond: Tensor<E, 3>,
+}
+
+impl<E: Engine> PreparedCondition<E> {
+    /// Whether it came to the device: otherwise each step towards it would fail.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn check(&self) -> Result<(), EngineError> {
+        for half in [&self.cond, &self.uncond] {
+            half.clone().to_host().await?;
+        }
+        Ok(())
+    }
 }
 
 /// Why a step could not be taken. The state is as it was, and any engine can go on from it.
@@ -140,7 +154,10 @@ impl<E: Engine> Denoiser<E> {
 #[derive(Debug, Clone)]
 pub struct Decoder<E: Engine> {
     vae: VaeDecoder<E>,
+    config: VaeConfig,
     device: E::Device,
+    /// Memory for what is computed, in bytes.
+    room: u64,
     /// The same device in full precision, if it computes in less, and where a decoder for that is.
     full: Option<(E::Device, Folder)>,
 }
@@ -152,9 +169,15 @@ impl<E: Engine> Decoder<E> {
     /// [`BundleError::Weights`].
     pub fn load(manifest: &Manifest, vae: &dyn Store<E>, device: &E::Device) -> Result<Self, BundleError> {
         let encoder = |name: &str| name.starts_with("encoder.") || name.starts_with("quant_conv.");
-        let vae = load_except(vae, device, encoder, |weights| VaeDecoder::new(weights, &manifest.networks.vae))
+        let config = &manifest.networks.vae;
+        let vae = load_except(vae, device, encoder, |weights| VaeDecoder::new(weights, config))
             .map_err(|source| BundleError::Weights { part: "vae".into(), source })?;
-        Ok(Self { vae, device: device.clone(), full: None })
+        Ok(Self { vae, config: config.clone(), device: device.clone(), room: u64::MAX, full: None })
+    }
+
+    /// The same where what is computed has so many bytes of memory beside the weights.
+    pub fn within(self, room: u64) -> Self {
+        Self { room, ..self }
     }
 
     /// The same of a bundle in a folder, where it can be loaded again: a picture of which half precision cannot hold a number
@@ -168,7 +191,7 @@ impl<E: Engine> Decoder<E> {
         Ok(Self { full, ..decoder })
     }
 
-    /// The picture of latents `[channels, height, width]`, made in tiles if the whole finds no memory.
+    /// The picture of latents `[channels, height, width]`, made in tiles if the whole has no room, or finds none.
     ///
     /// # Errors
     /// [`EngineError`].
@@ -199,10 +222,17 @@ impl<E: Engine> Decoder<E> {
 
     async fn pixels(&self, latents: &Planes) -> Result<Planes, EngineError> {
         let [_, height, width] = latents.shape;
-        match self.forward(latents.clone()).await {
-            Err(EngineError::OutOfMemory { .. }) if height.max(width) > tiles::TILE => {
-                tiles::decode(latents, async |tile| self.forward(tile).await).await
-            }
+        let fits = |side: usize| {
+            let Activations { largest_bytes, peak_bytes } =
+                self.config.decoder_activations([height.min(side), width.min(side)]);
+            largest_bytes <= E::largest_tensor_bytes(&self.device) && peak_bytes <= self.room
+        };
+        let sides = || tiles::sides([height, width]);
+        let side = sides().find(|&side| fits(side)).or(sides().last()).expect("the whole is the first of them");
+        let decode = async |side| tiles::decode(latents, side, async |tile| self.forward(tile).await).await;
+        match decode(side).await {
+            // What sees less of the picture is only for devices that have no more: others may get their memory back.
+            Err(EngineError::OutOfMemory { .. }) if side > tiles::TILE => decode(tiles::TILE).await,
             result => result,
         }
     }

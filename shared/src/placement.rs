@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::bundle::{BundleError, Manifest};
+use crate::config::Activations;
 use crate::encoder;
+use crate::vae::tiles;
 
 /// Weights beyond which a page's CPU takes minutes for a picture: 64 million parameters in f32.
 const SLOW_ON_CPU_BYTES: u64 = 256 << 20;
@@ -19,8 +21,7 @@ const SLOW_ON_CPU_BYTES: u64 = 256 << 20;
 const NOT_HERE: &str = "this device did not fetch that part of the model";
 
 /// A part of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// From the prompt to a condition.
     Encode,
@@ -57,8 +58,7 @@ pub enum Place {
 }
 
 /// What the person asked for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Wish {
     /// Whatever works best.
     #[default]
@@ -69,17 +69,19 @@ pub enum Wish {
     Server,
 }
 
-/// What a stage's weights need when loaded.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What a stage needs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StageSize {
-    /// All of them.
+    /// All weights, when loaded.
     pub memory_bytes: u64,
-    /// The largest tensor, which must fit into one buffer of a GPU.
+    /// The largest weight, which must fit into one buffer of a GPU.
     pub largest_tensor_bytes: u64,
+    /// What is computed with them, if it depends on the picture's size; where that can be done in parts, with the smallest.
+    pub activations: Activations,
 }
 
 /// A model's stages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ModelSize {
     /// Vision tower, language model and AlignerNet.
     pub encode: StageSize,
@@ -90,27 +92,28 @@ pub struct ModelSize {
 }
 
 /// What this device can carry.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
-    /// Its GPU, if WebGPU has one.
-    pub gpu: Option<Gpu>,
-    /// Memory that the processor may use for weights: an estimate, 0 if its program did not start.
+    /// Its GPU, or why there is none to count on: a clause, such as "this browser offers no WebGPU".
+    pub gpu: Result<Gpu, &'static str>,
+    /// Memory that the processor may use: an estimate, 0 if its program did not start.
     pub cpu_memory_bytes: u64,
 }
 
-/// A WebGPU adapter's limits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// A WebGPU adapter's limits. Whether its shaders have f16 changes nothing here: kernels read some activations as such, and
+/// keep all in f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gpu {
     /// WebGPU's `maxBufferSize`.
     pub max_buffer_size: u64,
     /// WebGPU's `maxStorageBufferBindingSize`.
     pub max_storage_buffer_binding_size: u64,
-    /// Memory that may be used for weights: an estimate, since WebGPU does not tell.
+    /// Memory that may be used: an estimate, since WebGPU does not tell.
     pub memory_bytes: u64,
 }
 
 /// The server that the page was given.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
     /// Whether it answers and has the model.
     pub reachable: bool,
@@ -119,7 +122,7 @@ pub struct Server {
 }
 
 /// What went wrong: that place is not tried again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failure {
     /// Where.
     pub place: Place,
@@ -128,8 +131,7 @@ pub struct Failure {
 }
 
 /// How a place fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureKind {
     /// It went away: the browser took the GPU, the server stopped answering.
     Lost,
@@ -142,7 +144,7 @@ pub enum FailureKind {
 }
 
 /// All that a placement depends on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Situation {
     /// The model.
     pub model: ModelSize,
@@ -159,7 +161,7 @@ pub struct Situation {
 }
 
 /// Where everything runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placement {
     /// From the prompt to a condition.
     pub encode: Placed,
@@ -170,7 +172,7 @@ pub struct Placement {
 }
 
 /// Where a stage runs and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placed {
     /// Where.
     pub place: Place,
@@ -204,7 +206,7 @@ pub enum PlacementError {
 
 /// Decides where each stage runs.
 ///
-/// A stage goes to the GPU if its weights fit, else to the processor, else to the server; a heavy one, and any after a
+/// A stage goes to the GPU if it fits, else to the processor, else to the server; a heavy one, and any after a
 /// failure, sooner to the server than to the processor. The server also takes what comes after: it has the input then.
 /// Each stage is judged alone, since a device may drop one stage's weights before it loads the next.
 ///
@@ -246,24 +248,43 @@ impl Situation {
 }
 
 impl ModelSize {
-    /// The sizes of a bundle's stages.
+    /// The sizes of a bundle's stages, for pictures of its own size with guidance.
     ///
     /// # Errors
     /// [`BundleError::NoPart`].
     pub fn of(manifest: &Manifest) -> Result<Self, BundleError> {
-        let size = |stage: Stage| {
-            stage.parts().iter().try_fold(StageSize::default(), |size, name| {
+        let (networks, [_, height, width]) = (&manifest.networks, manifest.latent_shape());
+        let size = |stage: Stage, activations| {
+            stage.parts().iter().try_fold(StageSize { activations, ..StageSize::default() }, |size, name| {
                 let part = manifest.part(name)?;
                 Ok(StageSize {
                     memory_bytes: size.memory_bytes + part.memory_bytes,
                     largest_tensor_bytes: size.largest_tensor_bytes.max(part.largest_tensor_bytes),
+                    ..size
                 })
             })
         };
-        Ok(Self { encode: size(Stage::Encode)?, denoise: size(Stage::Denoise)?, decode: size(Stage::Decode)? })
+        let tile = tiles::sides([height, width]).last().unwrap_or_default();
+        Ok(Self {
+            encode: size(Stage::Encode, Activations::default())?,
+            denoise: size(Stage::Denoise, networks.unet.activations(2, [height, width]))?,
+            decode: size(Stage::Decode, networks.vae.decoder_activations([height.min(tile), width.min(tile)]))?,
+        })
     }
 
-    fn of_stage(&self, stage: Stage) -> StageSize {
+    /// Bytes that stages need side by side, of which one computes at a time.
+    pub fn together(&self, stages: &[Stage]) -> u64 {
+        let sizes = stages.iter().map(|&stage| self.of_stage(stage));
+        let beside = |all: StageSize, size: StageSize| StageSize {
+            memory_bytes: all.memory_bytes.saturating_add(size.memory_bytes),
+            largest_tensor_bytes: all.largest_tensor_bytes.max(size.largest_tensor_bytes),
+            activations: all.activations.max(size.activations),
+        };
+        sizes.fold(StageSize::default(), beside).needed()
+    }
+
+    /// One of them.
+    pub fn of_stage(&self, stage: Stage) -> StageSize {
         match stage {
             Stage::Encode => self.encode,
             Stage::Denoise => self.denoise,
@@ -311,12 +332,14 @@ fn gpu_refusal(situation: &Situation, size: StageSize) -> Option<String> {
     if let Some(kind) = situation.failure_at(Place::DeviceGpu) {
         return Some(format!("this device's GPU {kind}"));
     }
-    let Some(gpu) = situation.device.gpu else {
-        return Some("this browser offers no WebGPU".into());
+    let gpu = match situation.device.gpu {
+        Ok(gpu) => gpu,
+        Err(why) => return Some(why.into()),
     };
     let buffer = gpu.max_buffer_size.min(gpu.max_storage_buffer_binding_size);
-    if size.largest_tensor_bytes > buffer {
-        let (tensor, buffer) = (megabytes(size.largest_tensor_bytes), megabytes(buffer));
+    let tensor = size.largest_tensor_bytes.max(size.activations.largest_bytes);
+    if tensor > buffer {
+        let (tensor, buffer) = (megabytes(tensor), megabytes(buffer));
         return Some(format!("a tensor of {tensor} does not fit into this GPU's buffers of {buffer}"));
     }
     if size.needed() > gpu.memory_bytes {
@@ -342,10 +365,15 @@ fn cpu_refusal(situation: &Situation, size: StageSize) -> Option<String> {
 }
 
 impl StageSize {
-    /// Weights and a quarter more for what is computed with them.
+    /// Bytes of weights and of what is computed with them, of which there is always something.
     fn needed(self) -> u64 {
-        self.memory_bytes.saturating_add(self.memory_bytes / 4)
+        with_room(self.memory_bytes).max(self.memory_bytes.saturating_add(self.activations.peak_bytes))
     }
+}
+
+/// Bytes of weights and a quarter more for what is computed with them.
+fn with_room(memory_bytes: u64) -> u64 {
+    memory_bytes.saturating_add(memory_bytes / 4)
 }
 
 impl fmt::Display for Stage {

@@ -26,7 +26,7 @@ use crate::wire;
 /// Largest body of a request: ten photographs and then some.
 pub const MAX_REQUEST_BYTES: usize = 64 << 20;
 /// Most pictures of a request.
-pub const MAX_PICTURES: usize = 32;
+pub const MAX_REQUEST_PICTURES: usize = 32;
 /// Most LoRAs of a request.
 pub const MAX_LORAS: usize = 8;
 
@@ -60,7 +60,7 @@ pub enum JobRequest {
         #[cfg_attr(feature = "openapi", schema(value_type = Vec<crate::prompt::PromptItem>))]
         prompt: PromptDocument,
         /// The pictures in order: PNG, JPEG or WebP files in base64.
-        #[serde(default, deserialize_with = "wire::list::<_, _, MAX_PICTURES>")]
+        #[serde(default, deserialize_with = "wire::list::<_, _, MAX_REQUEST_PICTURES>")]
         pictures: Vec<PictureFile>,
         /// What to steer away from; empty for nothing.
         #[serde(default)]
@@ -220,6 +220,9 @@ pub struct BundleEntry {
     /// Size of those of them that encoding a prompt needs.
     #[serde(default)]
     pub encoder_bytes: u64,
+    /// Version of its U-Net, as in [`JobRequest::Denoise`]: two bundles may have the same name for people.
+    #[serde(default)]
+    pub unet: String,
 }
 
 /// How the server is.

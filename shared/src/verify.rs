@@ -15,9 +15,9 @@ mod kosmosg;
 mod preprocess;
 mod sd;
 
-pub use kosmosg::{ALIGN_GRADIENTS, KosmosGFixture, LM_GRADIENTS, align_losses, cases_of, kosmosg, lm_loss};
+pub use kosmosg::{ALIGN_GRADIENTS, KosmosGFixture, LM_GRADIENTS, align_losses, kosmosg, kosmosg_cases, lm_loss};
 pub use preprocess::preprocess;
-pub use sd::stable_diffusion;
+pub use sd::{StableDiffusionFixture, stable_diffusion, stable_diffusion_cases};
 
 /// Largest relative error of one network on an engine that computes in f32.
 pub const NETWORK: f64 = 1e-5;
@@ -25,6 +25,9 @@ pub const NETWORK: f64 = 1e-5;
 pub const RUN: f64 = 1e-4;
 /// Largest relative error of pixels after resizing.
 pub const PIXELS: f64 = 2e-3;
+
+/// The largest error of what is computed with some parts of a bundle, by their names.
+pub type Tolerance<'a> = &'a dyn Fn(&[&str]) -> f64;
 
 /// Contents of a fixture's files by their path within the folder, `/` between its parts.
 pub type Files = BTreeMap<String, Vec<u8>>;
@@ -222,7 +225,7 @@ impl Cases {
     }
 
     /// Allows tensors to stay unused whose names begin with `prefix`: they are for another comparison.
-    fn leave(&mut self, prefix: &str) {
+    pub fn leave(&mut self, prefix: &str) {
         let names = self.floats.keys().filter(|name| name.starts_with(prefix)).cloned();
         self.used.get_mut().extend(names);
     }

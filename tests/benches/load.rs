@@ -2,21 +2,31 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use kosmosg_tests::load::{quantile, run};
 use kosmosg_tests::server::Server;
 
 const CLIENTS: usize = 200;
+/// Whose they are.
+const OWNERS: usize = 20;
 const TIME: Duration = Duration::from_mins(5);
+/// Seconds in which `/health` is to answer nearly always.
+const HEALTH: f64 = 0.05;
+/// By how many bytes the server's memory may grow: the results that it keeps, and no more with time.
+const GROWTH: u64 = 256 << 20;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let store = folder.path().join("jobs.sqlite");
-    let server = Server::with(&["--store", &store.to_string_lossy(), "--rate", "1000000"]).await;
-    let report = run(&server, CLIENTS, TIME).await;
+    let file = folder.path().join("tokens.json");
+    let file = file.to_str().context("a plain path")?;
+    let tokens: Vec<_> = (0..OWNERS).map(|owner| token(file, &format!("owner {owner}"))).collect::<Result<_, _>>()?;
+    let known = ["--access", "token", "--tokens", file, "--rate", "1000000"];
+    let server = Server::with(&[&["--store", &store.to_string_lossy()], &known[..]].concat()).await;
+    let report = run(&server, CLIENTS, TIME, &tokens).await;
 
-    println!("| {CLIENTS} clients, {} minutes | |\n|---|--:|", TIME.as_secs() / 60);
+    println!("| {CLIENTS} clients of {OWNERS} owners, {} minutes | |\n|---|--:|", TIME.as_secs() / 60);
     for (name, count) in [
         ("jobs taken", report.taken),
         ("done", report.done),
@@ -41,5 +51,15 @@ async fn main() -> anyhow::Result<()> {
     println!("| memory: after the first picture, at the end | {before:.0} MB, {after:.0} MB |");
     ensure!(report.failed.is_empty(), "{:?}", report.failed);
     ensure!(report.lost == 0 && report.doubled == 0, "jobs were lost or doubled");
+    ensure!(quantile(&report.health, 0.99) <= HEALTH, "/health took longer than {HEALTH} s");
+    let [before, after] = report.memory;
+    ensure!(after <= before + GROWTH, "the memory grew from {before} to {after} bytes");
     Ok(())
+}
+
+/// Has the program make a token.
+fn token(file: &str, name: &str) -> anyhow::Result<String> {
+    let output = Server::command().args(["token", "add", name, "--tokens", file]).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }

@@ -61,9 +61,14 @@ enum Habit {
     SendsTwice,
 }
 
-/// Has so many clients work with a server for a time.
-pub async fn run(server: &Server, clients: usize, time: Duration) -> Report {
-    let client = Client::of(server.address(""));
+/// Has so many clients work with a server for a time. Owners with these tokens share the clients; without tokens all are
+/// one.
+pub async fn run(server: &Server, clients: usize, time: Duration, tokens: &[String]) -> Report {
+    let one = |index: usize| match tokens {
+        [] => Client::of(server.address("")),
+        tokens => Client::with_token(server.address(""), &tokens[index % tokens.len()]),
+    };
+    let client = one(0);
     let manifest = Folder::open(built_in()).unwrap().manifest().clone();
     let first = client.submit(&job(&manifest, 0, 4)).await.unwrap();
     client.end(&first.id).await;
@@ -72,8 +77,8 @@ pub async fn run(server: &Server, clients: usize, time: Duration) -> Report {
     let end = Instant::now() + time;
     let health = tokio::spawn(watch_health(client, end));
     // Each has a connection of its own.
-    let one = |index| tokio::spawn(work(Client::of(server.address("")), manifest.clone(), index, end));
-    let reports = join_all((0..clients as u64).map(one)).await;
+    let working = |index| tokio::spawn(work(one(index), manifest.clone(), index as u64, end));
+    let reports = join_all((0..clients).map(working)).await;
     let mut all = Report { health: health.await.unwrap(), ..Report::default() };
     for report in reports.into_iter().map(Result::unwrap) {
         all.by_client.push(report.done);

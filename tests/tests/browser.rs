@@ -210,6 +210,8 @@ async fn a_cancelled_picture_leaves_everything_as_it_was() {
     let server = Server::start().await;
     let page = at_step(5, Where::Cpu, &server).await;
     page.wait_for_preview().await;
+    // Whoever does not see it hears how far it is, not at every step.
+    page.wait_for_text("#told", &format!("Step {} of {MANY_STEPS}", MANY_STEPS.div_ceil(4))).await;
     page.click("#cancel").await;
     page.wait_for_state("ready", PATIENCE).await;
     assert_eq!(page.sentence().await, "a <i> on the beach");

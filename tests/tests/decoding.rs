@@ -17,6 +17,8 @@ use pollster::block_on;
 /// A tile's normalisations have the mean and variance of that tile: a picture of several is a little brighter here and darker
 /// there than the one decoded at once. 48 dB are measured.
 const ALIKE: f64 = 44.0;
+/// The same of tiles of a quarter of the size: 36 dB are measured.
+const COARSE: f64 = 34.0;
 /// How many times as much the colours of neighbours may differ across a seam as they do in the picture decoded at once: 1.08 at
 /// most are measured.
 const SEAM: f64 = 1.15;
@@ -93,6 +95,26 @@ impl Axis {
         let byte = |line, i| f64::from(picture.rgb()[at(line, i)]);
         (0..3 * side).map(|i| (byte(line, i) - byte(line - 1, i)).abs()).sum::<f64>() / (3 * side) as f64
     }
+}
+
+#[test]
+fn where_the_whole_has_no_room_tiles_that_have_are_made_at_once() {
+    let device = CandleDevice::cpu();
+    let folder = folder();
+    let decoder = Decoder::<Candle>::open(&folder, &device).unwrap();
+    let latents = latents(40);
+    let whole = decode(&decoder, &latents).unwrap();
+    let config = &folder.manifest().networks.vae;
+    let within = |side: usize| {
+        let room = config.decoder_activations([side, side]).peak_bytes;
+        decode(&decoder.clone().within(room), &latents).unwrap()
+    };
+    assert_eq!(within(40), whole);
+    let [large, small] = [within(39), within(31)];
+    println!("{:.1} dB, {:.1} dB", large.psnr(&whole), small.psnr(&whole));
+    assert!(large.psnr(&whole) > small.psnr(&whole) && small.psnr(&whole) >= COARSE, "no larger tile than has room");
+    // Below the smallest there is nothing to choose.
+    assert_eq!(within(1), small);
 }
 
 #[test]

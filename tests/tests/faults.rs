@@ -110,7 +110,7 @@ async fn many_clients_at_once() {
     let folder = tempfile::tempdir().unwrap();
     // All come from one address.
     let server = Server::with(&["--store", &store(&folder), "--rate", "1000000"]).await;
-    let report = load::run(&server, 40, Duration::from_secs(10)).await;
+    let report = load::run(&server, 40, Duration::from_secs(10), &[]).await;
     assert!(report.failed.is_empty(), "{:?}", report.failed);
     assert_eq!((report.lost, report.doubled), (0, 0));
     assert_eq!(report.taken, report.done + report.cancelled);

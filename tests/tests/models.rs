@@ -1,10 +1,19 @@
 //! Models that a person brings to the page, in a real Chromium.
 #![allow(clippy::unwrap_used, reason = "what cannot be unwrapped here has failed the test")]
 
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
-use kosmosg::bundle::{MANIFEST, Manifest};
-use kosmosg_tests::browser::{Line, Page, Where, expected};
+use kosmosg::bundle::{Existing, Folder, MANIFEST, Manifest};
+use kosmosg::condition::Condition;
+use kosmosg::encoder::Encoder;
+use kosmosg::engine::candle::{Candle, CandleDevice};
+use kosmosg::picture::Picture;
+use kosmosg::prompt::PromptDocument;
+use kosmosg::verify::{cosine, relative_error};
+use kosmosg_models::import::{ImportOptions, import};
+use kosmosg_models::quantize::Quant;
+use kosmosg_tests::browser::{Line, Page, Where, creature, expected};
 use kosmosg_tests::models;
 use kosmosg_tests::server::Server;
 use serde_json::json;
@@ -15,6 +24,8 @@ const SAME_PICTURE: f64 = 40.0;
 const STEPS: usize = 5;
 const SEED: u64 = 11;
 const NAME: &str = "Another one";
+/// Bytes that the GPU worker's program takes at most with a small model: 8 MB are measured.
+const MOST_MEMORY: f64 = 30e6;
 
 /// A folder of the built-in bundle and, as `another`, of one that differs in name only.
 fn folder_of_two() -> tempfile::TempDir {
@@ -48,9 +59,13 @@ async fn a_model_comes_over_a_bad_line_and_stays() {
     assert!(begins.len() == 3 && begins[0] == 0 && begins.is_sorted() && begins[1] > 2_000_000, "{begins:?}");
     assert!(asked.keys().all(|path| !path.contains("another/text")), "what no picture needs is not fetched: {asked:?}");
 
-    // Paused; then the page is left in the middle.
+    // Nothing comes any more. Paused all the same; then the page is left in the middle.
+    line.slow_down(Some(("another/unet", 500)));
+    page.wait_for_text("#model-line", "no data is coming, trying again").await;
+    let begin = Instant::now();
     page.click("#model-stop").await;
     page.wait_for_text("#model-list", "MB of 19 MB in this browser").await;
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     line.slow_down(Some(("another/unet", 700_000)));
     page.deed(NAME, "Go on fetching").await;
     page.wait_for_text("#model-line", "14 MB of").await;
@@ -68,6 +83,7 @@ async fn a_model_comes_over_a_bad_line_and_stays() {
     // A file that storage spoilt is found and fetched again, alone.
     page.spoil("aligner.gguf").await;
     page.deed(NAME, "Check").await;
+    page.wait_for_text("#model-told", "Damaged, and to be fetched again: aligner.gguf.").await;
     page.deed(NAME, "Go on fetching").await;
     page.wait_until_whole(NAME).await;
     let asked: Vec<_> = line.asked().into_keys().filter(|path| path.ends_with(".gguf")).collect();
@@ -88,6 +104,60 @@ async fn a_model_comes_over_a_bad_line_and_stays() {
         }
     }
     page.close().await;
+}
+
+/// The published forms, imported in four bits, from the server's folder to the GPU: what `cargo xtask bench --full` does at full
+/// size.
+#[tokio::test(flavor = "multi_thread")]
+async fn four_bits_over_a_bad_line_compute_on_the_gpu_what_they_do_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    models::copy(&models::built_in(), &folder.path().join("tiny")).unwrap();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+    let file = |name: &str| fixtures.join("kosmosg").join(name);
+    let options = ImportOptions {
+        checkpoint: file("checkpoint.pt"),
+        sentencepiece: file("sentencepiece.bpe.model"),
+        dictionary: file("dict.txt"),
+        decoder: fixtures.join("sd"),
+        network: Some(file("config.json")),
+        quant: Quant::Q4_0,
+        existing: Existing::default(),
+    };
+    let small = folder.path().join("small");
+    let name = import(&options, &small, |_| {}).unwrap().name;
+
+    let server = Server::of(folder.path()).await;
+    let line = Line::to(server.port()).await;
+    let page = Page::open(&line.address("/")).await;
+    page.wait_until_kept(PATIENCE).await;
+    line.break_answers("small/mllm", 20_000, 2);
+    line.asked();
+    page.deed(&name, "Only the part that reads").await;
+    page.wait_for_deed(&name, "Use").await;
+    let asked = line.asked();
+    let (_, begins) = asked.iter().find(|(path, _)| path.contains("small/mllm")).unwrap();
+    assert!(begins.len() == 3 && begins.is_sorted(), "{begins:?}");
+    page.deed(&name, "Use").await;
+    page.wait_for_text("#model-name", &name).await;
+    page.choose(Where::Gpu).await;
+    page.wait_for_state("ready", PATIENCE).await;
+
+    let (prompt, png) = (PromptDocument::from_text("a <i> on the beach", 1).unwrap(), creature().to_png(None));
+    let request = json!({ "encode": { "prompt": prompt, "negative": "" } }).to_string();
+    let reply = page.ask("gpu", &request, &[&png]).await;
+    let found: Condition =
+        serde_json::from_value(reply["encoded"]["condition"].clone()).unwrap_or_else(|_| panic!("{reply}"));
+    let memory = page.ask("gpu", r#""memory""#, &[]).await["memory"]["bytes"].as_f64().unwrap();
+    println!("{:.0} MB", memory / 1e6);
+    page.close().await;
+
+    let encoder = Encoder::<Candle>::open(&Folder::open(&small).unwrap(), &CandleDevice::cpu()).unwrap();
+    let expected = encoder.encode(&prompt, &[Picture::decode(&png).unwrap()], "").await.unwrap();
+    let (cosine, error) = (cosine(&found.cond, &expected.cond), relative_error(&found.cond, &expected.cond));
+    println!("cosine {cosine:.7}, error {error:.1e}");
+    // The same blocks on both: only the order of sums, and activations that some GPUs read in 16 bits, differ.
+    assert!(cosine >= 0.9999 && error <= 1e-2, "cosine {cosine:.7}, error {error:.1e}");
+    assert!(memory <= MOST_MEMORY, "{:.0} MB", memory / 1e6);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -200,6 +270,15 @@ async fn storage_that_is_short_shared_or_emptied_is_told() {
     page.wait_until_whole(NAME).await;
     page.deed(NAME, "Use").await;
     page.wait_for_text("#model-name", NAME).await;
+    page.wait_for_state("ready", PATIENCE).await;
+    // What another tab works with is its own.
+    let first = page.new_tab(&line.address("/")).await;
+    page.wait_for_text("#model-name", NAME).await;
+    page.deed("The built-in one", "Use").await;
+    page.wait_for_text("#model-name", "The built-in one").await;
+    page.back_to(first).await;
+    page.reload().await;
+    page.wait_for_text("#model-name", NAME).await;
 
     // The browser may take everything away.
     page.empty_storage().await;
@@ -237,6 +316,7 @@ async fn the_keyboard_stays_with_a_model_that_is_fetched_checked_and_removed() {
     page.wait_for_text("#told", &format!("{NAME}: 19 MB in this browser")).await;
     press("Check").await;
     page.wait_for(&format!("[aria-label='Check: {NAME}']:focus")).await;
+    page.wait_for_text("#model-told", "files are right.").await;
     press("Remove").await;
     page.wait_for(&format!("[aria-label^='Fetch ('][aria-label$=': {NAME}']:focus")).await;
     page.close().await;

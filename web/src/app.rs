@@ -75,6 +75,8 @@ pub struct App {
     /// An order that was left out so that those could be made.
     left_out: Option<String>,
     results: Results,
+    /// Finished pictures that are still being put on the shelf.
+    unkept: usize,
     reader: Reader,
     requests: u64,
     /// Which stages the GPU's program has done: doing one for the first time makes it ready.
@@ -87,11 +89,17 @@ pub struct App {
 }
 
 impl App {
+    /// A page whose jobs are numbered from there on. Where the browser does not tell tabs apart, two of them may keep their
+    /// work under the same name; their numbers differ.
+    pub fn counting_from(jobs: u64) -> Self {
+        Self { jobs, ..Self::default() }
+    }
+
     /// Takes an event at `now_ms` of the page's clock.
     pub fn update(&mut self, now_ms: f64, event: Event) -> Vec<Effect> {
         self.now_ms = now_ms;
         match event {
-            Event::Open { model } => self.open(model),
+            Event::Open { model, loading } => self.open(model, loading),
             // Another model may have been chosen in the meantime.
             Event::Manifest { .. } | Event::NoManifest { .. } if self.models.current.is_some() => {}
             Event::Manifest { base, manifest } => {
@@ -131,6 +139,7 @@ impl App {
             Event::Resume { job, waiting } => self.resume(job, waiting),
             Event::Cancel => self.cancel(),
             Event::CancelAll => self.cancel_all(),
+            Event::Stored => self.unkept -= 1,
             Event::Withdraw(ticket) => self.waiting.retain(|waiting| waiting.ticket != ticket),
             Event::Look(look) => self.results.look(look),
             Event::Wrote { prompt, negative } => self.wrote(*prompt, negative),
@@ -161,7 +170,19 @@ impl App {
             Event::ServerWent { .. } => self.server_went(),
             Event::Told { id, answer } => self.told(id, answer),
         }
+        self.mark_loading();
         mem::take(&mut self.effects)
+    }
+
+    /// Has the browser remember which kept model is being loaded: one that ends the page is not loaded at every opening.
+    fn mark_loading(&mut self) {
+        let is_loading = |worker: &WorkerState| matches!(worker, WorkerState::Loading { .. });
+        let model = self.models.current.as_ref().filter(|_| self.workers.iter().any(is_loading));
+        let key = model.map(|model| model.key.clone());
+        if self.models.loading != key {
+            self.models.loading.clone_from(&key);
+            self.effects.push(Effect::MarkLoading(key));
+        }
     }
 
     fn work_with(&mut self, source: Source, manifest: Manifest) {
@@ -314,9 +335,10 @@ impl App {
                 self.proceed();
             }
             None => {
-                self.phase = Phase::Idle;
+                self.phase = if self.resumed.is_some() { Phase::Running } else { Phase::Idle };
                 self.effects.extend(self.no_manifest.take().map(|_| Effect::OpenBuiltIn));
                 self.start_processor();
+                self.take_up();
                 self.begin_early();
             }
         }

@@ -3,11 +3,12 @@
 use kosmosg::bundle::Manifest;
 use kosmosg::picture::Recipe;
 use kosmosg::prompt::{MAX_TEXT_BYTES, PromptDocument, PromptItem};
-use kosmosg::protocol::{MAX_PICTURES, MAX_REQUEST_BYTES, PictureFile};
+use kosmosg::protocol::{MAX_REQUEST_BYTES, MAX_REQUEST_PICTURES, PictureFile};
 use kosmosg::sampler::{MAX_STEPS, SamplerKind};
 use serde::{Deserialize, Serialize};
 
-use crate::texts;
+use crate::draft::MAX_SENTENCE_PICTURES;
+use crate::{picture_file, texts};
 
 /// Most letters of a seed that is typed.
 const MAX_SEED_LETTERS: usize = 64;
@@ -74,7 +75,7 @@ impl Composition {
     /// [`TooMuch`] for what no person composes.
     pub fn of(recipe: &Recipe, file: impl Fn(usize) -> Option<PictureFile>) -> Result<Self, TooMuch> {
         let pictures = match recipe.prompt.images().map(|image| image.picture).max() {
-            Some(most) if most >= MAX_PICTURES => return Err(TooMuch),
+            Some(most) if most >= MAX_REQUEST_PICTURES => return Err(TooMuch),
             Some(most) => (0..=most).map(file).collect(),
             None => Vec::new(),
         };
@@ -91,11 +92,14 @@ impl Composition {
         Self { prompt: recipe.prompt.clone(), pictures, dials }.checked()
     }
 
-    /// The same, if it is within the bounds of what the page does.
+    /// The same, if it is within the bounds of what the page does; without the files that the model does not read.
     ///
     /// # Errors
     /// [`TooMuch`] if it is not.
-    pub fn checked(self) -> Result<Self, TooMuch> {
+    pub fn checked(mut self) -> Result<Self, TooMuch> {
+        for file in &mut self.pictures {
+            file.take_if(|file| !picture_file::is_admitted(&file.0));
+        }
         let Dials { seed, steps, guidance, negative, .. } = &self.dials;
         let bytes: usize = self.pictures.iter().flatten().map(|file| file.0.len()).sum();
         let places: Vec<_> = self.prompt.images().collect();
@@ -104,9 +108,9 @@ impl Composition {
             && guidance.is_none_or(|guidance| (0.0..=MAX_GUIDANCE).contains(&guidance))
             && negative.len() <= MAX_TEXT_BYTES
             && self.prompt.to_text().len() <= MAX_TEXT_BYTES
-            && places.len() <= MAX_PICTURES
+            && places.len() <= MAX_SENTENCE_PICTURES
             && places.iter().all(|image| image.picture < self.pictures.len())
-            && self.pictures.len() <= MAX_PICTURES
+            && self.pictures.len() <= MAX_REQUEST_PICTURES
             && bytes <= MAX_REQUEST_BYTES;
         if fits { Ok(self) } else { Err(TooMuch) }
     }
@@ -141,7 +145,8 @@ pub fn sentence(prompt: &PromptDocument) -> String {
 /// The name of a picture, where one such as "a red cat" would follow an article.
 fn without_second_article<'a>(before: &str, name: &'a str) -> &'a str {
     let is_article = |word: &str| ["a", "an", "the"].contains(&word.to_ascii_lowercase().as_str());
-    let follows = before.split_whitespace().next_back().is_some_and(is_article);
+    let follows =
+        before.ends_with(char::is_whitespace) && before.split_whitespace().next_back().is_some_and(is_article);
     match name.split_once(' ') {
         Some((first, rest)) if follows && is_article(first) => rest,
         _ => name,
@@ -172,8 +177,12 @@ pub(crate) mod tests {
 
     #[test]
     fn a_recipe_is_taken_over_exactly() {
-        let composition = Composition::of(&recipe(2), |number| (number == 1).then(|| PictureFile(vec![9]))).unwrap();
-        assert_eq!(composition.pictures, [None, Some(PictureFile(vec![9]))]);
+        let png = kosmosg::picture::Picture::new(1, 1, vec![9; 3]).unwrap().to_png(None);
+        // Nothing that the model would not read, or that says of itself that it has too many pixels.
+        let lie = [&png[..16], &[0, 1, 0, 0, 0, 1, 0, 0], &png[24..]].concat();
+        let files = [b"no picture".to_vec(), png.clone(), lie].map(PictureFile);
+        let composition = Composition::of(&recipe(3), |number| files.get(number).cloned()).unwrap();
+        assert_eq!(composition.pictures, [None, Some(PictureFile(png)), None]);
         let dials = &composition.dials;
         assert_eq!((dials.seed.as_str(), dials.lock, dials.steps), ("18446744073709551615", true, Some(7)));
         assert_eq!((dials.guidance, dials.negative.as_str()), (Some(4.3), "dark"));
@@ -182,8 +191,8 @@ pub(crate) mod tests {
     #[test]
     fn more_than_a_person_composes_is_refused() {
         let of = |recipe: &Recipe| Composition::of(recipe, |_| None);
-        assert!(of(&recipe(MAX_PICTURES)).is_ok());
-        assert_eq!(of(&recipe(MAX_PICTURES + 1)), Err(TooMuch));
+        assert!(of(&recipe(MAX_SENTENCE_PICTURES)).is_ok());
+        assert_eq!(of(&recipe(MAX_SENTENCE_PICTURES + 1)), Err(TooMuch));
         for wrong in [
             Recipe { steps: 0, ..recipe(0) },
             Recipe { steps: MAX_STEPS + 1, ..recipe(0) },

@@ -6,15 +6,17 @@
 use std::ops::Range;
 
 use kosmosg::prompt::{ImageRef, PromptDocument, PromptItem};
+use kosmosg::protocol::MAX_REQUEST_BYTES;
+
+use crate::composition::sentence;
+use crate::texts;
 
 /// Stands in a draft's text for a picture: Unicode's object replacement character.
 pub const PICTURE: char = '\u{FFFC}';
 
 /// Most pictures of a sentence.
-pub const MAX_PICTURES: usize = 10;
+pub const MAX_SENTENCE_PICTURES: usize = 10;
 
-/// Words that stand before a name, and that names begin with.
-const ARTICLES: [&str; 3] = ["a", "an", "the"];
 /// What closes a word without being a part of it.
 const CLOSING: &str = ",.;:!?)]}\"”’»…،؛؟。、！？，";
 
@@ -93,9 +95,14 @@ impl Draft {
         &self.images
     }
 
-    /// Whether it has more pictures than a sentence may have.
-    pub fn is_too_full(&self) -> bool {
-        self.images.len() > MAX_PICTURES
+    /// Why it cannot take the place of `before`, for people: it has more pictures than a sentence may have, or larger ones.
+    /// `bytes` says how large a picture's file is.
+    pub fn refusal(&self, before: &Self, bytes: impl Fn(usize) -> usize) -> Option<String> {
+        let sum = |draft: &Self| draft.images.iter().map(|image| bytes(image.picture)).sum::<usize>();
+        if self.images.len() > before.images.len().max(MAX_SENTENCE_PICTURES) {
+            return Some(texts::too_many_pictures(MAX_SENTENCE_PICTURES));
+        }
+        (sum(self) > sum(before).max(MAX_REQUEST_BYTES)).then(|| texts::PICTURES_TOO_LARGE.into())
     }
 
     /// The only picture of a stretch that is nothing but a picture.
@@ -112,15 +119,7 @@ impl Draft {
 
     /// Its words, each picture by its name; an article stands once where sentence and name both have one.
     pub fn spoken(&self) -> String {
-        let mut spoken = String::new();
-        for piece in self.pieces() {
-            match piece {
-                Piece::Words(words) => spoken += &words,
-                Piece::Picture(image) if ends_with_article(&spoken) => spoken += without_article(&image.name),
-                Piece::Picture(image) => spoken += &image.name,
-            }
-        }
-        spoken
+        sentence(&self.to_document())
     }
 
     /// Its stretches in order.
@@ -275,18 +274,6 @@ impl Draft {
 /// Whether a character's script is written without spaces between words: Chinese, Japanese.
 fn has_no_spaces(c: char) -> bool {
     matches!(c, '\u{3040}'..='\u{30FF}' | '\u{3400}'..='\u{9FFF}' | '\u{F900}'..='\u{FAFF}' | '\u{20000}'..='\u{3FFFF}')
-}
-
-fn is_article(word: &str) -> bool {
-    ARTICLES.iter().any(|article| article.eq_ignore_ascii_case(word))
-}
-
-fn ends_with_article(words: &str) -> bool {
-    words.ends_with(char::is_whitespace) && words.split_whitespace().next_back().is_some_and(is_article)
-}
-
-fn without_article(name: &str) -> &str {
-    name.split_once(' ').filter(|(first, _)| is_article(first)).map_or(name, |(_, rest)| rest)
 }
 
 #[cfg(test)]
@@ -475,7 +462,13 @@ mod tests {
 
     #[test]
     fn ten_pictures_are_enough() {
-        assert!(!draft(&"1".repeat(10)).is_too_full() && draft(&"1 ".repeat(11)).is_too_full());
+        let refusal = |before: &str, after: &str, bytes| draft(after).refusal(&draft(before), |_| bytes);
+        let (ten, more) = ("1".repeat(10), "1 ".repeat(11));
+        let too_many = Some(texts::too_many_pictures(10));
+        assert_eq!((refusal("", &ten, 1), refusal(&ten, &more, 1), refusal(&more, &more, 1)), (None, too_many, None));
+        let half = MAX_REQUEST_BYTES / 2;
+        assert_eq!((refusal("1", "12", half), refusal("123", "12", half + 1)), (None, None));
+        assert_eq!(refusal("1", "12", half + 1).as_deref(), Some(texts::PICTURES_TOO_LARGE));
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub struct Entry {
     pub negative: String,
     /// Its seed.
     pub seed: u64,
+    /// Key of its file, by which the same one is known again; empty where an earlier page kept it.
+    pub file: String,
     /// Its width in pixels.
     pub width: u32,
     /// When it was made, in milliseconds since 1970.
@@ -50,13 +52,14 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// An entry for a picture of that recipe.
-    pub fn of(recipe: &Recipe, made_ms: f64, chance: u64) -> Self {
+    /// An entry for a picture of that recipe; `png` is its file without the prompt's pictures.
+    pub fn of(recipe: &Recipe, png: &[u8], made_ms: f64, chance: u64) -> Self {
         Self {
             id: made_ms.max(0.0) as u64 * 1000 + chance % 1000,
             words: sentence(&recipe.prompt),
             negative: recipe.negative.clone(),
             seed: recipe.seed,
+            file: file_key(png, 0),
             width: recipe.width,
             made_ms,
             ..Self::default()
@@ -69,7 +72,10 @@ impl Entry {
     }
 
     fn is_same(&self, other: &Self) -> bool {
-        (self.seed, self.made_ms, &self.words) == (other.seed, other.made_ms, &other.words)
+        match self.file.is_empty() || other.file.is_empty() {
+            false => self.file == other.file,
+            true => (self.seed, self.made_ms, &self.words) == (other.seed, other.made_ms, &other.words),
+        }
     }
 }
 
@@ -266,13 +272,13 @@ impl Packed {
     }
 
     /// The entry of a picture from elsewhere that the list names, or does not name.
-    pub fn entry(list: &[Self], file: &str, recipe: &Recipe, now_ms: f64, chance: u64) -> Entry {
+    pub fn entry(list: &[Self], file: &str, (recipe, png): (&Recipe, &[u8]), now_ms: f64, chance: u64) -> Entry {
         let packed = list.iter().find(|packed| packed.file == file).cloned().unwrap_or_default();
         let is_time = (1.0..=now_ms).contains(&packed.made_ms);
         let made_ms = if is_time { packed.made_ms } else { now_ms };
         let seconds = if packed.seconds.is_finite() { packed.seconds.max(0.0) } else { 0.0 };
         let place = packed.place.chars().take(80).collect();
-        Entry { seconds, place, favourite: packed.favourite, ..Entry::of(recipe, made_ms, chance) }
+        Entry { seconds, place, favourite: packed.favourite, ..Entry::of(recipe, png, made_ms, chance) }
     }
 }
 
@@ -382,15 +388,25 @@ mod tests {
     #[test]
     fn what_was_exported_comes_back_as_it_was() {
         let now = 1.8e12;
-        let made = Entry { seconds: 3.0, place: "here".into(), favourite: true, ..Entry::of(&recipe(1), now - 5.0, 7) };
+        let made = Entry {
+            seconds: 3.0,
+            place: "here".into(),
+            favourite: true,
+            ..Entry::of(&recipe(1), b"png", now - 5.0, 7)
+        };
         let list = vec![Packed::of(&made, 0)];
         let json = serde_json::to_vec(&list).unwrap();
         let read = Packed::list(&json);
-        assert_eq!(Packed::entry(&read, "kosmos-0001-18446744073709551615.png", &recipe(1), now, 7), made);
+        let file = (&recipe(1), &b"png"[..]);
+        assert_eq!(Packed::entry(&read, "kosmos-0001-18446744073709551615.png", file, now, 7), made);
         let mut gallery = Gallery::default();
         gallery.put(made.clone());
         assert!(gallery.has(&Entry { id: 5, ..made.clone() }));
-        assert!(!gallery.has(&Entry { seed: 5, ..made }));
+        // A file that came alone, without the time at which it was made.
+        assert!(gallery.has(&Packed::entry(&[], "saved.png", file, now, 8)));
+        assert!(!gallery.has(&Packed::entry(&[], "saved.png", (&recipe(1), b"other"), now, 8)));
+        gallery.put(Entry { file: String::new(), ..made.clone() });
+        assert!(gallery.has(&made) && !gallery.has(&Entry { seed: 5, ..made }));
         // A list from elsewhere may say anything.
         let odd = Packed {
             file: "x".into(),
@@ -399,14 +415,14 @@ mod tests {
             place: "x".repeat(999),
             ..Packed::default()
         };
-        let entry = Packed::entry(&[odd], "x", &recipe(0), now, 0);
+        let entry = Packed::entry(&[odd], "x", (&recipe(0), b""), now, 0);
         assert_eq!((entry.made_ms, entry.seconds, entry.place.len()), (now, 0.0, 80));
         assert_eq!(Packed::list(b"no list"), []);
     }
 
     #[test]
     fn keys_of_one_moment_differ_by_chance() {
-        let id = |chance| Entry::of(&recipe(0), 1_800_000_000_000.5, chance).id;
+        let id = |chance| Entry::of(&recipe(0), b"", 1_800_000_000_000.5, chance).id;
         assert_ne!(id(1), id(2));
         // JavaScript's numbers hold it.
         assert!(id(999) < 1 << 53);

@@ -3,10 +3,14 @@
 //! What is written down and what comes over a line is behind [`Slot`] and [`Origin`], so that lines that break, bytes that are
 //! wrong and storage that is full can be tried without a browser.
 
+use std::pin::pin;
+
+use futures::future::{Either, select};
 use kosmosg::bundle::PartFile;
 use kosmosg::digest::hex;
 use sha2::{Digest, Sha256};
 
+use crate::messages::Flow;
 use crate::texts;
 
 /// Pauses before a line that broke is tried again, in milliseconds; bytes that come begin them anew.
@@ -85,9 +89,22 @@ pub trait Stream {
 /// Who hears how far it is, and may stop it.
 pub trait Watch {
     /// So many bytes of the file are there.
-    fn there(&self, file: &PartFile, bytes: u64);
+    fn there(&self, file: &PartFile, bytes: u64, flow: Flow);
     /// Whether to stop.
     fn stops(&self) -> bool;
+    /// Waits until it is to stop.
+    fn stopped(&self) -> impl Future<Output = ()>;
+}
+
+/// What comes of `deed`, unless it is to stop before.
+///
+/// # Errors
+/// [`Trouble::Stopped`].
+pub async fn unless_stopped<T>(deed: impl Future<Output = T>, stopped: impl Future<Output = ()>) -> Result<T, Trouble> {
+    match select(pin!(deed), pin!(stopped)).await {
+        Either::Left((done, _)) => Ok(done),
+        Either::Right(_) => Err(Trouble::Stopped),
+    }
 }
 
 /// Brings `file` into `slot`, where a part of it may be, and checks it.
@@ -104,13 +121,15 @@ pub async fn fill(file: &PartFile, slot: &impl Slot, origin: &impl Origin, watch
         let mut pauses = PAUSES_MS.into_iter();
         while filling.there < file.bytes {
             let before = filling.there;
-            let Err(trouble) = filling.append(origin).await else { continue };
+            let Err(trouble) = unless_stopped(filling.append(origin), watch.stopped()).await.flatten() else {
+                continue;
+            };
             slot.flush()?;
             if filling.there > before {
                 pauses = PAUSES_MS.into_iter();
             }
             match (trouble, pauses.next()) {
-                (Trouble::Line(_), Some(pause)) => origin.pause(pause).await,
+                (Trouble::Line(_), Some(pause)) => unless_stopped(origin.pause(pause), watch.stopped()).await?,
                 (trouble, _) => return Err(trouble),
             }
             if watch.stops() {
@@ -122,7 +141,7 @@ pub async fn fill(file: &PartFile, slot: &impl Slot, origin: &impl Origin, watch
             return Ok(());
         }
         slot.truncate(0)?;
-        watch.there(file, 0);
+        watch.there(file, 0, Flow::Checks);
     }
     Err(Trouble::Wrong { file: file.name.clone() })
 }
@@ -146,7 +165,7 @@ impl<S: Slot, W: Watch> Filling<'_, S, W> {
             if read == 0 {
                 break;
             }
-            self.count(&buffer[..read]);
+            self.count(&buffer[..read], Flow::Checks);
             origin.pause(0).await;
             if self.watch.stops() {
                 return Err(Trouble::Stopped);
@@ -177,7 +196,7 @@ impl<S: Slot, W: Watch> Filling<'_, S, W> {
                 return Err(Trouble::Wrong { file: self.file.name.clone() });
             }
             self.slot.write(self.there, &bytes)?;
-            self.count(&bytes);
+            self.count(&bytes, Flow::Comes);
             if self.watch.stops() {
                 self.slot.flush()?;
                 return Err(Trouble::Stopped);
@@ -186,10 +205,10 @@ impl<S: Slot, W: Watch> Filling<'_, S, W> {
         Ok(())
     }
 
-    fn count(&mut self, bytes: &[u8]) {
+    fn count(&mut self, bytes: &[u8], flow: Flow) {
         self.hash.update(bytes);
         self.there += bytes.len() as u64;
-        self.watch.there(self.file, self.there);
+        self.watch.there(self.file, self.there, flow);
     }
 }
 

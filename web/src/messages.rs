@@ -32,7 +32,7 @@ pub enum Request {
         source: Source,
         /// Its manifest.
         manifest: Manifest,
-        /// Memory that its weights may take.
+        /// Memory that it may take: an estimate.
         memory_bytes: u64,
     },
     /// Encode a prompt. Binary data: its pictures' files, in order. Answered by [`Reply::Encoded`].
@@ -198,6 +198,17 @@ pub enum Reply {
         bytes: u64,
         /// Bytes in all.
         of: u64,
+        /// How they come.
+        flow: Flow,
+    },
+    /// What a model's digests say. [`Reply::Kept`] follows.
+    Checked {
+        /// How many files are whole and right.
+        right: usize,
+        /// How many there are in all.
+        of: usize,
+        /// Those that are whole and wrong.
+        wrong: Vec<String>,
     },
     /// The models that this browser keeps.
     Kept {
@@ -221,8 +232,22 @@ pub enum Reply {
 impl Reply {
     /// Whether the request is over.
     pub fn is_last(&self) -> bool {
-        !matches!(self, Reply::Loading { .. } | Reply::Installing { .. } | Reply::Step { .. } | Reply::Preview { .. })
+        use Reply::{Checked, Installing, Loading, Preview, Step};
+        !matches!(self, Loading { .. } | Installing { .. } | Checked { .. } | Step { .. } | Preview { .. })
     }
+}
+
+/// How a model's bytes come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Flow {
+    /// Those that are there already are read again.
+    #[default]
+    Checks,
+    /// They come for the first time.
+    Comes,
+    /// Nothing comes for some seconds now.
+    Stalls,
 }
 
 /// What a model reads of a prompt.

@@ -34,6 +34,11 @@ impl Format {
     }
 }
 
+/// Whether a file may be decoded: it is of a format that the model reads, and not too large.
+pub fn is_admitted(file: &[u8]) -> bool {
+    Format::of(file).is_some() && !is_too_large(file)
+}
+
 /// Whether a file says that it holds more pixels than are decoded. A small file may say so, and a browser would try.
 pub fn is_too_large(file: &[u8]) -> bool {
     size(file).is_some_and(|(width, height)| u64::from(width) * u64::from(height) > Picture::MAX_PIXELS)

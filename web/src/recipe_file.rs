@@ -14,7 +14,7 @@
 use std::ops::Range;
 
 use kosmosg::picture::Recipe;
-use kosmosg::protocol::{MAX_PICTURES, MAX_REQUEST_BYTES, PictureFile};
+use kosmosg::protocol::{MAX_REQUEST_BYTES, MAX_REQUEST_PICTURES, PictureFile};
 
 use crate::checksum::crc32;
 use crate::composition::{Composition, TooMuch};
@@ -71,7 +71,7 @@ pub fn read(png: &[u8]) -> Result<Option<Carried>, Damaged> {
         let (&[a, b, c, d], file) = data.split_first_chunk().ok_or(Damaged)?;
         let number = usize::from(u16::from_be_bytes([a, b]));
         let same = usize::from(u16::from_be_bytes([c, d]));
-        if number >= MAX_PICTURES {
+        if number >= MAX_REQUEST_PICTURES {
             return Err(Damaged);
         }
         let file =

@@ -189,7 +189,9 @@ texts! {
     NOTHING_TO_MAKE = "Write something first, or click a creature.";
 
     EVERYTHING = "Everything";
-    YOU_CHOSE_IT = "you chose it";
+    YOU_CHOSE_THE_PROCESSOR = "you chose the processor";
+    NO_WEBGPU = "this browser offers no WebGPU";
+    NO_GPU_FOUND = "this browser finds no GPU for WebGPU";
     GPU_IS_EMULATED = "WebGPU is only emulated here, which is slower";
     GPU_FAILED_TO_START = "the GPU could not be started";
 
@@ -204,6 +206,7 @@ texts! {
     PAIRING = "This server wants to know your device first. As long as it knows nobody, its window shows a link and a QR code when it starts: open the link on this device, or scan the code with it. Otherwise ask its administrator for a link.";
     PAIR = "Enter a code";
     NO_STORAGE = "This browser keeps no files for this page. Private windows often do not; open the page in an ordinary one.";
+    MODEL_NOT_LOADED = "The page ended while it was loading the model that you used last, or another tab is loading it. The built-in one takes its place. You can choose it again here; if the page ends again, this device cannot carry it.";
     MODEL_NOT_KEPT = "The model that you used last is not in this browser any more. The built-in one takes its place.";
     OTHER_TAB = "Another tab of this page is at work on this model. Let it finish there, or close that tab.";
     MODEL_GONE = "A file of the model is not there any more. The browser may have removed it to get room; fetch it again.";
@@ -211,7 +214,7 @@ texts! {
     LINE_SILENT = "Nothing has come over the connection for half a minute.";
     DEVICE_STOPPED = "This device stopped in the middle. Your sentence and the steps so far are kept.";
     WORKER_STOPPED = "The part of the page that computes has stopped.";
-    WORKER_NOT_LOADED = "The part of the page that computes could not be loaded. Check the connection.";
+    WORKER_NOT_LOADED = "The part of the page that computes could not be loaded. Check the connection; if there is a newer version of this page, reload it.";
     GO_ON_SERVER = "Continue on the server";
     GO_ON_GPU = "Continue on the GPU";
     GO_ON_CPU = "Continue on this device";
@@ -233,7 +236,6 @@ texts! {
     IMPORT_HINT = "A zip file that was exported here, or single PNG files";
     DELETE = "Delete";
     CLOSE = "Close";
-    DISMISS = "Not now";
     PREVIOUS = "Previous picture";
     NEXT = "Next picture";
     USE_PROMPT = "Use this prompt again";
@@ -252,6 +254,7 @@ texts! {
     EXPORTING = "Putting the pictures together …";
     IMPORTING = "Reading the pictures …";
 
+    PICTURES_TOO_LARGE = "The pictures of a sentence may have 64 MB together. Make one of them smaller, or take one out.";
     RECIPE_TOO_MUCH = "It asks for more than this page does, and was left alone.";
     RECIPE_DAMAGED = "The recipe in this picture is damaged or of another version. The picture itself can be used.";
     LINK_OPENED = "The sentence and the settings are those of a link now. Undo brings your sentence back.";
@@ -368,6 +371,20 @@ pub fn fetch_all(bytes: u64) -> String {
 /// Fetching its encoder.
 pub fn fetch_encoder(bytes: u64) -> String {
     format!("Only the part that reads ({})", size(bytes))
+}
+
+/// What came of a check of a kept model.
+pub fn checked(right: usize, of: usize, wrong: &[String]) -> String {
+    match wrong {
+        [] if right == of => format!("All {of} files are right."),
+        [] => format!("{right} of {of} files are here and right."),
+        wrong => format!("Damaged, and to be fetched again: {}.", wrong.join(", ")),
+    }
+}
+
+/// A model that does not come.
+pub fn stalled(name: &str, bytes: u64, of: u64) -> String {
+    format!("{name}: {} of {} · no data is coming, trying again …", size(bytes), size(of))
 }
 
 /// A model on its way.

@@ -73,7 +73,7 @@ pub fn start(assets: String, note: js_sys::Function) {
         };
         let editor = Editor::new(dom::by_id("prompt"), events);
         Page {
-            app: RefCell::default(),
+            app: RefCell::new(App::counting_from((js_sys::Math::random() * 4e9) as u64)),
             about: About::new(&assets, note),
             assets,
             retouch: RetouchDialog::new(editor.clone()),
@@ -168,7 +168,7 @@ impl Page {
         }
         self.happened(Event::Device { adapter: None, cpu_memory_bytes: device::cpu_memory_bytes() });
 
-        self.happened(Event::Open { model: models::remembered() });
+        self.happened(Event::Open { model: models::remembered(), loading: models::loading() });
         let page = self.clone();
         spawn_local(async move {
             let gpu = device::gpu().await;
@@ -256,9 +256,10 @@ impl Page {
         dom::on(&dom::window(), "keydown", move |event: web_sys::KeyboardEvent| match event.key().as_str() {
             // A key that is held is pressed once, whatever comes into its way.
             "Enter" if event.repeat() => event.prevent_default(),
+            // With an input method, they end or take back what is being composed.
+            _ if event.is_composing() || event.key_code() == editor::COMPOSING => {}
             "Enter" if (event.ctrl_key() || event.meta_key()) && !event.default_prevented() => page.make(),
-            // With an input method, it takes back what is being composed.
-            "Escape" if !event.is_composing() && event.key_code() != editor::COMPOSING => page.escape(&event),
+            "Escape" => page.escape(&event),
             _ => {}
         });
         // Whoever goes on writing has read the notice.
@@ -308,6 +309,15 @@ impl Page {
 
     /// Orders pictures of the sentence; `first` is the first one's number among those of its seed, if not as restored.
     fn order(self: &Rc<Self>, series: Series, first: Option<u64>) {
+        if self.editor.is_composing() {
+            // What is being composed belongs to it.
+            self.editor.end_composing();
+            let page = self.clone();
+            return spawn_local(async move {
+                page.editor.settled().await;
+                page.order(series, first);
+            });
+        }
         let draft = self.editor.draft();
         if draft.is_blank() {
             return self.notify(texts::NOTHING_TO_MAKE);
@@ -341,15 +351,17 @@ impl Page {
         self.happened(Event::Wrote { prompt: Box::new(prompt), negative: self.controls.negative() });
     }
 
-    /// Ends what is nearest to an end: comparing two pictures, otherwise making one. In a field or a dialog, the key is meant
-    /// for that.
+    /// Ends what is nearest to an end: comparing two pictures, being at a picture of the sentence, otherwise making one. In a
+    /// field or a dialog, the key is meant for that.
     fn escape(self: &Rc<Self>, event: &web_sys::KeyboardEvent) {
-        let within = |element: web_sys::Element| element.closest("input, select, textarea").ok().flatten();
-        let field = event.target().and_then(|target| target.dyn_into().ok()).and_then(within);
-        let dialog = dom::document().query_selector("dialog[open]").ok().flatten();
+        let is_running = *self.app.borrow().phase() == Phase::Running;
         if self.app.borrow().results().other().is_some() {
             self.happened(Event::Look(Look::Compare));
-        } else if field.or(dialog).is_none() {
+        } else if dom::closest(event, "input, select, textarea").is_none()
+            && !dom::has_dialog()
+            && !self.editor.leave_picture()
+            && is_running
+        {
             self.happened(Event::Cancel);
         }
     }
@@ -398,12 +410,12 @@ impl Page {
 
     /// Tells those who do not see the page what happened to the sentence.
     fn tell(&self, message: &str) {
-        dom::set_text(&dom::by_id::<HtmlElement>("told"), message);
+        dom::tell("told", message);
     }
 
     /// Tells the person something about the sentence; an empty message takes it back.
     fn notify(&self, message: &str) {
-        dom::show_line("notice", message);
+        dom::tell_line("notice", message);
     }
 }
 

@@ -12,7 +12,7 @@ pub const HEADER: usize = 30;
 /// Most entries.
 const MAX_ENTRIES: usize = 20_000;
 /// Largest entry that is read.
-const MAX_ENTRY_BYTES: u32 = 96 << 20;
+pub const MAX_ENTRY_BYTES: u32 = 96 << 20;
 /// Most bytes of a file's list.
 const MAX_LIST_BYTES: usize = 8 << 20;
 /// Largest file: beyond, the format has other records.

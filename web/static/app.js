@@ -153,6 +153,8 @@ if (workers) {
     // Without a network there is nothing newer.
     registration.update().catch(() => {});
   });
+  // A program that cannot be fetched may be that of an older page.
+  main.addEventListener("unloaded", () => registration?.update().catch(() => {}));
   addEventListener("online", () => main.dataset.offline === "failed" && keep());
   // The model comes first, and what is kept for later after it.
   const observer = new MutationObserver(() => main.dataset.state !== "loading" && begin());

@@ -5,6 +5,14 @@ addEventListener("unhandledrejection", (event) => died(event.reason));
 addEventListener("error", (event) => died(event.message));
 
 const engine = self.name === "gpu" ? "gpu" : "cpu"; // Who keeps the models needs the smaller one.
-const { default: init, start } = await import(`./worker-${engine}.js`);
-await init();
-start();
+let start;
+try {
+  const program = await import(`./worker-${engine}.js`);
+  await program.default();
+  start = program.start;
+} catch (error) {
+  console.error(error);
+  // Without words: the page has its own for a program that cannot be fetched.
+  died(error instanceof WebAssembly.CompileError || error instanceof WebAssembly.LinkError ? error : "");
+}
+start?.();

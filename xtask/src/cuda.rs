@@ -1,4 +1,5 @@
-//! Server and command line for NVIDIA GPUs. candle's kernels are compiled by nvcc, for the one kind of GPU that is named.
+//! Server and command line for NVIDIA GPUs. candle's kernels are compiled by nvcc, for the one kind of GPU that is named;
+//! burn's, which train, where they run.
 
 use std::env;
 use std::iter::once;
@@ -16,21 +17,39 @@ const NO_CAPABILITY: &str = "which GPU is it for? Give its compute capability, s
                              Ampere, 89 Ada, 90 Hopper, 120 Blackwell";
 
 /// Builds server and command line into `dist/`, under names that end in `-cuda`.
-pub fn build(toolkit: Option<PathBuf>, capability: Option<String>) -> Result<()> {
+pub fn build(
+    toolkit: Option<PathBuf>,
+    capability: Option<String>,
+    flash_attention: bool,
+    training: bool,
+) -> Result<()> {
     let capability = capability.map_or_else(capability_here, Ok)?;
+    let features = features(&capability, flash_attention)?;
     let toolkit = match installed(toolkit)? {
         Some(folder) => folder,
         None => assembled()?,
     };
     let path = env::var_os("PATH").unwrap_or_default();
     let path = env::join_paths(once(toolkit.join("bin")).chain(env::split_paths(&path)))?;
-    let mut build = cargo_command();
-    build.arg("build").args(NATIVE).args(["--bins", "--features", "kosmosg-server/cuda,kosmosg-models/cuda"]);
-    // The build scripts of candle's dependencies look for nvcc in different ways.
-    build.env("PATH", path).env("CUDA_HOME", &toolkit).env("NVCC", nvcc(&toolkit));
-    run_command(build.env("CUDA_COMPUTE_CAP", capability))?;
+    let build = |packages: &[&str], features: &str| {
+        let mut build = cargo_command();
+        build.arg("build").args(packages).args(["--bins", "--features", features]);
+        // The build scripts of candle's dependencies look for nvcc in different ways.
+        build.env("PATH", &path).env("CUDA_HOME", &toolkit).env("NVCC", nvcc(&toolkit));
+        run_command(build.env("CUDA_COMPUTE_CAP", &capability))
+    };
+    build(&NATIVE, features)?;
     for program in PROGRAMS {
         to_dist(program, &format!("{program}-cuda"))?;
+    }
+    if training {
+        // candle links CUDA's libraries, burn loads those that it finds; cudarc, the crate for both, does but one of them.
+        build(&["--release", "--package", "kosmosg-models"], "burn-cuda")?;
+        to_dist("kosmosg", "kosmosg-train-cuda")?;
+        println!(
+            "dist/kosmosg-train-cuda needs CUDA's nvvm/libdevice where it runs, as in CUDA_PATH={}",
+            toolkit.display()
+        );
     }
     if cfg!(target_os = "linux") {
         let libraries = toolkit.join("lib64");
@@ -40,6 +59,18 @@ pub fn build(toolkit: Option<PathBuf>, capability: Option<String>) -> Result<()>
         );
     }
     Ok(())
+}
+
+fn features(capability: &str, flash_attention: bool) -> Result<&'static str> {
+    if !flash_attention {
+        return Ok("kosmosg-server/cuda,kosmosg-models/cuda");
+    }
+    let enough = capability.parse::<u32>().is_ok_and(|capability| capability >= 80);
+    ensure!(
+        enough,
+        "FlashAttention's kernels need compute capability 80 or more, not {capability}; leave out --flash-attention"
+    );
+    Ok("kosmosg-server/flash-attention,kosmosg-models/flash-attention")
 }
 
 /// A compute capability as compilers take it: 90 for 9.0.
@@ -86,6 +117,13 @@ fn nvcc(toolkit: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn flash_attention_is_refused_where_it_does_not_run() {
+        assert!(features("120", true).unwrap().contains("flash-attention"));
+        assert!(!features("75", false).unwrap().contains("flash-attention"));
+        assert!(features("75", true).unwrap_err().to_string().contains("not 75"));
+    }
 
     #[test]
     fn capabilities_are_read_in_both_forms() {

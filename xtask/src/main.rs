@@ -41,6 +41,14 @@ enum Task {
         /// Compute capability of the GPU that it is for, such as 90. Without it, that of this computer's.
         #[arg(long, env = "CUDA_COMPUTE_CAP", value_parser = cuda::capability)]
         capability: Option<String>,
+        /// With FlashAttention's kernels, for capability 80 or more: they take hours to compile on a few cores, and need CUTLASS,
+        /// which is fetched from GitHub.
+        #[arg(long)]
+        flash_attention: bool,
+        /// Also a command line that trains on CUDA, dist/kosmosg-train-cuda, for any kind of GPU; its build takes LLVM from
+        /// GitHub.
+        #[arg(long)]
+        training: bool,
     },
     /// Measures load, picture and memory of every way to make one, and prints a table.
     Bench {
@@ -71,7 +79,9 @@ fn main() -> anyhow::Result<()> {
             run(server, ["--listen", &listen, "--models", "models", "--page", &page.to_string_lossy()])
         }
         Task::Build => build(),
-        Task::Cuda { toolkit, capability } => cuda::build(toolkit, capability),
+        Task::Cuda { toolkit, capability, flash_attention, training } => {
+            cuda::build(toolkit, capability, flash_attention, training)
+        }
         Task::Bench { runs, full, load, page } => {
             build()?;
             let bench = match () {

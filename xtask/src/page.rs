@@ -32,6 +32,8 @@ pub const MODULES: [&str; 3] = ["ui", "worker-cpu", "worker-gpu"];
 pub const TARGET: &str = "wasm32-unknown-unknown";
 /// Leaves the WebGPU module out, whose build takes minutes, for work on the rest of the page.
 const WITHOUT_GPU: &str = "KOSMOSG_WITHOUT_GPU";
+/// Every visit waits for the interface: it takes no more than this, compressed.
+const MOST_UI_KB: u64 = 300;
 /// The styles in the order in which they hold: what comes later goes before.
 const STYLES: [&str; 9] =
     ["page", "sentence", "choices", "stage", "models", "retouch", "device", "gallery", "preferences"];
@@ -71,7 +73,9 @@ pub fn build(out: &Path, kept: &Path) -> Result<()> {
     for module in files_below(&app)?.iter().filter(|file| file.extension().is_some_and(|end| end == "wasm")) {
         let kilobytes = |file: &Path| fs::metadata(file).map(|file| file.len().div_ceil(1000));
         let name = module.file_name().unwrap_or_default().to_string_lossy();
-        eprintln!("{name}: {} kB, {} kB compressed", kilobytes(module)?, kilobytes(&compressed(module, "br"))?);
+        let (whole, packed) = (kilobytes(module)?, kilobytes(&compressed(module, "br"))?);
+        eprintln!("{name}: {whole} kB, {packed} kB compressed");
+        ensure!(name != "ui_bg.wasm" || packed <= MOST_UI_KB, "the interface may take {MOST_UI_KB} kB compressed");
     }
     Ok(())
 }

@@ -26,6 +26,9 @@ use super::{Computing, DeviceName};
 /// Every subject comes in ten prompts that name none of its attributes; then there are prompts with two creatures, with two
 /// creatures and a place as pictures, edits, and prompts in words alone. A judge, which was taught by drawn pictures alone,
 /// reads what came out. Beside the bundle stand drawn pictures, which show what the judge misses, and unrelated ones.
+///
+/// Of two creatures, shape and main colour count, each in its place. So they do of edits, with place, style, number and
+/// what was asked for; an edit is exact if patterns and their colours, toppings, eyes and stand are right as well.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:

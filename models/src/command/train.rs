@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::ValueEnum as _;
 use kosmosg::bundle::Existing;
 use kosmosg_models::quantize::Quant;
@@ -21,13 +21,17 @@ use super::{DeviceName, Replacing};
 Examples:
   kosmosg train tiny -o my-bundle       all stages of the built-in configuration, then the bundle
   kosmosg train config --config paper > my.toml
-  kosmosg train instruct --config my.toml --run my-run --device libtorch")]
+  kosmosg train instruct --config my.toml --run my-run --device libtorch
+  kosmosg train plot my-run")]
 pub struct Arguments {
     /// The stage; or tiny, for all stages of that configuration, then export; or config, which prints a preset to
     /// begin a file with; or measure, which tells how long an
     /// update of the denoiser takes here; or export, export-judge, import, plot.
     #[arg(value_name = "STAGE", value_parser = task)]
     task: Task,
+    /// Folder of the run that plot draws, as after --run.
+    #[arg(value_name = "RUN", conflicts_with = "run")]
+    drawn: Option<PathBuf>,
     /// The configuration: tiny, the built-in model's; paper, the published sizes and settings, to be told where your files
     /// are; or a TOML file.
     #[arg(long, default_value = TINY)]
@@ -38,14 +42,16 @@ pub struct Arguments {
     /// Folder of the run: checkpoints, logs, sample sheets [default: ~/.cache/kosmosg/train/NAME-OF-CONFIG].
     #[arg(long)]
     run: Option<PathBuf>,
-    /// Where it computes: cpu; wgpu; cuda or libtorch (NVIDIA GPUs; in builds with the feature burn-cuda or libtorch).
+    /// Where it computes: cpu; wgpu; cuda or libtorch (NVIDIA GPUs; in dist/kosmosg-train-cuda, which `cargo xtask cuda
+    /// --training` makes, or a build with the feature libtorch).
     #[arg(long, value_enum, default_value = "cpu")]
     device: DeviceName,
     /// Bundle that import reads.
     #[arg(long, value_name = "DIR", required_if_eq("task", "import"))]
     from: Option<PathBuf>,
-    /// Folder that export writes the bundle into, or file for the judge, or of loss curves, .svg or .png.
-    #[arg(short, long, value_name = "PATH", required_if_eq_any(["export", "export-judge", "plot", TINY].map(|task| ("task", task))))]
+    /// Folder that export writes the bundle into, or file for the judge, or of loss curves, .svg or .png [default: loss.svg in the
+    /// run's folder].
+    #[arg(short, long, value_name = "PATH", required_if_eq_any(["export", "export-judge", TINY].map(|task| ("task", task))))]
     output: Option<PathBuf>,
     #[command(flatten)]
     replacing: Replacing,
@@ -100,7 +106,8 @@ impl Arguments {
     fn perform(&self) -> anyhow::Result<()> {
         let name = if matches!(self.task, Task::All) { Path::new(TINY) } else { &self.config };
         let config = TrainConfig::read(name, &self.set)?;
-        let run = match &self.run {
+        ensure!(self.drawn.is_none() || matches!(self.task, Task::Plot), "name the folder of the run with --run");
+        let run = match self.run.as_ref().or(self.drawn.as_ref()) {
             Some(run) => run.clone(),
             None => {
                 let name = self.config.file_stem().context("the configuration has no name")?;
@@ -129,7 +136,11 @@ impl Arguments {
                 println!("{}: can be trained further", run.display());
             }
             Task::Export => export(&run, &config, self.quant, output()?, self.replacing.existing())?,
-            Task::Plot => train::plot(&run, output()?)?,
+            Task::Plot => {
+                let output = self.output.clone().unwrap_or_else(|| run.join("loss.svg"));
+                train::plot(&run, &output)?;
+                println!("{}", output.display());
+            }
             Task::Config => {
                 let preset = self.config.to_str().and_then(TrainConfig::preset);
                 print!("{}", preset.context("config prints a preset: --config tiny or --config paper")?);

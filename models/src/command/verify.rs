@@ -11,8 +11,9 @@ use super::Computing;
 ///
 /// The folder is of one of four forms: KOSMOS-G's networks (config.json, model.safetensors, cases.safetensors),
 /// Stable Diffusion's (diffusers' folders and cases.safetensors), preprocessing (pictures, cases.json,
-/// cases.safetensors), or a tokenizer (sentencepiece.bpe.model, dict.txt, cases.json). Or it is a bundle, with the cases of the
-/// fixture that it was imported from; then numbers have to agree as closely as its weights are kept.
+/// cases.safetensors), or a tokenizer (sentencepiece.bpe.model, dict.txt, cases.json). Or it is a bundle, with the cases of a
+/// fixture that it was imported from, KOSMOS-G's for the encoder or Stable Diffusion's for the decoder; then numbers have to agree
+/// as closely as its weights are kept.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The folder.
@@ -45,7 +46,7 @@ impl Arguments {
             println!("{:width$}  {:>9}  {:>9}", "tensor", "error", "tolerance");
             for row in &rows {
                 let mark = if row.passed() { "" } else { "  FAILED" };
-                println!("{:width$}  {:>9.2e}  {:>9.0e}{mark}", row.tensor, row.error, row.tolerance);
+                println!("{:width$}  {:>9.2e}  {:>9.1e}{mark}", row.tensor, row.error, row.tolerance);
             }
             println!("{} passed, {failed} failed", rows.len() - failed);
         }

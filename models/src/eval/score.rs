@@ -27,6 +27,9 @@ pub struct Row {
     pub three_pictures: f64,
     /// [`Kind::Edit`]: the change is there, and place, style, number, shapes and main colours are as they should be.
     pub edit_success: f64,
+    /// The same, and everything else that can be seen is as it should be too: patterns and their colours, toppings,
+    /// eyes, stand.
+    pub edit_exact: f64,
     /// [`Kind::Words`]: Fréchet distance of the judge's features to those of drawn pictures.
     pub fid: f64,
 }
@@ -67,8 +70,24 @@ impl Row {
                 of(Kind::Edit)
                     .map(|(task, reading)| all(task, reading, &task.asked) && all(task, reading, &task.shown)),
             ),
+            edit_exact: share(
+                of(Kind::Edit).map(|(task, reading)| all(task, reading, &Question::all().collect::<Vec<_>>())),
+            ),
             fid: frechet_distance(&features, drawn),
         }
+    }
+
+    /// All columns but the last, in order.
+    fn shares(&self) -> [f64; 7] {
+        [
+            self.subject_fidelity,
+            self.exact_subject,
+            self.text_fidelity,
+            self.both_subjects,
+            self.three_pictures,
+            self.edit_success,
+            self.edit_exact,
+        ]
     }
 }
 
@@ -115,15 +134,12 @@ fn mean(of: impl Iterator<Item = f64>) -> f64 {
 /// The rows as a Markdown table.
 pub fn markdown(rows: &[(String, Row)]) -> String {
     let mut table = String::from(
-        "| | subject fidelity | exact subject | text fidelity | both subjects | three pictures | edit success | FID |\n\
-         |---|---:|---:|---:|---:|---:|---:|---:|\n",
+        "| | subject fidelity | exact subject | text fidelity | both subjects | three pictures | edit success | edit exact | FID |\n\
+         |---|---:|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     for (name, row) in rows {
-        let Row { subject_fidelity, exact_subject, text_fidelity, both_subjects, three_pictures, edit_success, fid } =
-            row;
-        let shares = [subject_fidelity, exact_subject, text_fidelity, both_subjects, three_pictures, edit_success];
-        let shares: String = shares.map(|share| format!(" {share:.3} |")).concat();
-        let _ = writeln!(table, "| {name} |{shares} {fid:.1} |");
+        let shares: String = row.shares().map(|share| format!(" {share:.3} |")).concat();
+        let _ = writeln!(table, "| {name} |{shares} {:.1} |", row.fid);
     }
     table
 }
@@ -156,11 +172,8 @@ mod tests {
             Row::new(&tasks, &seen, &features)
         };
         let perfect = row(|_| false);
-        let Row { subject_fidelity, exact_subject, text_fidelity, both_subjects, three_pictures, edit_success, fid } =
-            perfect;
-        let shares = [subject_fidelity, exact_subject, text_fidelity, both_subjects, three_pictures, edit_success];
-        assert_eq!(shares, [1.0; 6]);
-        assert!(fid < 0.1, "{fid}");
+        assert_eq!(perfect.shares(), [1.0; 7]);
+        assert!(perfect.fid < 0.1, "{}", perfect.fid);
 
         let blind = row(|question| question == Question::Background);
         assert_eq!((blind.subject_fidelity, blind.both_subjects), (1.0, 1.0));
@@ -170,6 +183,7 @@ mod tests {
         assert!(eyeless.subject_fidelity > 0.7 && eyeless.subject_fidelity < 0.9);
         assert_eq!((eyeless.exact_subject, eyeless.both_subjects, eyeless.text_fidelity), (0.0, 1.0, 1.0));
         assert!(eyeless.edit_success > 0.5 && eyeless.edit_success < 1.0);
+        assert_eq!(eyeless.edit_exact, 0.0);
 
         let swapped = row(|question| matches!(question, Question::Creature { count: 2, index: 0, .. }));
         assert_eq!((swapped.exact_subject, swapped.both_subjects, swapped.three_pictures), (1.0, 0.0, 0.0));
@@ -184,10 +198,11 @@ mod tests {
             both_subjects: 0.125,
             three_pictures: 0.0,
             edit_success: 0.1,
+            edit_exact: 0.0625,
             fid: 12.34,
         };
         let table = markdown(&[("drawn".into(), row), ("chance".into(), row)]);
         assert_eq!(table.lines().count(), 4);
-        assert!(table.contains("| chance | 0.500 | 0.250 | 1.000 | 0.125 | 0.000 | 0.100 | 12.3 |"), "{table}");
+        assert!(table.contains("| chance | 0.500 | 0.250 | 1.000 | 0.125 | 0.000 | 0.100 | 0.062 | 12.3 |"), "{table}");
     }
 }

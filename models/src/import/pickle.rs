@@ -217,6 +217,19 @@ mod tests {
             "__builtin__\nobject",
             "__builtin__\nxrange",
             "builtins\nrange",
+            // Of fairseq's, by its versions.
+            "argparse\nNamespace",
+            "fairseq.data.dictionary\nDictionary",
+            "fairseq.dataclass.configs\nFairseqConfig",
+            "fairseq.logging.meters\nAverageMeter",
+            "fairseq.models.transformer_lm\nTransformerLanguageModelConfig",
+            "unilm.models.kosmosg\nKosmosGModelConfig",
+            "omegaconf.dictconfig\nDictConfig",
+            "omegaconf.base\nContainerMetadata",
+            "omegaconf.nodes\nAnyNode",
+            "typing\nAny",
+            "numpy.core.multiarray\nscalar",
+            "torch\nHalfStorage",
         ] {
             let pickle = Pickle::read(format!("c{name}\n(S'x'\ntR.").as_bytes()).unwrap();
             assert!(matches!(pickle.node(pickle.root()), Node::Call(_)), "{name}");
@@ -244,6 +257,13 @@ mod tests {
             (b"c__builtin__\neval\n(S'1'\ntR.", "builtins.eval"),
             (b"ctorch.hub\nload\n(S'x'\ntR.", "torch.hub.load"),
             (b"ctorch\nload\n.", "torch.load"),
+            (b"\x80\x04\x8c\x0dfairseq.utils\x8c\x09os.system\x93.", "fairseq.utils.os.system"),
+            (b"cfairseq.utils\nimport_user_module\n.", "fairseq.utils.import_user_module"),
+            (b"comegaconf\nos.XNode\n.", "omegaconf.os.XNode"),
+            (b"ctyping\nos.system\n.", "typing.os.system"),
+            (b"ctorch._utils\n_rebuild_tensor.x\n.", "torch._utils._rebuild_tensor.x"),
+            (b"ctorch\n_utils._rebuild_tensor\n.", "torch._utils._rebuild_tensor"),
+            (b"ctorch\nhub.xStorage\n.", "torch.hub.xStorage"),
         ] {
             assert_eq!(Pickle::read(bytes).unwrap_err(), PickleError::Refused { name: name.to_owned() });
         }
@@ -273,8 +293,11 @@ mod tests {
         // Values within values, as deep as it goes.
         let deep = [vec![b')'; 1], vec![0x85; 1_000_000], vec![b'.']].concat();
         assert_eq!(Pickle::read(&deep).unwrap().length, deep.len());
+        // The same constant any number of times is one value.
+        let constants = [b'N', 0x88, 0x89].repeat(1000);
+        assert_eq!(Pickle::read(&[&constants[..], b"."].concat()).unwrap().nodes.len(), 3);
         // Values, marks, the same value again, and the same value remembered.
-        for (first, again) in [(b'N', b'N'), (b'(', b'('), (b'N', b'2'), (b'N', 0x94)] {
+        for (first, again) in [(b']', b']'), (b'N', b'N'), (b'(', b'('), (b'N', b'2'), (b'N', 0x94)] {
             let many = [vec![first], vec![again; MOST_NODES + 1], vec![b'.']].concat();
             let error = Pickle::read(&many).unwrap_err().to_string();
             assert!(error.contains("more than"), "{again}: {error}");

@@ -77,6 +77,9 @@ pub struct FileData {
     /// Captioned pictures with a shorter side, in pixels, are left out.
     #[serde(default = "published_side")]
     pub smallest_side: u32,
+    /// Whether the cut-out with background comes first, as the published script for preparing such data leaves it.
+    #[serde(default)]
+    pub background_first: bool,
 }
 
 fn published_side() -> u32 {
@@ -306,21 +309,6 @@ impl TrainConfig {
             Stage::Imitate => &self.imitate.as_ref()?.training,
             Stage::Instruct => &self.instruct.training,
             Stage::Judge => &self.judge.as_ref()?.training,
-        })
-    }
-
-    /// The same, to be changed.
-    pub fn training_mut(&mut self, stage: Stage) -> Option<&mut Training> {
-        Some(match stage {
-            Stage::Vae => &mut self.vae.training,
-            Stage::Text => &mut self.text.as_mut()?.training,
-            Stage::Decoder => &mut self.decoder.training,
-            Stage::Vision => &mut self.vision.as_mut()?.training,
-            Stage::Lm => &mut self.lm.training,
-            Stage::Align => &mut self.align.as_mut()?.training,
-            Stage::Imitate => &mut self.imitate.as_mut()?.training,
-            Stage::Instruct => &mut self.instruct.training,
-            Stage::Judge => &mut self.judge.as_mut()?.training,
         })
     }
 

@@ -29,12 +29,12 @@ pub(super) trait Data: Debug + Send + Sync {
     fn fingerprint(&self) -> String;
     /// A picture.
     fn picture(&self, rng: &mut Rng) -> Picture;
-    /// Words that the text encoder can read to their end.
-    fn caption(&self, rng: &mut Rng) -> String;
+    /// Words that `reader` can read to their end.
+    fn caption(&self, rng: &mut Rng, reader: Reader) -> String;
     /// A picture with such words.
-    fn captioned(&self, rng: &mut Rng) -> (String, Picture);
+    fn captioned(&self, rng: &mut Rng, reader: Reader) -> (String, Picture);
     /// A picture, of one entity or of several, and what it shows.
-    fn described(&self, rng: &mut Rng) -> (Picture, String);
+    fn described(&self, rng: &mut Rng) -> Vec<Item>;
     /// A caption in which every entity has its picture, and the picture that it is of.
     fn constructed(&self, rng: &mut Rng, options: Constructed) -> Sample;
     /// A picture and an instruction, and the picture after it. With probability `drop_caption` the first has no caption.
@@ -46,12 +46,24 @@ pub(super) trait Data: Debug + Send + Sync {
 /// What a sequence tells, and the picture that it asks for.
 pub(super) type Sample = (Vec<Item>, Picture);
 
-/// A kind of samples.
+/// A kind of samples: what [`Data`] calls it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
+    Picture,
+    Caption(Reader),
+    Captioned(Reader),
+    Described,
     Constructed,
     Edit,
-    Caption,
+}
+
+/// Who reads a caption.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reader {
+    LanguageModel,
+    TextEncoder,
+    /// What aligns the one with the other.
+    Both,
 }
 
 /// How a constructed sample is made.

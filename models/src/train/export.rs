@@ -9,6 +9,7 @@ use kosmosg::bundle::{self, Defaults, Existing, FORMAT, Family, Folder, MANIFEST
 use kosmosg::config::{UNetConfig, VaeConfig};
 use kosmosg::engine::burn::{Burn, BurnDevice};
 use kosmosg::pipeline::Pipeline;
+use kosmosg::preview::PreviewFactors;
 use kosmosg::sampler::SamplerKind;
 use kosmosg::schedule::SchedulerConfig;
 use kosmosg::weights::{DType, HostTensor, gguf};
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::checkpoint::{Checkpoint, Progress, difference, write_whole};
 use super::config::{Networks, TrainConfig};
+use super::data::Kind;
 use super::stages::{Autoencoder, Shared, VAE_CONFIG, vae_config};
 use super::{Stage, TrainOptions, WEIGHTS, preview, result, result_path};
 use crate::quantize::Quant;
@@ -55,7 +57,7 @@ pub fn export(
         networks: bundle::Networks { kosmosg, unet, vae: vae_config(run)?, text: Some(text) },
         scheduler: config.scheduler(),
         defaults: Defaults { sampler: SamplerKind::DpmppTwoM, steps: 20, guidance: 4.0 },
-        preview: Some(preview::fit(&Autoencoder::new(&shared)?, &*shared.data, config.picture_size)?),
+        preview: preview_factors(&shared)?,
         tokenizer: PartFile::new("tokenizer.json", &tokenizer),
         licence: "Apache-2.0 OR MIT".into(),
         origin: if config.data.is_some() { ORIGIN_FILES } else { ORIGIN }.into(),
@@ -166,6 +168,14 @@ const PARTS: [Part; 6] = [
     ("vae", &[Stage::Vae], &["vae."]),
     ("text", &[Stage::Decoder, Stage::Text], &["text."]),
 ];
+
+/// Fitted to pictures of the run's data, if there are any.
+fn preview_factors(shared: &Shared) -> anyhow::Result<Option<PreviewFactors>> {
+    if shared.data.check(&[(Kind::Picture, 1.0)]).is_err() {
+        return Ok(None);
+    }
+    preview::fit(&Autoencoder::new(shared)?, &*shared.data, shared.config.picture_size).map(Some)
+}
 
 /// The first of some stages that is trained; the last if none is.
 fn latest(run: &Path, stages: &[Stage]) -> Stage {

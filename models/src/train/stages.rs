@@ -69,7 +69,7 @@ impl Shared {
         let words = Words::new(config)?;
         let longest = longest_caption(config);
         let data: Arc<dyn Data> = match &config.data {
-            Some(files) => Arc::new(Files::open(&words, longest, config, files)?),
+            Some(files) => Arc::new(Files::open(&words, longest, config, files, &run.join("lines"))?),
             None if longest + 2 < SHORTEST_TEXT => anyhow::bail!(
                 "text.max_position_embeddings is {}; a scene takes up to {SHORTEST_TEXT} tokens",
                 longest + 2

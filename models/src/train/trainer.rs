@@ -98,9 +98,8 @@ impl Trainer {
     /// One update, unless the loss is not finite, by samples in `parts`.
     pub fn step<T: Task + Sync>(&mut self, task: &T, parts: Vec<T::Batch>) -> anyhow::Result<Outcome> {
         let start = Instant::now();
-        let parts = self.workers.map(parts, |batch| self.differentiate(task, batch));
-        let parts = parts.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter();
-        let Part { step, names, numbers, .. } = parts.reduce(Part::join).context("a batch of no samples")?;
+        let whole = self.workers.reduce(parts, |batch| self.differentiate(task, batch), |a, b| Ok(a?.join(b?)));
+        let Part { step, names, numbers, .. } = whole.context("a batch of no samples")??;
         // One read-back for all numbers: each costs a wait for the device.
         let numbers = Tensor::cat(vec![step.squared_norm(), numbers], 0);
         let numbers = pollster::block_on(numbers.to_host()).context("cannot read a loss")?;
@@ -203,16 +202,50 @@ impl Workers {
         Ok(Self((0..parts).map(pool).collect::<anyhow::Result<_>>()?))
     }
 
-    /// `f` of each part, in order.
-    fn map<B: Send, R: Send>(&self, parts: Vec<B>, f: impl Fn(B) -> R + Sync) -> Vec<R> {
+    /// `f` of each part, joined in order. Without threads of their own, a part's is joined before the next one's is
+    /// computed, so that there are never more than two.
+    fn reduce<B: Send, R: Send>(
+        &self,
+        parts: Vec<B>,
+        f: impl Fn(B) -> R + Sync,
+        join: impl Fn(R, R) -> R,
+    ) -> Option<R> {
         if self.0.is_empty() {
-            return parts.into_iter().map(f).collect();
+            return parts.into_iter().map(f).reduce(join);
         }
         let f = &f;
         thread::scope(|scope| {
             let work = parts.into_iter().zip(&self.0);
             let handles: Vec<_> = work.map(|(part, pool)| scope.spawn(move || pool.install(|| f(part)))).collect();
-            handles.into_iter().map(|handle| handle.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+            handles.into_iter().map(|handle| handle.join().unwrap_or_else(|panic| resume_unwind(panic))).reduce(join)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::train::TrainConfig;
+
+    #[test]
+    fn one_after_the_other_parts_are_joined_as_they_come() {
+        let (computed, joined) = (AtomicUsize::new(0), Cell::new(0));
+        let join = |a: String, b: String| {
+            joined.set(joined.get() + 1);
+            assert_eq!(computed.load(Ordering::Relaxed), joined.get() + 1);
+            a + &b
+        };
+        let f = |part: usize| {
+            computed.fetch_add(1, Ordering::Relaxed);
+            part.to_string()
+        };
+        assert_eq!(Workers(Vec::new()).reduce((0..5).collect(), f, join).unwrap(), "01234");
+        let training = Training { parts: 5, ..TrainConfig::tiny().vae.training };
+        let side_by_side = Workers::new(&training, &BurnDevice::cpu()).unwrap();
+        assert_eq!(side_by_side.0.len(), 5);
+        assert_eq!(side_by_side.reduce((0..5).collect(), f, |a, b| a + &b).unwrap(), "01234");
     }
 }

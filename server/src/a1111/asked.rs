@@ -2,16 +2,17 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use kosmosg::protocol::{GenerateSettings, Lora};
+use kosmosg::protocol::{GenerateSettings, Lora, MAX_REQUEST_PICTURES};
 use kosmosg::sampler::SamplerKind;
+use kosmosg::wire;
 use serde::Deserialize;
-use serde_json::Value;
 
+use super::flag::Flag;
 use super::options::Options;
 use super::{by_title, read};
 use crate::bundles::Bundles;
 use crate::error::Error;
-use crate::order::{Wanted, any_seed};
+use crate::order::{Wanted, any_seed, check_length};
 
 /// What leaves the choice of a sampler or scheduler to the server.
 pub(super) const AUTOMATIC: &str = "Automatic";
@@ -39,15 +40,16 @@ pub struct Asked {
     sampler_index: Option<String>,
     scheduler: Option<String>,
     pub(super) send_images: Option<bool>,
+    #[serde(deserialize_with = "wire::optional_list::<_, _, MAX_REQUEST_PICTURES>")]
     pub(super) init_images: Option<Vec<String>>,
     pub(super) denoising_strength: Option<f64>,
-    mask: Value,
-    enable_hr: Value,
-    script_name: Value,
-    tiling: Value,
-    restore_faces: Value,
-    subseed_strength: Value,
-    styles: Value,
+    mask: Flag,
+    enable_hr: Flag,
+    script_name: Flag,
+    tiling: Flag,
+    restore_faces: Flag,
+    subseed_strength: Flag,
+    styles: Flag,
     override_settings: Option<Options>,
 }
 
@@ -65,16 +67,16 @@ impl Asked {
     /// # Errors
     /// What is wrong with it.
     pub fn wanted(&self, chosen: Option<String>, bundles: &Bundles) -> Result<Wanted, Error> {
-        for (value, what) in [
-            (&self.enable_hr, "enable_hr: this server has no second pass"),
-            (&self.mask, "mask: this model edits by words and takes no mask"),
-            (&self.script_name, "script_name: this server has no scripts"),
-            (&self.tiling, "tiling: the edges of this model's pictures do not fit together"),
-            (&self.restore_faces, "restore_faces: this server has no second model for faces"),
-            (&self.subseed_strength, "subseed_strength: this server does not mix seeds"),
-            (&self.styles, "styles: this server has none; write their words in the prompt"),
+        for (Flag(is_set), what) in [
+            (self.enable_hr, "enable_hr: this server has no second pass"),
+            (self.mask, "mask: this model edits by words and takes no mask"),
+            (self.script_name, "script_name: this server has no scripts"),
+            (self.tiling, "tiling: the edges of this model's pictures do not fit together"),
+            (self.restore_faces, "restore_faces: this server has no second model for faces"),
+            (self.subseed_strength, "subseed_strength: this server does not mix seeds"),
+            (self.styles, "styles: this server has none; write their words in the prompt"),
         ] {
-            if is_set(value) {
+            if is_set {
                 return Err(Error::invalid(what));
             }
         }
@@ -129,6 +131,7 @@ pub(super) fn decode(picture: &str) -> Result<Vec<u8>, Error> {
 /// A prompt's words, and the LoRAs that it asks for. A LoRA may have two strengths, of which the second is the U-Net's; the first
 /// is then that of a text encoder that there is not here.
 fn loras_in(prompt: &str) -> Result<(String, Vec<Lora>), Error> {
+    check_length(prompt)?;
     let (mut words, mut loras, mut rest) = (String::new(), Vec::new(), prompt);
     while let Some((before, (asked, after))) =
         rest.split_once("<lora:").and_then(|(before, tag)| Some((before, tag.split_once('>')?)))
@@ -144,18 +147,6 @@ fn loras_in(prompt: &str) -> Result<(String, Vec<Lora>), Error> {
         rest = after;
     }
     Ok((words + rest, loras))
-}
-
-/// Whether a field asks for something, and does not only say that it is off.
-fn is_set(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Bool(is_on) => *is_on,
-        Value::Number(number) => number.as_f64().is_none_or(|number| number > 0.0),
-        Value::String(text) => !text.is_empty() && !text.eq_ignore_ascii_case("none"),
-        Value::Array(list) => !list.is_empty(),
-        Value::Object(fields) => !fields.is_empty(),
-    }
 }
 
 /// The sampler of that name over the noise levels of that scheduler; none is left to the model.

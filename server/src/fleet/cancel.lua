@@ -1,7 +1,11 @@
--- Ends a job that no worker has had yet; whoever has it sees that it is cancelled.
-local id, cancelled = unpack(ARGV, 2)
-if redis.call('ZSCORE', prefix .. 'waiting', id) then
-  finish(id, cancelled)
-elseif is_open(id) then
-  redis.call('SADD', prefix .. 'cancelled', id)
+-- Ends a job that no worker has; whoever has it sees that it is cancelled. Returns whether it ended at once.
+local id, cancelled = unpack(ARGV, 3)
+if not is_open(id) then
+  return 0
 end
+if is_held(id) then
+  redis.call('SADD', prefix .. 'cancelled', id)
+  return 0
+end
+finish(id, cancelled)
+return 1

@@ -1,5 +1,6 @@
--- What all scripts begin with. KEYS[1] is what every key begins with; ARGV[1] how many milliseconds an ended job is kept.
-local prefix, keep = KEYS[1], ARGV[1]
+-- What all scripts begin with. KEYS[1] is what every key begins with; ARGV[1] how many milliseconds an ended job is
+-- kept, ARGV[2] for how many a worker has a job without being heard of.
+local prefix, keep, patience = KEYS[1], ARGV[1], ARGV[2]
 
 local function at(kind, name)
   return prefix .. kind .. ':' .. name
@@ -10,8 +11,35 @@ local function milliseconds()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- The time in which servers run, in milliseconds. Redis' own clock can jump, and goes on while no server runs: after
+-- the last tidying up, no more than `most` of it counts.
+local function now()
+  local clock, time = redis.call('HMGET', prefix .. 'clock', 'ran', 'time', 'most'), milliseconds()
+  if not clock[1] then
+    return time
+  end
+  return clock[1] + math.max(0, math.min(time - clock[2], tonumber(clock[3])))
+end
+
 local function is_open(id)
   return redis.call('ZSCORE', prefix .. 'open', id) ~= false
+end
+
+-- Whether a worker has the job, and was heard of.
+local function is_held(id)
+  local limit = redis.call('ZSCORE', prefix .. 'held', id)
+  return limit and tonumber(limit) > now()
+end
+
+local function hold(id)
+  redis.call('ZREM', prefix .. 'waiting', id)
+  redis.call('ZADD', prefix .. 'held', now() + patience, id)
+end
+
+-- No worker has the job any more.
+local function let_go(id)
+  redis.call('ZREM', prefix .. 'held', id)
+  redis.call('ZADD', prefix .. 'waiting', redis.call('HGET', at('job', id), 'came'), id)
 end
 
 -- Those who follow the job hear the event.
@@ -28,6 +56,7 @@ local function finish(id, event)
   redis.call('HDEL', job, 'request', 'unet', 'state')
   redis.call('ZREM', prefix .. 'open', id)
   redis.call('ZREM', prefix .. 'waiting', id)
+  redis.call('ZREM', prefix .. 'held', id)
   redis.call('SREM', prefix .. 'cancelled', id)
   redis.call('SREM', at('owner', redis.call('HGET', job, 'owner')), id)
   redis.call('RPUSH', prefix .. 'ended', id)

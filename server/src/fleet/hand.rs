@@ -9,16 +9,20 @@ use futures::StreamExt;
 use kosmosg::protocol::{ApiError, JobEvent};
 
 use super::Fleet;
-use super::ledger::{Claim, Report};
+use super::ledger::{Claim, Claimed, Report};
 use super::line::{PATIENCE, Ticket};
 use crate::bundles::Bundles;
+use crate::error::Error;
 use crate::jobs::store::StoreError;
 use crate::jobs::{Job, JobId};
 use crate::work::Work;
 
-/// From one look at the line to the next, for each job that is held and once more: who has little to do comes first.
+/// From one look at what was cancelled, and at the line while somebody is in it, to the next. A look takes one job, so
+/// that those who have little to do come in between.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How often tickets are kept from others; a few times may fail.
+/// From one look at an empty line to the next, at most: it is longer for each job that is held.
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
+/// How often jobs are kept from others; a few times may fail.
 const HOLD_EVERY: Duration = Duration::from_secs(2);
 /// How often a job's state is told.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
@@ -33,7 +37,22 @@ pub struct Hand {
     bundles: Arc<Bundles>,
     /// How many jobs it takes at once.
     seats: usize,
-    held: Mutex<HashMap<JobId, Ticket>>,
+    held: Mutex<HashMap<JobId, Held>>,
+}
+
+/// A job that this server has.
+#[derive(Clone)]
+struct Held {
+    job: Arc<Job>,
+    /// The number of its claim.
+    claim: u64,
+    ticket: Ticket,
+}
+
+/// When to do what again.
+struct Due {
+    hold: Instant,
+    take: Instant,
 }
 
 impl Hand {
@@ -44,17 +63,17 @@ impl Hand {
 
     /// Works until the fleet's own jobs are closed.
     pub async fn work(self: Arc<Self>) {
-        let (mut held_at, mut is_down) = (Instant::now(), false);
+        let mut due = Due { hold: Instant::now(), take: Instant::now() };
+        let mut is_down = false;
         while !self.fleet.own.is_closed() {
-            let result = self.look(&mut held_at).await;
+            let result = self.look(&mut due).await;
             if let Err(error) = &result
                 && !is_down
             {
                 tracing::error!("the line of jobs cannot be reached: {error}");
             }
             is_down = result.is_err();
-            let held = self.held().len() as u32;
-            tokio::time::sleep(LOOK_EVERY * (1 + held)).await;
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
@@ -66,65 +85,74 @@ impl Hand {
         }
     }
 
-    async fn look(self: &Arc<Self>, held_at: &mut Instant) -> Result<(), StoreError> {
+    async fn look(self: &Arc<Self>, due: &mut Due) -> Result<(), StoreError> {
         let Fleet { ledger, own, .. } = &*self.fleet;
         let held = self.held().clone();
-        if held_at.elapsed() >= HOLD_EVERY {
-            for ticket in held.values() {
-                ledger.line().hide(ticket, PATIENCE).await?;
+        if due.hold <= Instant::now() {
+            for Held { claim, ticket, .. } in held.values() {
+                ledger.hold(ticket, *claim).await?;
             }
-            *held_at = Instant::now();
+            due.hold = Instant::now() + HOLD_EVERY;
         }
         if !held.is_empty() {
-            for id in ledger.cancelled().await?.into_iter().filter(|id| held.contains_key(id)) {
-                if let Some(job) = own.find(id).await? {
-                    own.cancel(&job);
-                }
-            }
+            ledger.cancelled().await?.iter().filter_map(|id| held.get(id)).for_each(|held| own.cancel(&held.job));
         }
-        while self.held().len() < self.seats
-            && let Some(ticket) = ledger.line().take().await?
-        {
-            self.begin(ticket).await?;
+        if held.len() < self.seats && due.take <= Instant::now() {
+            match ledger.line().take().await? {
+                Some(ticket) => self.begin(ticket).await?,
+                None => due.take = Instant::now() + LOOK_AT_LEAST_EVERY.min(LOOK_EVERY * held.len() as u32),
+            }
         }
         Ok(())
     }
 
     async fn begin(self: &Arc<Self>, ticket: Ticket) -> Result<(), StoreError> {
-        let Fleet { ledger, own, limits, .. } = &*self.fleet;
+        let Fleet { ledger, own, .. } = &*self.fleet;
         if self.held().contains_key(&ticket.job) {
             // Redis was away for so long that it seemed lost.
             return ledger.line().hide(&ticket, PATIENCE).await;
         }
-        let Some(Claim { number, waited, owner, request, unet, state }) = ledger.claim(&ticket).await? else {
+        let Some(request) = ledger.request(ticket.job).await? else {
             return ledger.line().tear_up(&ticket).await;
         };
         if !self.bundles.suffice_for(&request) {
-            return ledger.pass_on(&ticket, PASS_ON).await;
+            return ledger.line().hide(&ticket, PASS_ON).await;
         }
+        let Claim { number: claim, waited, owner, unet, state } = match ledger.claim(ticket.job).await? {
+            Claimed::Ours(claim) => *claim,
+            // The ticket is visible again should that worker not be heard of any more.
+            Claimed::Held => return Ok(()),
+            Claimed::Over(event) => {
+                event.iter().for_each(|event| own.count(event));
+                return ledger.line().tear_up(&ticket).await;
+            }
+        };
         let bundles = Arc::clone(&self.bundles);
         let work = tokio::task::spawn_blocking(move || Work::again(request, &unet, state, &bundles)).await;
-        match work.map_err(|_| StoreError::Gone)? {
+        match work.unwrap_or_else(|panic| Err(Error::internal(panic).into())) {
             Ok(work) => {
-                let time_left = limits.deadline.saturating_sub(waited);
                 tracing::info!(job = %ticket.job, step = work.state.step(), "taken from the line");
-                let job = own.adopt(ticket.job, owner, work, time_left);
-                self.held().insert(ticket.job, ticket.clone());
-                tokio::spawn(Arc::clone(self).tell(job, number, ticket));
+                let job = own.adopt(ticket.job, owner, work, waited);
+                let held = Held { job, claim, ticket };
+                self.held().insert(held.ticket.job, held.clone());
+                tokio::spawn(Arc::clone(self).tell(held));
                 Ok(())
             }
-            Err(error) => self.refuse(ticket, number, error).await,
+            Err(error) => self.refuse(ticket, claim, error).await,
         }
     }
 
     async fn refuse(&self, ticket: Ticket, claim: u64, error: ApiError) -> Result<(), StoreError> {
         let event = JobEvent::Failed { error };
-        self.fleet.ledger.report(ticket.job, claim, Report { event: Some(&event), ..Report::default() }).await?;
-        self.fleet.ledger.line().tear_up(&ticket).await
+        if self.report(ticket.job, claim, Report { event: &event, state: None, picture: None }).await? {
+            self.fleet.ledger.line().tear_up(&ticket).await?;
+        }
+        Ok(())
     }
 
     /// Tells the fleet what happens to a job here, to its end or to this server's.
-    async fn tell(self: Arc<Self>, job: Arc<Job>, claim: u64, ticket: Ticket) {
+    async fn tell(self: Arc<Self>, Held { job, claim, ticket }: Held) {
+        let Fleet { ledger, own, .. } = &*self.fleet;
         let mut events = pin!(Arc::clone(&job).follow(0));
         let mut saved: Option<Instant> = None;
         let mut is_ours = true;
@@ -140,35 +168,39 @@ impl Hand {
                 saved = Some(Instant::now());
             }
             let picture = match event {
-                JobEvent::Done { .. } => insist(job.id(), || self.fleet.own.picture(&job)).await,
+                JobEvent::Done { .. } => insist(job.id(), || own.picture(&job)).await,
                 _ => None,
             };
-            let report = Report { event: Some(&event), state: state.as_ref(), picture: picture.as_deref() };
-            is_ours = insist(job.id(), || self.fleet.ledger.report(job.id(), claim, report)).await;
+            let report = Report { event: &event, state: state.as_ref(), picture: picture.as_deref() };
+            is_ours = insist(job.id(), || self.report(job.id(), claim, report)).await;
         }
         if !is_ours {
             tracing::warn!(job = %job.id(), "another server has taken it over");
-            self.fleet.own.cancel(&job);
+            own.cancel(&job);
         } else if job.last().is_last() {
-            insist(job.id(), || self.fleet.ledger.line().tear_up(&ticket)).await;
-        } else {
-            let state = job.state();
-            let report = Report { state: state.as_ref(), ..Report::default() };
-            let saved = self.fleet.ledger.report(job.id(), claim, report).await;
-            if let Err(error) = saved.map(drop).and(self.fleet.ledger.line().hide(&ticket, Duration::ZERO).await) {
-                tracing::error!(job = %job.id(), "it is another server's in some seconds only: {error}");
-            }
+            insist(job.id(), || ledger.line().tear_up(&ticket)).await;
+        } else if let Err(error) = ledger.give_back(&ticket, claim, job.state().as_ref()).await {
+            tracing::error!(job = %job.id(), "it is another server's in some seconds only: {error}");
         }
         self.held().remove(&job.id());
     }
 
-    fn held(&self) -> MutexGuard<'_, HashMap<JobId, Ticket>> {
+    /// See [`Ledger::report`](super::ledger::Ledger::report); who ends a job counts it.
+    async fn report(&self, id: JobId, claim: u64, report: Report<'_>) -> Result<bool, StoreError> {
+        let is_ours = self.fleet.ledger.report(id, claim, report).await?;
+        if is_ours && report.event.is_last() {
+            self.fleet.own.count(report.event);
+        }
+        Ok(is_ours)
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<JobId, Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Tries until it works.
-async fn insist<T, F: Future<Output = Result<T, StoreError>>>(job: JobId, attempt: impl Fn() -> F) -> T {
+pub(super) async fn insist<T, F: Future<Output = Result<T, StoreError>>>(job: JobId, attempt: impl Fn() -> F) -> T {
     loop {
         match attempt().await {
             Ok(value) => return value,

@@ -1,9 +1,11 @@
 //! The jobs of all servers, in Redis: who waits, how far each is, what came of it.
 //!
-//! Every change of a job is one script, and so happens whole or not at all. A worker's changes carry the number of its claim:
-//! when a job was given to another worker in the meantime, because this one was not heard of for long, they are refused.
+//! Every change of a job is one script, and so happens whole or not at all. A worker's changes carry the number of its
+//! claim: when a job was given to another worker in the meantime, because this one was not heard of for long, they are
+//! refused.
 //!
-//! Who comes next is a matter of the [`Line`].
+//! Who comes next is a matter of the [`Line`]. That a job is in it twice, or that a place in it is lost, does no harm:
+//! a job is given to one worker at a time, and one that nobody has is [put in line again](Ledger::tidy).
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -13,9 +15,9 @@ use kosmosg::denoise::DenoiseState;
 use kosmosg::protocol::{JobEvent, JobRequest};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::streams::StreamReadReply;
-use redis::{AsyncCommands, Client, Expiry, FromRedisValue, RedisError, Script, ScriptInvocation, pipe};
+use redis::{AsyncCommands, Client, Expiry, FromRedisValue, RedisError, Script, ScriptInvocation, Value, pipe};
 
-use super::line::{Line, TIMEOUT, Ticket};
+use super::line::{Line, PATIENCE, TIMEOUT, Ticket};
 use crate::error;
 use crate::jobs::store::StoreError;
 use crate::jobs::{JobId, Key, Limits, MAX_BEGINNINGS, Owner};
@@ -24,6 +26,9 @@ use crate::jobs::{JobId, Key, Limits, MAX_BEGINNINGS, Owner};
 const PREFIX: &str = "kosmosg:";
 /// How long a server may take from writing a job down to putting it in line.
 const SENDING: Duration = Duration::from_secs(5);
+/// How much of the time from one tidying up to the next counts at most, where Redis' clock says more, as multiple of
+/// what should have passed. A clock that jumps makes no worker seem lost that was heard of a moment ago.
+const AT_MOST: f64 = 1.5;
 
 /// The connection to Redis, and how much is kept there.
 pub struct Ledger {
@@ -36,6 +41,8 @@ pub struct Ledger {
 struct Scripts {
     submit: Script,
     claim: Script,
+    hold: Script,
+    give_back: Script,
     report: Script,
     cancel: Script,
     tidy: Script,
@@ -55,16 +62,24 @@ pub enum Submitted {
     Enough,
 }
 
+/// What became of a worker's claim to a job.
+pub enum Claimed {
+    /// The job is its own.
+    Ours(Box<Claim>),
+    /// Another worker has it.
+    Held,
+    /// It was over before, or ended now with that event.
+    Over(Option<JobEvent>),
+}
+
 /// A job that a worker has.
 pub struct Claim {
     /// Counts the workers that have had it.
     pub number: u64,
-    /// How long ago it came.
+    /// How long ago it came, of the time in which servers ran.
     pub waited: Duration,
     /// Whose it is.
     pub owner: Owner,
-    /// What it asks for.
-    pub request: JobRequest,
     /// The U-Net that it was begun with.
     pub unet: String,
     /// How far it came.
@@ -82,10 +97,10 @@ pub struct Head {
 }
 
 /// What a worker tells of a job.
-#[derive(Default, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Report<'a> {
     /// What happened.
-    pub event: Option<&'a JobEvent>,
+    pub event: &'a JobEvent,
     /// How far it is.
     pub state: Option<&'a DenoiseState>,
     /// The picture, PNG.
@@ -113,6 +128,8 @@ impl Ledger {
         let scripts = Scripts {
             submit: script!("submit.lua"),
             claim: script!("claim.lua"),
+            hold: script!("hold.lua"),
+            give_back: script!("give_back.lua"),
             report: script!("report.lua"),
             cancel: script!("cancel.lua"),
             tidy: script!("tidy.lua"),
@@ -172,38 +189,71 @@ impl Ledger {
         Ok(id.and_then(|id| Some((id.parse().ok()?, digest.as_deref() == Some(&key.digest)))))
     }
 
-    /// Leaves a claimed job to others for that long: this was no attempt at it.
+    /// What a job asks for; none if it is over.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn pass_on(&self, ticket: &Ticket, time: Duration) -> Result<(), StoreError> {
-        let _: () = self.connection.clone().hincr(of("job", ticket.job), "begun", -1).await?;
-        self.line.hide(ticket, time).await
+    pub async fn request(&self, id: JobId) -> Result<Option<JobRequest>, StoreError> {
+        let request: Option<Vec<u8>> = self.connection.clone().hget(of("job", id), "request").await?;
+        Ok(request.map(|request| serde_json::from_slice(&request)).transpose()?)
     }
 
-    /// Makes a ticket's job the caller's; none if the job is over.
+    /// Makes a job the caller's for [`PATIENCE`], and longer if it [holds](Self::hold) it.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn claim(&self, ticket: &Ticket) -> Result<Option<Claim>, StoreError> {
+    pub async fn claim(&self, id: JobId) -> Result<Claimed, StoreError> {
         let mut script = self.call(&self.scripts.claim);
-        script.arg(ticket.job.to_string()).arg(milliseconds(self.limits.deadline));
+        script.arg(id.to_string()).arg(milliseconds(self.limits.deadline));
         script.arg(self.late()?).arg(serde_json::to_vec(&JobEvent::Cancelled)?);
         script.arg(MAX_BEGINNINGS).arg(serde_json::to_vec(&JobEvent::Failed { error: error::fatal() })?);
-        type Reply = (u64, u64, String, Vec<u8>, String, Vec<u8>);
-        let reply: redis::Value = script.invoke_async(&mut self.connection.clone()).await?;
-        if matches!(&reply, redis::Value::Array(fields) if fields.is_empty()) {
-            return Ok(None);
+        let (outcome, fields): (String, Value) = script.invoke_async(&mut self.connection.clone()).await?;
+        Ok(match outcome.as_str() {
+            "ours" => {
+                type Fields = (u64, u64, String, String, Vec<u8>);
+                let (number, waited, owner, unet, state) =
+                    Fields::from_redis_value(fields).map_err(RedisError::from)?;
+                Claimed::Ours(Box::new(Claim {
+                    number,
+                    waited: Duration::from_millis(waited),
+                    owner: Owner::of_name(owner),
+                    unet,
+                    state: if state.is_empty() { None } else { Some(serde_json::from_slice(&state)?) },
+                }))
+            }
+            "held" => Claimed::Held,
+            "ended" => {
+                let (event,) = <(Vec<u8>,)>::from_redis_value(fields).map_err(RedisError::from)?;
+                Claimed::Over(Some(serde_json::from_slice(&event)?))
+            }
+            _ => Claimed::Over(None),
+        })
+    }
+
+    /// Keeps a job that is claimed under that number, and its ticket, from others for another [`PATIENCE`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn hold(&self, ticket: &Ticket, claim: u64) -> Result<(), StoreError> {
+        let mut script = self.call(&self.scripts.hold);
+        script.arg(ticket.job.to_string()).arg(claim);
+        if script.invoke_async(&mut self.connection.clone()).await? {
+            self.line.hide(ticket, PATIENCE).await?;
         }
-        let (number, waited, owner, request, unet, state) = Reply::from_redis_value(reply).map_err(RedisError::from)?;
-        Ok(Some(Claim {
-            number,
-            waited: Duration::from_millis(waited),
-            owner: Owner::of_name(owner),
-            request: serde_json::from_slice(&request)?,
-            unet,
-            state: if state.is_empty() { None } else { Some(serde_json::from_slice(&state)?) },
-        }))
+        Ok(())
+    }
+
+    /// Leaves a job that is claimed under that number, and is that far, to others.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then they have it when they miss this worker.
+    pub async fn give_back(&self, ticket: &Ticket, claim: u64, state: Option<&DenoiseState>) -> Result<(), StoreError> {
+        let mut script = self.call(&self.scripts.give_back);
+        script.arg(ticket.job.to_string()).arg(claim).arg(state.map_or(Ok(vec![]), serde_json::to_vec)?);
+        if script.invoke_async(&mut self.connection.clone()).await? {
+            self.line.hide(ticket, Duration::ZERO).await?;
+        }
+        Ok(())
     }
 
     /// Tells what happened to a job that is claimed under that number. Returns whether it still is.
@@ -212,18 +262,18 @@ impl Ledger {
     /// [`StoreError`].
     pub async fn report(&self, id: JobId, claim: u64, report: Report<'_>) -> Result<bool, StoreError> {
         let Report { event, state, picture } = report;
-        let json = |state: Option<&DenoiseState>| state.map_or(Ok(vec![]), serde_json::to_vec);
         let mut script = self.call(&self.scripts.report);
-        script.arg(id.to_string()).arg(claim).arg(event.map_or(Ok(vec![]), serde_json::to_vec)?);
-        script.arg(u8::from(event.is_some_and(JobEvent::is_last))).arg(json(state)?).arg(picture.unwrap_or_default());
+        script.arg(id.to_string()).arg(claim).arg(serde_json::to_vec(event)?).arg(u8::from(event.is_last()));
+        script.arg(state.map_or(Ok(vec![]), serde_json::to_vec)?).arg(picture.unwrap_or_default());
         Ok(script.invoke_async(&mut self.connection.clone()).await?)
     }
 
-    /// Cancels a job: one that nobody has begun at once, else it is found among the [cancelled](Self::cancelled).
+    /// Cancels a job. Returns whether that ended it, as no worker has it; else it is found among the
+    /// [cancelled](Self::cancelled).
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn cancel(&self, id: JobId) -> Result<(), StoreError> {
+    pub async fn cancel(&self, id: JobId) -> Result<bool, StoreError> {
         let mut script = self.call(&self.scripts.cancel);
         script.arg(id.to_string()).arg(serde_json::to_vec(&JobEvent::Cancelled)?);
         Ok(script.invoke_async(&mut self.connection.clone()).await?)
@@ -238,24 +288,26 @@ impl Ledger {
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
-    /// Ends the jobs in line whose time is over, forgets the oldest of too many, and puts those in line that were not [sent].
-    /// To be called every now and then.
-    ///
-    /// [sent]: Self::send
+    /// Lets the jobs wait again whose workers are not heard of any more, ends those that wait and were cancelled or
+    /// whose time is over, forgets the oldest of too many, and puts those in line that are not. Returns the events with
+    /// which jobs ended. To be called every now and then, so long after the last time.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn tidy(&self) -> Result<(), StoreError> {
+    pub async fn tidy(&self, passed: Duration) -> Result<Vec<JobEvent>, StoreError> {
         let mut script = self.call(&self.scripts.tidy);
-        script.arg(milliseconds(self.limits.deadline)).arg(self.late()?);
+        script.arg(milliseconds(passed.mul_f64(AT_MOST))).arg(milliseconds(self.limits.deadline));
+        script.arg(self.late()?).arg(serde_json::to_vec(&JobEvent::Cancelled)?);
         script.arg(self.limits.finished).arg(milliseconds(SENDING));
-        let unsent: Vec<(String, String)> = script.invoke_async(&mut self.connection.clone()).await?;
+        let (ended, unsent): (Vec<Vec<u8>>, Vec<(String, String)>) =
+            script.invoke_async(&mut self.connection.clone()).await?;
         for (id, owner) in unsent {
             if let Ok(id) = id.parse() {
                 self.send(id, &Owner::of_name(owner)).await?;
             }
         }
-        self.line.tidy().await
+        self.line.tidy().await?;
+        Ok(ended.iter().map(|event| serde_json::from_slice(event)).collect::<Result<_, _>>()?)
     }
 
     /// A job in short, unless it is unknown or forgotten.
@@ -381,7 +433,7 @@ impl Ledger {
     /// A script with what all are given.
     fn call<'a>(&self, script: &'a Script) -> ScriptInvocation<'a> {
         let mut call = script.key(PREFIX);
-        call.arg(milliseconds(self.limits.keep_for));
+        call.arg(milliseconds(self.limits.keep_for)).arg(milliseconds(PATIENCE));
         call
     }
 

@@ -18,7 +18,7 @@ const QUEUES: &str = "kosmosg:line";
 const TURNS: &str = "kosmosg:lanes";
 /// Lanes of the line.
 const LANES: u8 = 64;
-/// How long a worker may not be heard of before its jobs go to others.
+/// How long a worker may not be heard of before its jobs go to others: longer than from one tidying up to the next.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// How long an answer from Redis may take.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,7 +31,7 @@ pub struct Line {
     queue: Mutex<Option<Rsmq>>,
 }
 
-/// A job's place in line; who has it is the one to do the job, as long as it [hides](Ledger::hide) it from others.
+/// A job's place in line; who has it may claim the job, and [hides](Line::hide) it from others.
 #[derive(Debug, Clone)]
 pub struct Ticket {
     /// The job.

@@ -1,5 +1,5 @@
 -- Takes a job in, unless its key was used or as many wait as may. Returns what became of it, and the job of the key.
-local id, capacity, of_one, owner, request, unet, name, digest = unpack(ARGV, 2)
+local id, capacity, of_one, owner, request, unet, name, digest = unpack(ARGV, 3)
 local key = at('key', owner .. ' ' .. name)
 if name ~= '' then
   local before = redis.call('HMGET', key, 'id', 'digest')
@@ -19,10 +19,10 @@ end
 if own >= tonumber(of_one) then
   return {'enough', ''}
 end
-local now = milliseconds()
-redis.call('HSET', at('job', id), 'owner', owner, 'request', request, 'unet', unet, 'came', now)
-redis.call('ZADD', prefix .. 'open', now, id)
-redis.call('ZADD', prefix .. 'waiting', now, id)
+local came = now()
+redis.call('HSET', at('job', id), 'owner', owner, 'request', request, 'unet', unet, 'came', came)
+redis.call('ZADD', prefix .. 'open', came, id)
+redis.call('ZADD', prefix .. 'waiting', came, id)
 redis.call('SADD', at('owner', owner), id)
 if name ~= '' then
   redis.call('HSET', key, 'id', id, 'digest', digest)

@@ -65,6 +65,8 @@ struct Log {
     events: Vec<(u64, JobEvent)>,
     last_number: u64,
     came: Instant,
+    /// How long it had waited before, of the time in which servers ran.
+    waited: Duration,
     started: Option<Instant>,
     /// When it fails if it has not ended.
     deadline: Option<Instant>,
@@ -84,6 +86,7 @@ impl Default for Log {
             events: Vec::new(),
             last_number: 0,
             came: Instant::now(),
+            waited: Duration::ZERO,
             started: None,
             deadline: None,
             state: None,
@@ -152,6 +155,12 @@ impl Job {
             ..Log::default()
         };
         Self::with(id, owner, log)
+    }
+
+    /// The same, which has waited for so long elsewhere.
+    pub(super) fn after(self, waited: Duration) -> Self {
+        self.log().waited = waited;
+        self
     }
 
     /// A job of which only the end is still known.
@@ -323,12 +332,18 @@ impl Job {
             return None;
         }
         log.started = Some(Instant::now());
-        Some(log.came.elapsed())
+        Some(log.waited + log.came.elapsed())
     }
 
+    /// Tells where it stands in line, and in how many seconds it may begin, if that is news.
     pub(crate) fn moved_up(&self, position: usize, seconds: Option<f64>) {
-        if !matches!(self.log().events.last(), Some((_, JobEvent::Queued { position: before, .. })) if *before == position)
-        {
+        let is_known = match self.log().events.last() {
+            Some((_, JobEvent::Queued { position: told, seconds: foreseen })) => {
+                *told == position && is_near(*foreseen, seconds)
+            }
+            _ => false,
+        };
+        if !is_known {
             self.report(JobEvent::Queued { position, seconds });
         }
     }
@@ -341,5 +356,33 @@ impl Job {
 
     fn log(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether an estimate that was told still holds: it is wrong by no more than a fifth.
+fn is_near(told: Option<f64>, now: Option<f64>) -> bool {
+    match (told, now) {
+        (Some(told), Some(now)) => (now - told).abs() <= told / 5.0,
+        (_, now) => now.is_none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_news_is_not_told() {
+        let job = Job::mirror(JobId::random(), Owner::here());
+        let told = |position, seconds| {
+            let before = job.last_number();
+            job.moved_up(position, seconds);
+            job.last_number() > before
+        };
+        assert!(told(2, None) && !told(2, None));
+        assert!(told(2, Some(100.0)) && !told(2, Some(81.0)) && !told(2, Some(119.0)));
+        // It is measured by what was told.
+        assert!(told(2, Some(79.0)) && !told(2, Some(65.0)) && told(2, Some(60.0)));
+        assert!(!told(2, None) && told(1, Some(60.0)));
     }
 }

@@ -8,7 +8,7 @@ use kosmosg::protocol::{ApiError, JobEvent};
 
 use super::{Job, Jobs, Waiting};
 use crate::error;
-use crate::work::Group;
+use crate::work::{Group, Model};
 
 /// How much of a job's running a killed server may lose.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
@@ -34,7 +34,10 @@ impl Jobs {
             let fits = |waiting: &Waiting| company.is_none_or(|group| *group == waiting.group);
             if let Some(waiting) = shelf.waiting.next_if(fits) {
                 if let Some(waited) = waiting.job.begin() {
-                    self.metrics.began(waited);
+                    // One that goes on had its first step elsewhere.
+                    if waiting.work.as_ref().is_some_and(|work| work.state.step() == 0) {
+                        self.metrics.began(waited);
+                    }
                     self.store.begin(waiting.job.id());
                 }
                 shelf.running.push(Arc::clone(&waiting.job));
@@ -48,9 +51,9 @@ impl Jobs {
         }
     }
 
-    /// Whether somebody waits for a seat on the same model.
-    pub fn others_wait(&self, group: &Group) -> bool {
-        self.shelf().waiting.iter().next().is_some_and(|waiting| waiting.group.model() == group.model())
+    /// The model of who comes next.
+    pub fn next_model(&self) -> Option<Model> {
+        self.shelf().waiting.iter().next().map(|waiting| waiting.group.model().clone())
     }
 
     /// Whether the server is stopping.
@@ -86,7 +89,9 @@ impl Jobs {
     /// So many jobs took a step together, which was `seconds` long.
     pub fn paced(&self, seconds: f64, jobs: usize) {
         self.metrics.stepped(seconds, jobs);
-        self.shelf().pace.stepped(seconds / jobs as f64);
+        let mut shelf = self.shelf();
+        shelf.pace.stepped(seconds / jobs as f64);
+        shelf.tell_positions();
     }
 
     /// Ends a job that [`Jobs::next`] gave, unless it was cancelled.

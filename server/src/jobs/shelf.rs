@@ -59,7 +59,21 @@ impl Shelf {
         Ok(())
     }
 
-    /// Tells those who have not begun yet how many still come first.
+    /// Forgets the oldest of those that have ended, but none whose picture is nowhere else yet.
+    pub(super) fn forget_all_but(&mut self, most: usize) {
+        let mut surplus = self.recent.len().saturating_sub(most);
+        let Self { recent, known, .. } = self;
+        recent.retain(|job| {
+            let stays = surplus == 0 || job.picture().is_some();
+            if !stays {
+                surplus -= 1;
+                known.remove(&job.id());
+            }
+            stays
+        });
+    }
+
+    /// Tells those who have not begun yet how many still come first, and when it may be their turn.
     pub(super) fn tell_positions(&self) {
         let mut evaluations: usize = self.running.iter().map(|job| job.remaining()).sum();
         for (index, Waiting { job, work, .. }) in self.waiting.iter().enumerate() {
@@ -86,4 +100,32 @@ impl Pace {
 
 fn smooth(before: Option<f64>, now: f64) -> f64 {
     before.map_or(now, |before| 0.7 * before + 0.3 * now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_picture_is_forgotten_that_is_nowhere_else() {
+        let mut shelf = Shelf::default();
+        let jobs = [true, false, false, true].map(|is_unsaved| {
+            let job = Arc::new(Job::mirror(JobId::random(), Owner::here()));
+            job.keep_picture(is_unsaved.then(|| "picture".into()));
+            shelf.known.insert(job.id(), Arc::clone(&job));
+            shelf.recent.push_back(Arc::clone(&job));
+            job
+        });
+        let left = |shelf: &Shelf| {
+            assert_eq!(shelf.known.len(), shelf.recent.len());
+            jobs.iter().map(|job| shelf.known.contains_key(&job.id())).collect::<Vec<_>>()
+        };
+        shelf.forget_all_but(3);
+        assert_eq!(left(&shelf), [true, false, true, true]);
+        shelf.forget_all_but(1);
+        assert_eq!(left(&shelf), [true, false, false, true]);
+        jobs[0].keep_picture(None);
+        shelf.forget_all_but(1);
+        assert_eq!(left(&shelf), [false, false, false, true]);
+    }
 }

@@ -99,6 +99,9 @@ pub enum StoreError {
     /// The line of jobs in Redis.
     #[error("Redis: {0}")]
     Line(#[from] rsmq_async::RsmqError),
+    /// What Redis knew a moment ago, it has forgotten.
+    #[error("Redis has just forgotten this job")]
+    Forgotten,
     /// The thread is gone.
     #[error("the thread that writes jobs down has ended")]
     Gone,
@@ -158,16 +161,15 @@ impl Store {
         Ok((Self { tasks }, beginnings))
     }
 
-    /// Writes a new job down. What it returns resolves when that is done.
+    /// Writes a new job down, with its [`JobRequest`] as JSON. What it returns resolves when that is done.
     pub fn insert(
         &self,
         id: JobId,
         owner: Owner,
         hold: Hold,
-        request: &JobRequest,
+        request: Vec<u8>,
         unet: String,
     ) -> impl Future<Output = Result<(), StoreError>> + use<> {
-        let request = serde_json::to_vec(request).expect("a request is plain data");
         self.call(move |connection| {
             let ordered = hold == Hold::Waiting;
             let (key, digest) = hold.key().map(|Key { name, digest }| (name, digest)).unzip();

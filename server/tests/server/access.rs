@@ -411,6 +411,54 @@ fn a_file_of_tokens_that_cannot_be_read_is_told_of_once() {
 }
 
 #[tokio::test]
+async fn who_comes_through_a_proxy_is_not_here() {
+    let asked = async |access: Access, header: (&str, &str)| {
+        let server = Server::with(|app| app.access = Arc::new(access));
+        server.get_with("/api/tokens", &[header]).await
+    };
+    for header in [("forwarded", "for=192.0.2.7"), ("x-forwarded-for", "192.0.2.7"), ("x-real-ip", "192.0.2.7")] {
+        let refused = asked(Access::here(NonZeroU32::MAX), header).await;
+        assert_error(refused, StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, "came through a proxy").await;
+        assert_eq!(asked(Access::open(NonZeroU32::MAX), header).await.status(), StatusCode::OK, "as it was told");
+    }
+    let here = asked(Access::here(NonZeroU32::MAX), ("host", "localhost")).await;
+    assert_eq!(here.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn every_answer_keeps_other_sites_out() {
+    let server = Server::start();
+    for path in ["/health", "/", "/pair", "/api/bundles", "/models/small/unet.gguf", "/nothing"] {
+        let response = server.get(path).await;
+        for (name, value) in [
+            ("x-content-type-options", "nosniff"),
+            ("referrer-policy", "same-origin"),
+            ("cross-origin-resource-policy", "same-origin"),
+            ("cross-origin-opener-policy", "same-origin"),
+            ("cross-origin-embedder-policy", "require-corp"),
+        ] {
+            assert_eq!(response.headers()[name], value, "{path}");
+        }
+        assert!(response.headers().contains_key(header::CONTENT_SECURITY_POLICY), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn only_sites_that_are_allowed_reach_from_the_open_internet_into_a_home() {
+    let server = Server::with(|app| app.allowed_origins = vec!["https://friend.example".parse().unwrap()]);
+    for (origin, is_let_in) in [("https://friend.example", true), ("https://evil.example", false)] {
+        let preflight = Request::options("/api/jobs").header(header::ORIGIN, origin);
+        let preflight = preflight.header("access-control-request-method", "POST");
+        let preflight = preflight.header("access-control-request-private-network", "true");
+        let answer = server.send(preflight.body(Body::empty()).unwrap()).await;
+        // A browser asks for both.
+        let says = |name: &str| answer.headers().contains_key(name);
+        let lets_in = says("access-control-allow-private-network") && says("access-control-allow-origin");
+        assert_eq!(lets_in, is_let_in, "{origin}");
+    }
+}
+
+#[tokio::test]
 async fn pages_of_other_sites_change_nothing() {
     let server = Server::with(|app| app.allowed_origins = vec!["https://friend.example".parse().unwrap()]);
     let post = async |path: &str, origin: Option<&str>| {

@@ -1,10 +1,17 @@
 //! The program's own arguments: what comes before what, and the file that it prints.
 
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::Arc;
 
+use kosmosg_server::access::{Role, Tokens};
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto};
 use toml::Table;
 
 /// Runs the program with these arguments and variables and no others, and has it print its configuration.
@@ -34,6 +41,63 @@ fn run(arguments: &[&str]) -> (bool, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_kosmosg-server")).env_clear().args(arguments).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.success(), text(output.stdout), text(output.stderr))
+}
+
+/// The program, as it runs with the built-in model and these arguments, and a folder for its data; it ends with it.
+struct Running {
+    process: Child,
+    /// What it shows, and what of that was read.
+    output: BufReader<ChildStdout>,
+    shown: String,
+    folder: TempDir,
+    port: u16,
+}
+
+impl Running {
+    fn start(arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kosmosg-server"));
+        command.env_clear().env("XDG_DATA_HOME", folder.path()).env("HOME", folder.path());
+        command.args(["--models", &tiny(), "--store", "memory"]).args(arguments);
+        let mut process = command
+            .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(folder.path().join("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let (mut output, mut shown) = (BufReader::new(process.stdout.take().unwrap()), String::new());
+        // Beside addresses of names, there is always one of the computer's own.
+        let port = loop {
+            assert!(output.read_line(&mut shown).unwrap() > 0, "it has ended");
+            let last = shown.trim_end().rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+            if let Some(port) = last {
+                break port;
+            }
+        };
+        Self { process, output, shown, folder, port }
+    }
+
+    /// Ends it. Returns what it showed and what it logged.
+    fn end(mut self) -> String {
+        self.process.kill().unwrap();
+        self.output.read_to_string(&mut self.shown).unwrap();
+        std::mem::take(&mut self.shown) + &std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    /// What it answers to a question for what only who may use it hears.
+    fn answer(stream: &mut (impl Read + Write), headers: &str) -> String {
+        let request = format!("GET /api/v1/bundles HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
 }
 
 /// The built-in model.
@@ -137,6 +201,48 @@ fn what_cannot_start_says_why_before_it_says_where() {
 }
 
 #[test]
+fn others_need_a_token_and_an_encrypted_connection() {
+    let running = Running::start(&["--listen", "0.0.0.0:0"]);
+    let connect = || TcpStream::connect(("127.0.0.1", running.port)).unwrap();
+    // Without encryption it only says where to go.
+    assert!(Running::answer(&mut connect(), "").starts_with("HTTP/1.1 307 "));
+    let mut roots = RootCertStore::empty();
+    let certificate = running.folder.path().join("kosmosg/tls/certificate.pem");
+    let certificate = CertificateDer::from_pem_file(certificate).unwrap();
+    let digits: Vec<_> = Sha256::digest(&certificate).iter().map(|byte| format!("{byte:02X}")).collect();
+    roots.add(certificate).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()));
+    let config = config.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots);
+    let config = Arc::new(config.with_no_client_auth());
+    let ask = |headers: &str| {
+        let client = ClientConnection::new(Arc::clone(&config), "localhost".try_into().unwrap()).unwrap();
+        Running::answer(&mut StreamOwned::new(client, connect()), headers)
+    };
+    assert!(ask("").starts_with("HTTP/1.1 401 "));
+    let mut tokens = Tokens::open(Some(&running.folder.path().join("kosmosg/tokens.json"))).unwrap();
+    let token = tokens.add("laptop", Role::Use).unwrap();
+    assert!(ask(&format!("authorization: Bearer {token}\r\n")).starts_with("HTTP/1.1 200 "));
+    let said = running.end();
+    assert!(said.contains("Nobody has a token yet.") && said.contains("/pair?code="), "{said}");
+    assert!(said.contains(&format!("with fingerprint {}", digits.join(":"))), "{said}");
+}
+
+#[test]
+fn who_is_behind_a_proxy_needs_a_token_too() {
+    let (name, off) = (&["--name", "pictures.test"][..], &["--tls", "off"][..]);
+    for (arguments, status) in [(&[][..], 200), (name, 401), (off, 401), (&[name, &["--access", "open"]].concat(), 200)]
+    {
+        let running = Running::start(&[&["--listen", "127.0.0.1:0"], arguments].concat());
+        let mut stream = TcpStream::connect(("127.0.0.1", running.port)).unwrap();
+        let answer = Running::answer(&mut stream, "");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{arguments:?}: {answer}");
+        let said = running.end();
+        // The name leads to the proxy, which has the usual port.
+        assert_eq!(said.contains("https://pictures.test/pair?code="), arguments == name, "{arguments:?}: {said}");
+    }
+}
+
+#[test]
 fn what_changes_tokens_says_in_which_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.json");
@@ -161,6 +267,13 @@ fn a_pairing_shows_the_address_of_the_server_that_runs() {
     let (is_good, said, note) = run(&["pair", "--config", &path]);
     assert!(is_good && note.contains(tokens.to_str().unwrap()), "{note}");
     assert!(said.contains(&format!("\nhttp://{address}/pair?code=")) && said.contains('█'), "{said}");
+    // The first device lets others in.
+    assert!(note.contains("the device's role is Admin"), "{note}");
+    run(&["token", "add", "laptop", "--config", &path]);
+    for (arguments, role) in [(&[][..], "Use"), (&["--role", "admin"], "Admin")] {
+        let (_, _, note) = run(&[&["pair", "--config", &path], arguments].concat());
+        assert!(note.contains(&format!("the device's role is {role}")), "{note}");
+    }
     drop(listener);
     let (is_good, said, note) = run(&["pair", "--config", &path]);
     assert!(is_good && said.starts_with("Open /pair at the server's address"), "{said}");

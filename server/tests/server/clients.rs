@@ -140,6 +140,22 @@ async fn what_is_off_may_be_said_and_what_is_missing_is_refused() {
 }
 
 #[tokio::test]
+async fn what_would_grow_in_memory_is_refused() {
+    let server = Server::start();
+    let complaint = async |path: &str, body: Value| {
+        let response = server.post_to(path, body.to_string()).await;
+        assert!(response.status().is_client_error());
+        String::from_utf8(bytes_of(response).await.to_vec()).unwrap()
+    };
+    let said = complaint("/sdapi/v1/img2img", json!({ "prompt": "a", "init_images": vec![""; 33] })).await;
+    assert!(said.contains("at most 32 are"), "{said}");
+    for (path, prompt) in [(A1111, "<lora:a>"), (A1111, "<i>"), (OPENAI, "<i>")] {
+        let said = complaint(path, json!({ "prompt": prompt.repeat(30_000) })).await;
+        assert!(said.contains("at most 65536 are allowed"), "{path}: {said}");
+    }
+}
+
+#[tokio::test]
 async fn an_answer_does_not_keep_what_is_large() {
     let server = Server::start();
     server.steps(2 * STEPS);

@@ -14,9 +14,10 @@ const UNET: &str = "/models/small/unet.gguf";
 async fn bundles_are_listed() {
     let server = Server::start();
     let entries: Vec<BundleEntry> = json_of(server.get("/api/bundles").await).await;
-    let [BundleEntry { id, name, bytes, encoder_bytes }] = &entries[..] else { panic!("{entries:?}") };
+    let [BundleEntry { id, name, bytes, encoder_bytes, unet }] = &entries[..] else { panic!("{entries:?}") };
     assert_eq!((id.as_str(), name.as_str()), (BUNDLE, "A small one"));
     assert_eq!(*bytes, encoder_bytes + unet_file().len() as u64);
+    assert_eq!(*unet, kosmosg::digest::sha256(&unet_file()));
 }
 
 #[tokio::test]

@@ -9,10 +9,12 @@ use kosmosg::denoise::DenoiseState;
 use kosmosg::picture::Picture;
 use kosmosg::protocol::{ErrorCode, Health, JobEvent, JobStatus};
 use kosmosg_server::jobs::Limits;
+use kosmosg_server::worker::{Lost, Worker};
+use tokio::time::timeout;
 
 use crate::support::{
-    CAPACITY, Command, KEPT, STEPS, Server, Setup, assert_error, bytes_of, condition, denoise, denoise_from, generate,
-    json_of, state,
+    CAPACITY, Command, KEPT, PATIENCE, Puppet, STEPS, Server, Setup, assert_error, bytes_of, condition, denoise,
+    denoise_from, generate, json_of, state, until,
 };
 
 #[tokio::test]
@@ -118,6 +120,31 @@ async fn who_waits_hears_of_moving_up() {
     assert_eq!(server.delete(&format!("/api/jobs/{}", second.id)).await, StatusCode::NO_CONTENT);
     assert!(matches!(events.next().await.unwrap().1, JobEvent::Queued { position: 1, .. }));
     assert_eq!(server.events(&second.id).await.last().unwrap().1, JobEvent::Cancelled);
+}
+
+#[tokio::test]
+async fn who_waits_hears_how_long() {
+    let server = Server::start();
+    server.submit(&denoise(0)).await;
+    server.until_in_step(1).await;
+    let waiting = server.submit(&denoise(1)).await;
+    let mut estimates = server.follow(&waiting.id, 0).await.map(|(_, event)| match event {
+        JobEvent::Queued { position: 1, seconds } => seconds,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(estimates.next().await.unwrap(), None, "nothing is known of this model's pace");
+    server.steps(1);
+    assert!(estimates.next().await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_server_whose_worker_is_gone_is_not_ready() {
+    let models = Setup::default().models;
+    let server = Server::of(models, |jobs| Worker::start::<Puppet>(jobs, 1, || panic!("as told")).unwrap());
+    timeout(PATIENCE, server.worker.loss()).await.unwrap();
+    assert_eq!(server.worker.lost(), Some(Lost::Thread));
+    until(async || server.app.jobs.own().is_closed()).await;
+    assert_eq!(server.get("/health/ready").await.status(), StatusCode::SERVICE_UNAVAILABLE);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! What outlives a request, a client, or the server.
 
+use std::path::Path;
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -16,7 +17,8 @@ use tempfile::TempDir;
 
 use crate::clients::waits;
 use crate::support::{
-    Command, STEPS, Server, Setup, assert_error, bytes_of, denoise, generate, is_private, json_of, until, with_loras,
+    Command, STEPS, Server, Setup, assert_error, bytes_of, denoise, generate, is_private, json_of,
+    read_in_every_interface, until, with_loras, write_bundle,
 };
 
 struct Lasting {
@@ -389,4 +391,16 @@ async fn a_file_of_jobs_belongs_to_one_server() {
     connection.pragma_update(None, "user_version", 99).unwrap();
     drop(connection);
     assert!(matches!(Store::open(Some(&newer)), Err(StoreError::Version)));
+}
+
+#[test]
+fn what_the_queue_writes_down_is_what_was_asked() {
+    let models = tempfile::tempdir().unwrap();
+    write_bundle(models.path());
+    let bundles = Bundles::open(models.path()).unwrap();
+    // The fuzz target begins with the same.
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/seeds/request");
+    for seed in seeds.read_dir().unwrap().map(|seed| seed.unwrap().path()) {
+        assert!(read_in_every_interface(&std::fs::read(&seed).unwrap(), &bundles) > 0, "{}", seed.display());
+    }
 }

@@ -1,7 +1,7 @@
 //! Memory that runs out at any point of a job.
 
 use kosmosg::engine::candle::CandleDevice;
-use kosmosg::engine::candle::faults::Countdown;
+use kosmosg::engine::candle::faults::Faults;
 use kosmosg::picture::Picture;
 use kosmosg::pipeline::Request;
 use kosmosg::protocol::{ApiError, ErrorCode, GenerateSettings, JobEvent, JobRequest};
@@ -15,7 +15,7 @@ const FAULTS: usize = 24;
 const ALIKE: f64 = 30.0;
 
 /// A server whose memory runs out when it is told to.
-fn server() -> (Server, Countdown) {
+fn server() -> (Server, Faults) {
     let device = CandleDevice::cpu();
     let faults = device.faults().clone();
     (server_on(device), faults)
@@ -53,14 +53,40 @@ async fn wherever_it_runs_out_the_next_job_works() {
     let operations = usize::MAX - faults.left();
     for index in 0..FAULTS {
         // A failure lets go of everything, so that the one after it is from the same beginning.
-        faults.set(1);
+        faults.set_lasting(1);
         assert_out_of_memory(png(&server, &job).await, 1);
         let operation = 1 + index * (operations - 1) / (FAULTS - 1);
-        faults.set(operation);
+        faults.set_lasting(operation);
         assert_out_of_memory(png(&server, &job).await, operation);
         assert_eq!(faults.left(), 0);
+        faults.set(0);
         assert!(png(&server, &job).await.unwrap() == undisturbed, "after operation {operation}");
     }
+}
+
+#[tokio::test]
+async fn parts_that_have_no_room_beside_each_other_take_turns() {
+    let (server, faults) = server();
+    let job = job(GenerateSettings::default());
+    let undisturbed = png(&server, &job).await.unwrap();
+    faults.take_most();
+    png(&server, &job).await.unwrap();
+    let together = faults.take_most();
+    // The most that one part needs alone is what it takes when there is hardly more room.
+    let mut room = together - 1;
+    for attempt in 0.. {
+        faults.set_room(room);
+        let result = png(&server, &job).await;
+        let Ok(made) = result else {
+            assert_out_of_memory(result, room);
+            assert!(attempt > 1 && room < together * 3 / 4, "{room} of {together}");
+            break;
+        };
+        assert!(made == undisturbed, "with room for {room} of {together}");
+        room = room * 9 / 10;
+    }
+    faults.set_room(0);
+    assert!(png(&server, &job).await.unwrap() == undisturbed);
 }
 
 #[tokio::test]

@@ -137,6 +137,13 @@ async fn a_picture_is_the_same_in_company() {
         let psnr = ours.psnr(&alone);
         assert!(psnr >= SAME_IN_COMPANY, "{seed}: {psnr:.1} dB");
     }
+    let metrics = String::from_utf8(bytes_of(server.get("/metrics").await).await.to_vec()).unwrap();
+    let number = |name: &str| -> f64 {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().parse().unwrap()
+    };
+    let (steps, evaluations) = (number("kosmosg_step_jobs_sum"), number("kosmosg_step_jobs_count"));
+    assert!(steps > evaluations, "{steps} steps in {evaluations} evaluations: nobody had company");
 }
 
 #[tokio::test]

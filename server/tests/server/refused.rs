@@ -1,9 +1,11 @@
 //! What is refused, with a message that says why, and never reaches the queue.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
+use axum::extract::ConnectInfo;
 use axum::http::{Request, StatusCode, header};
 use futures::stream;
 use kosmosg::denoise::{DenoiseSettings, DenoiseState};
@@ -229,6 +231,24 @@ async fn a_body_that_does_not_arrive() {
     assert_error(crowded, StatusCode::TOO_MANY_REQUESTS, ErrorCode::Busy, "reading other requests").await;
     drop(arriving);
     assert_still_works(&server).await;
+}
+
+#[tokio::test]
+async fn one_owner_does_not_have_all_places_for_bodies() {
+    let server = Server::start();
+    let from = |host: u8, body: Body| {
+        let request = Request::post("/api/jobs").header("content-type", "application/json");
+        let address = ConnectInfo(SocketAddr::from(([10, 0, 0, host], 1)));
+        Box::pin(server.send(request.extension(address).body(body).unwrap()))
+    };
+    let endless = || Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
+    let mut arriving: Vec<_> = (0..3).map(|_| from(1, endless())).collect();
+    for request in &mut arriving {
+        assert!(timeout(Duration::from_millis(1), request).await.is_err());
+    }
+    let crowded = from(1, "{}".into()).await;
+    assert_error(crowded, StatusCode::TOO_MANY_REQUESTS, ErrorCode::Busy, "reading other requests, or yours").await;
+    assert_eq!(from(2, "{}".into()).await.status(), StatusCode::BAD_REQUEST, "it was read");
 }
 
 #[test]

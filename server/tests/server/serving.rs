@@ -1,8 +1,10 @@
 //! Over a real socket: connections, and the end of the server.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use axum::serve::Listener;
 use futures::StreamExt;
 use kosmosg::protocol::{ErrorCode, JobEvent};
 use kosmosg_server::serving::serve;
@@ -11,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::support::{PATIENCE, Server, assert_error, denoise};
+use crate::support::{PATIENCE, Server, assert_error, denoise, until};
 
 const SOON: Duration = Duration::from_secs(4);
 
@@ -68,6 +70,62 @@ async fn who_asks_for_nothing_is_let_go() {
         timeout(SOON, stream.read_to_string(&mut answer)).await.expect(beginning).unwrap();
         assert_eq!(answer.contains("204 No Content"), beginning.contains("live"), "{answer}");
     }
+}
+
+#[tokio::test]
+async fn who_does_not_read_is_let_go() {
+    let server = Server::with(|app| {
+        app.bounds.reading_time = Duration::from_millis(100);
+        app.bounds.connections = 1;
+    });
+    // Far more than what a system keeps for a connection.
+    let file = server.models.path().join("small/unet.gguf");
+    std::fs::File::options().write(true).open(file).unwrap().set_len(256 << 20).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener, server.app.clone(), std::future::pending()));
+    let mut idle = TcpStream::connect(address).await.unwrap();
+    idle.write_all(b"GET /models/small/unet.gguf HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    idle.read_exact(&mut [0; 8]).await.unwrap();
+    let mut next = TcpStream::connect(address).await.unwrap();
+    next.write_all(b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    assert!(timeout(PATIENCE, next.read(&mut [0; 512])).await.unwrap().unwrap() > 0, "there is a place for it");
+    drop(idle);
+}
+
+/// Connections that seem to come from another computer.
+struct FromElsewhere(TcpListener);
+
+impl Listener for FromElsewhere {
+    type Io = TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        let (stream, _) = Listener::accept(&mut self.0).await;
+        (stream, SocketAddr::from(([192, 0, 2, 7], 1)))
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
+#[tokio::test]
+async fn one_address_does_not_have_all_connections() {
+    let server = Server::with(|app| app.bounds.connections_of_one = 1);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(FromElsewhere(listener), server.app.clone(), std::future::pending()));
+    let ask = async || {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n").await.ok();
+        let answered = timeout(PATIENCE, stream.read(&mut [0; 512])).await.unwrap().is_ok_and(|bytes| bytes > 0);
+        answered.then_some(stream)
+    };
+    let first = ask().await.unwrap();
+    assert!(ask().await.is_none(), "it is closed");
+    drop(first);
+    until(async || ask().await.is_some()).await;
 }
 
 #[tokio::test]

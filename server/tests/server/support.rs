@@ -30,14 +30,13 @@ use kosmosg_server::worker::Worker;
 use tempfile::TempDir;
 use tower::ServiceExt;
 
-use bundle::write_bundle;
-use puppet::Puppet;
-
-pub use bundle::{BUNDLE, LORAS, unet_file};
-pub use puppet::Command;
+pub use bundle::{BUNDLE, LORAS, unet_file, write_bundle};
+pub use puppet::{Command, Puppet};
+pub use requests::read_in_every_interface;
 
 mod bundle;
 mod puppet;
+mod requests;
 
 /// Jobs that may wait.
 pub const CAPACITY: usize = 2;

@@ -20,16 +20,16 @@ use crate::support::{PATIENCE, Server};
 async fn the_servers_own_certificate_encrypts() {
     let folder = tempfile::tempdir().unwrap();
     let names = ["localhost", "127.0.0.1", "box.local"].map(str::to_owned);
-    let certificate = Certificate::own(folder.path(), &names).unwrap();
+    let certificate = Certificate::own(folder.path(), &names, &[]).unwrap();
     let fingerprint = certificate.fingerprint().unwrap();
     assert_eq!(fingerprint.split(':').count(), 32);
-    let again = Certificate::own(folder.path(), &names).unwrap();
+    let again = Certificate::own(folder.path(), &names, &[]).unwrap();
     assert_eq!(again.fingerprint().unwrap(), fingerprint, "the next start keeps it");
 
     // Also where the clock is behind.
     let tomorrow = std::time::SystemTime::now() + Duration::from_hours(24);
     std::fs::File::open(&certificate.chain).unwrap().set_modified(tomorrow).unwrap();
-    let again = Certificate::own(folder.path(), &names).unwrap();
+    let again = Certificate::own(folder.path(), &names, &[]).unwrap();
     assert_eq!(again.fingerprint().unwrap(), fingerprint, "one from the future is new");
 
     let server = Server::with(|app| app.is_encrypted = true);
@@ -76,7 +76,7 @@ async fn the_servers_own_certificate_encrypts() {
 
     // A key that is another's is found at start.
     let other = tempfile::tempdir().unwrap();
-    let other = Certificate::own(other.path(), &names).unwrap();
+    let other = Certificate::own(other.path(), &names, &[]).unwrap();
     let mixed = Certificate { key: other.key, ..certificate };
     let error = mixed.acceptor().map(drop).unwrap_err();
     assert!(error.to_string().contains("certificate and key do not fit"), "{error}");
@@ -85,7 +85,7 @@ async fn the_servers_own_certificate_encrypts() {
 #[test]
 fn a_file_that_is_no_certificate_or_key_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    let Certificate { chain, key } = Certificate::own(folder.path(), &["localhost".into()]).unwrap();
+    let Certificate { chain, key } = Certificate::own(folder.path(), &["localhost".into()], &[]).unwrap();
     let file = |name: &str, text: &str| {
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();

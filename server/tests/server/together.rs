@@ -3,7 +3,7 @@
 use kosmosg::denoise::DenoiseSettings;
 use kosmosg::protocol::JobEvent;
 
-use crate::support::{Command, STEPS, Server, Setup, condition, denoise, denoise_from, settings, state_of};
+use crate::support::{Command, STEPS, Server, Setup, condition, denoise, denoise_from, settings, state_of, with_loras};
 
 /// A server whose worker has the jobs 0, 1 and 2 before it, of which the first has taken two steps.
 async fn three_together() -> (Server, Vec<String>) {
@@ -26,14 +26,14 @@ async fn all_done(server: &Server, ids: &[String]) {
     }
 }
 
-/// A server in the second of 25 steps of the job 0, with the job 1 of five steps in line.
-async fn short_after_long() -> (Server, [String; 2]) {
+/// A server in the second of 25 steps of the job 0, with the job 1 of five steps in line, which asks for these LoRAs.
+async fn short_after_long(loras: &[(&str, f32)]) -> (Server, [String; 2]) {
     let of = |seed, steps| denoise_from(condition(), state_of(DenoiseSettings { steps, ..settings(seed) }));
     let server = Setup::default().start().await;
     let long = server.submit(&of(0, 25)).await.id;
     server.steps(1);
     server.until_in_step(2).await;
-    let short = server.submit(&of(1, 5)).await.id;
+    let short = server.submit(&with_loras(of(1, 5), loras)).await.id;
     (server, [long, short])
 }
 
@@ -71,17 +71,20 @@ async fn a_job_that_fails_alone_fails_alone() {
 
 #[tokio::test]
 async fn a_long_job_lets_short_ones_pass() {
-    let (server, [first, second]) = short_after_long().await;
-    server.steps(29);
-    all_done(&server, &[first, second]).await;
-    let expected: Vec<_> =
-        [(0, 10), (1, 5), (0, 15)].iter().flat_map(|&(seed, steps)| vec![vec![seed]; steps]).collect();
-    assert_eq!(*server.together.lock().unwrap(), expected);
+    // Those of another model, too, if only after a longer turn, which here is none.
+    for loras in [&[][..], &[("wool", 1.0)]] {
+        let (server, [first, second]) = short_after_long(loras).await;
+        server.steps(29);
+        all_done(&server, &[first, second]).await;
+        let expected: Vec<_> =
+            [(0, 10), (1, 5), (0, 15)].iter().flat_map(|&(seed, steps)| vec![vec![seed]; steps]).collect();
+        assert_eq!(*server.together.lock().unwrap(), expected, "{loras:?}");
+    }
 }
 
 #[tokio::test]
 async fn a_job_that_is_cancelled_while_it_lets_others_pass_does_not_come_back() {
-    let (server, [first, second]) = short_after_long().await;
+    let (server, [first, second]) = short_after_long(&[]).await;
     server.steps(10);
     server.until_in_step(12).await;
     server.delete(&format!("/api/jobs/{first}")).await;

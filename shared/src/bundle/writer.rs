@@ -31,7 +31,7 @@ pub struct Planned {
 impl Planned {
     /// What a tensor takes when loaded: 32-bit floats, but for large matrices in blocks, which every device multiplies with as
     /// they are, and the vocabulary, of which a prompt reads a few rows.
-    fn loaded_bytes(&self) -> u64 {
+    pub fn loaded_bytes(&self) -> u64 {
         let numbers = self.shape.iter().product::<usize>() as u64;
         match (self.dtype, &self.shape[..]) {
             _ if self.name == VOCABULARY => 0,
@@ -125,7 +125,7 @@ const STATE: &str = "unfinished.json";
 
 impl Writer {
     /// Begins a bundle that will be the folder `out`. `basis` tells what is written from one that is not the same: only files
-    /// that an interrupted writer of the same finished are kept.
+    /// that an interrupted writer of the same, in this version of the program, finished are kept, and only if they are whole.
     ///
     /// # Errors
     /// [`BundleError::Io`]; also those of [`Existing::check`].
@@ -133,12 +133,18 @@ impl Writer {
         let out = std::path::absolute(out).map_err(at(out))?;
         existing.check(&out)?;
         let unfinished = beside(&out, "unfinished");
-        let mut state = State { basis: basis.to_owned(), ..State::default() };
+        let basis = format!("{} {basis}", env!("CARGO_PKG_VERSION"));
+        let mut state = State { basis, ..State::default() };
         if unfinished.exists() {
             let left =
                 fs::read(unfinished.join(STATE)).ok().and_then(|json| serde_json::from_slice::<State>(&json).ok());
-            match left.filter(|left| existing.resume && left.basis == basis) {
-                Some(left) => state = left,
+            match left.filter(|left| existing.resume && left.basis == state.basis) {
+                Some(State { mut done, .. }) => {
+                    done.retain(|name, file| {
+                        fs::read(unfinished.join(name)).is_ok_and(|contents| file.check(&contents).is_ok())
+                    });
+                    state.done = done;
+                }
                 None => fs::remove_dir_all(&unfinished).map_err(at(&unfinished))?,
             }
         }
@@ -222,7 +228,7 @@ impl Writer {
         let json = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
         for (name, contents) in [("tokenizer.json", tokenizer), (MANIFEST, &json)] {
             let path = unfinished.join(name);
-            fs::write(&path, contents).map_err(at(&path))?;
+            write_through(&path, contents).map_err(at(&path))?;
         }
         // A name that nobody else gives: what is set aside here is removed.
         let old = beside(&out, &format!("replaced-{}", std::process::id()));
@@ -246,7 +252,7 @@ impl Writer {
         let path = self.unfinished.join(STATE);
         let fresh = path.with_extension("new");
         let json = serde_json::to_vec(&self.state).expect("names and numbers");
-        fs::write(&fresh, json).and_then(|()| fs::rename(&fresh, &path)).map_err(at(&path))
+        write_through(&fresh, &json).and_then(|()| fs::rename(&fresh, &path)).map_err(at(&path))
     }
 }
 
@@ -310,11 +316,18 @@ impl Hashing {
         self.file.write_all(bytes)
     }
 
-    /// SHA-256 and length of the whole.
-    fn finish(mut self) -> std::io::Result<(String, u64)> {
-        self.file.flush()?;
+    /// SHA-256 and length of the whole, once it is on the disk.
+    fn finish(self) -> std::io::Result<(String, u64)> {
+        self.file.into_inner()?.sync_all()?;
         Ok((hex(&self.hash.finalize()), self.bytes))
     }
+}
+
+/// Writes a file, and waits until it is on the disk: what is told of it is to be true after a power cut too.
+fn write_through(path: &Path, contents: &[u8]) -> std::io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(contents)?;
+    file.sync_all()
 }
 
 /// The path of another folder in the same place.

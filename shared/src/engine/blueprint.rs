@@ -85,7 +85,7 @@ impl Engine for Blueprint {
     fn cat<const D: usize>(parts: Vec<[usize; D]>, dim: usize) -> [usize; D] {
         let mut shape = parts[0];
         shape[dim] = parts.iter().map(|part| part[dim]).sum();
-        shape
+        noted(shape)
     }
 
     fn affine<const D: usize>(x: [usize; D], _scale: f32, _offset: f32) -> [usize; D] {
@@ -127,7 +127,7 @@ impl Engine for Blueprint {
     }
 
     fn upsample([b, c, ..]: [usize; 4], [height, width]: [usize; 2]) -> [usize; 4] {
-        [b, c, height, width]
+        noted([b, c, height, width])
     }
 
     fn prepare_linear(weight: Parameter<Self>, _bias: Option<Parameter<Self>>, _device: &()) -> usize {
@@ -136,7 +136,7 @@ impl Engine for Blueprint {
 
     fn linear<const D: usize>(mut x: [usize; D], output: &usize) -> [usize; D] {
         x[D - 1] = *output;
-        x
+        noted(x)
     }
 
     fn prepare_conv2d(
@@ -153,8 +153,32 @@ impl Engine for Blueprint {
         &(output, kernel, ConvOptions { stride, padding }): &(usize, usize, ConvOptions),
     ) -> [usize; 4] {
         let size = |size: usize| (size + 2 * padding - kernel) / stride + 1;
-        [b, output, size(h), size(w)]
+        noted([b, output, size(h), size(w)])
     }
+}
+
+/// Tells [`largest`] of a tensor that an operation made. An attention's scores are not told: engines compute them in parts.
+fn noted<const D: usize>(shape: [usize; D]) -> [usize; D] {
+    #[cfg(test)]
+    LARGEST.set(LARGEST.get().max(shape.iter().product()));
+    shape
+}
+
+#[cfg(test)]
+thread_local! {
+    static LARGEST: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// How many numbers the largest tensor has that `forward` makes of a network that `build` builds.
+#[cfg(test)]
+pub fn largest<N>(
+    build: impl FnOnce(&Weights<'_, Blueprint>) -> Result<N, WeightError>,
+    forward: impl FnOnce(N) -> super::Tensor<Blueprint, 4>,
+) -> u64 {
+    let network = load(&Asked::default(), &(), build).expect("a network that can be");
+    LARGEST.set(0);
+    forward(network);
+    LARGEST.get() as u64
 }
 
 #[cfg(test)]

@@ -62,6 +62,10 @@ impl Engine for Burn {
 
     const NAME: &'static str = "burn";
 
+    fn largest_tensor_bytes(device: &BurnDevice) -> u64 {
+        device.largest_tensor_bytes()
+    }
+
     fn from_host<const D: usize>(data: Vec<f32>, shape: [usize; D], device: &BurnDevice) -> Tensor<D> {
         Tensor::from_data(TensorData::new(data, shape), device.inner())
     }
@@ -297,7 +301,12 @@ impl Engine for Burn {
             };
             return cpu::apply(cpu::Attention { heads, visible }, [q, k, v].map(|x| seen(x).into()));
         }
-        plain::attention::<Self>(q, k, v, heads, mask)
+        // Whoever trains keeps all scores anyway.
+        let most = match Self::largest_tensor_bytes(&Self::device(&q)) {
+            u64::MAX => usize::MAX,
+            bytes => plain::SCORES.min(usize::try_from(bytes / 4).unwrap_or(usize::MAX)),
+        };
+        plain::attention::<Self>([q, k, v], heads, mask, most)
     }
 
     #[cfg(feature = "autodiff")]
@@ -324,11 +333,20 @@ fn on_cpu<const D: usize>(x: &Tensor<D>) -> bool {
     cpu::is_cpu(&x.device())
 }
 
+/// What cubecl says where a tensor is larger than a buffer of the device, or the device has no memory left: burn hands over its
+/// words alone.
+const NO_MEMORY: [&str; 3] =
+    ["can't allocate buffer of size", "out of device memory", "every page size the memory tracks still holds"];
+
 fn read_error(error: ExecutionError) -> EngineError {
-    match error {
-        ExecutionError::DevicePoisoned { reason } => EngineError::DeviceLost { engine: Burn::NAME, detail: reason },
-        other => operation("to_host", other.to_string()),
+    if let ExecutionError::DevicePoisoned { reason } = error {
+        return EngineError::DeviceLost { engine: Burn::NAME, detail: reason };
     }
+    let detail = error.to_string();
+    if NO_MEMORY.iter().any(|words| detail.contains(words)) {
+        return EngineError::OutOfMemory { engine: Burn::NAME, detail };
+    }
+    operation("to_host", detail)
 }
 
 fn operation(operation: &str, detail: String) -> EngineError {

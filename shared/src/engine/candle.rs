@@ -12,6 +12,8 @@ mod cpu;
 mod failure;
 #[cfg(feature = "faults")]
 pub mod faults;
+#[cfg(feature = "flash-attention")]
+mod flash;
 mod kernels;
 mod library;
 
@@ -26,7 +28,7 @@ pub struct CandleDevice {
     dtype: DType,
     kernels: &'static Kernels,
     #[cfg(feature = "faults")]
-    faults: faults::Countdown,
+    faults: faults::Faults,
 }
 
 impl CandleDevice {
@@ -352,8 +354,11 @@ impl Engine for Candle {
         heads: usize,
         mask: &Mask<Self>,
     ) -> CandleTensor<3> {
-        let Some(attention) = q.device.kernels.attention else {
-            return attention_in_parts([q, k, v], heads, mask, SCORES);
+        let attention = q.device.kernels.attention;
+        #[cfg(feature = "flash-attention")]
+        let attention = attention.or_else(|| flash::kernel(&q.device, q.shape[2] / heads, mask));
+        let Some(attention) = attention else {
+            return plain::attention::<Self>([q, k, v], heads, mask, SCORES);
         };
         q.device.run("attention", &[&q.shape, &k.shape, &v.shape], q.shape, || {
             let mask = match mask {
@@ -366,29 +371,8 @@ impl Engine for Candle {
     }
 }
 
-/// Scores that attention computes at once in the plain way: 256 MiB of them in f32, of which softmax has several copies. All
-/// scores of a large picture would take many times what the rest of the U-Net does.
+/// Scores that attention computes at once in the plain way: 256 MiB of them in f32, of which softmax has several copies.
 const SCORES: usize = 64 << 20;
-
-/// [`plain::attention`] of so many queries at a time that they have no more than `most` scores. A causal mask is for texts, which
-/// are short.
-fn attention_in_parts(
-    [q, k, v]: [CandleTensor<3>; 3],
-    heads: usize,
-    mask: &Mask<Candle>,
-    most: usize,
-) -> CandleTensor<3> {
-    let [b, tq, _] = q.shape;
-    let at_once = (most / (b * heads * k.shape[1]).max(1)).max(1);
-    if at_once >= tq || matches!(mask, Mask::Causal) {
-        return plain::attention::<Candle>(q, k, v, heads, mask);
-    }
-    let part = |first| {
-        let q = Candle::narrow(q.clone(), 1, first, at_once.min(tq - first));
-        plain::attention::<Candle>(q, k.clone(), v.clone(), heads, mask)
-    };
-    Candle::cat((0..tq).step_by(at_once).map(part).collect(), 1)
-}
 
 fn prepare_bias(bias: Option<Parameter<Candle>>, device: &CandleDevice) -> Option<CandleTensor<1>> {
     bias.map(|bias| {
@@ -419,15 +403,16 @@ mod tests {
             let number = |i: usize| ((i * 37 + salt) % 101) as f32 / 50.0 - 1.0;
             Candle::from_host((0..shape.iter().product()).map(number).collect(), shape, &device)
         };
-        let (shape, heads) = ([2, 7, 8], 2);
-        let qkv = || [tensor(shape, 1), tensor([2, 5, 8], 2), tensor([2, 5, 8], 3)];
+        let heads = 2;
         let hidden = (0..10).map(|i| if i % 5 == 3 { Mask::<Candle>::HIDDEN } else { 0.0 }).collect();
-        let keys = Mask::Keys(crate::engine::Tensor(Candle::from_host(hidden, [2, 5], &device)));
-        for mask in [Mask::None, keys] {
+        let hidden = Mask::Keys(crate::engine::Tensor(Candle::from_host(hidden, [2, 5], &device)));
+        for (mask, keys) in [(Mask::None, 5), (hidden, 5), (Mask::Causal, 7)] {
             // Three queries at a time, one at a time though even it is too much, and all.
-            let [whole, parts @ ..] = [usize::MAX, 2 * 2 * 5 * 3, 1, 2 * 2 * 5 * 7]
-                .map(|most| block_on(Candle::to_host(attention_in_parts(qkv(), heads, &mask, most))).unwrap());
-            assert!(parts.iter().all(|part| *part == whole), "{parts:?} are not {whole:?}");
+            let [whole, parts @ ..] = [usize::MAX, 2 * 2 * keys * 3, 1, 2 * 2 * keys * 7].map(|most| {
+                let qkv = [tensor([2, 7, 8], 1), tensor([2, keys, 8], 2), tensor([2, keys, 8], 3)];
+                block_on(Candle::to_host(plain::attention::<Candle>(qkv, heads, &mask, most))).unwrap()
+            });
+            assert!(parts.iter().all(|part| *part == whole), "{mask:?}: {parts:?} are not {whole:?}");
         }
     }
 }

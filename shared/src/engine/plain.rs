@@ -51,14 +51,13 @@ pub fn geglu<E: Engine, const D: usize>(x: E::Tensor<D>) -> E::Tensor<D> {
     (x * gate.gelu()).0
 }
 
-/// See [`Engine::attention`].
-pub fn attention<E: Engine>(
-    q: E::Tensor<3>,
-    k: E::Tensor<3>,
-    v: E::Tensor<3>,
-    heads: usize,
-    mask: &Mask<E>,
-) -> E::Tensor<3> {
+/// Scores that attention computes at once on a device whose buffers or memory are small: 64 MiB of them in f32, half of what
+/// WebGPU promises of a buffer.
+pub const SCORES: usize = 16 << 20;
+
+/// See [`Engine::attention`]. So many queries are taken at a time that they have no more than `most` scores, though at least one:
+/// all scores of a large picture would take many times what the rest of the U-Net does.
+pub fn attention<E: Engine>([q, k, v]: [E::Tensor<3>; 3], heads: usize, mask: &Mask<E>, most: usize) -> E::Tensor<3> {
     let q = Tensor::<E, 3>(q);
     let [b, tq, c] = q.shape();
     let tk = Tensor::<E, 3>(k.clone()).shape()[1];
@@ -68,19 +67,32 @@ pub fn attention<E: Engine>(
     };
     let device = q.device();
     let q = split(q.affine(((c / heads) as f32).sqrt().recip(), 0.0), tq);
-    let (k, v) = (split(Tensor(k), tk), split(Tensor(v), tk));
-    let scores = q.matmul(k.permute([0, 2, 1])); // [B·heads, Tq, Tk]
-    let scores = match mask {
-        Mask::None => scores,
-        Mask::Causal => {
-            let hidden = (0..tq * tk).map(|i| if i % tk > i / tk { Mask::<E>::HIDDEN } else { 0.0 });
-            scores + Tensor::from_host(hidden.collect(), [1, tq, tk], &device)
-        }
-        Mask::Keys(keys) => {
-            let scores = scores.reshape([b, heads, tq, tk]) + keys.clone().reshape([b, 1, 1, tk]);
-            scores.reshape([b * heads, tq, tk])
-        }
+    let (k, v) = (split(Tensor(k), tk).permute([0, 2, 1]), split(Tensor(v), tk));
+    // `n` queries, of which the first has that number.
+    let attend = |q: Tensor<E, 3>, first: usize, n: usize| {
+        let scores = q.matmul(k.clone()); // [B·heads, n, Tk]
+        let scores = match mask {
+            Mask::None => scores,
+            Mask::Causal => {
+                let hidden = (0..n * tk).map(|i| if i % tk > first + i / tk { Mask::<E>::HIDDEN } else { 0.0 });
+                scores + Tensor::from_host(hidden.collect(), [1, n, tk], &device)
+            }
+            Mask::Keys(keys) => {
+                let scores = scores.reshape([b, heads, n, tk]) + keys.clone().reshape([b, 1, 1, tk]);
+                scores.reshape([b * heads, n, tk])
+            }
+        };
+        scores.softmax().matmul(v.clone())
     };
-    let x = scores.softmax().matmul(v).reshape([b, heads, tq, c / heads]);
-    x.permute([0, 2, 1, 3]).reshape([b, tq, c]).0
+    let at_once = (most / (b * heads * tk).max(1)).max(1);
+    let x = if at_once >= tq {
+        attend(q, 0, tq)
+    } else {
+        let part = |first| {
+            let n = at_once.min(tq - first);
+            attend(q.clone().narrow(1, first, n), first, n)
+        };
+        Tensor::cat((0..tq).step_by(at_once).map(part).collect(), 1)
+    };
+    x.reshape([b, heads, tq, c / heads]).permute([0, 2, 1, 3]).reshape([b, tq, c]).0
 }

@@ -1,15 +1,20 @@
 //! Decoding in tiles, for pictures that need more memory at once than there is: diffusers' `AutoencoderKL.tiled_decode`, in the
-//! sizes that it has for Stable Diffusion.
+//! size that it has for Stable Diffusion and, for devices that have no room for that, in smaller ones.
 //!
 //! Neighbours share a quarter of a tile, in which one fades into the other. A tile's normalisations and its attention see that
 //! tile alone, so that the picture is close to the one decoded at once, and not the same.
 
 use crate::engine::EngineError;
 
-/// Side of a tile, in latents. What is no larger is one tile.
+/// Side of a tile, in latents.
 pub const TILE: usize = 64;
-/// Latents from the beginning of a tile to that of the next.
-const STRIDE: usize = TILE * 3 / 4;
+
+/// Sides to decode latents of `[height, width]` with, from the one that is all of them to the smallest, below which a tile would
+/// see too little of the picture.
+pub fn sides([height, width]: [usize; 2]) -> impl Iterator<Item = usize> {
+    let whole = height.max(width);
+    [whole].into_iter().chain([TILE, TILE / 2, TILE / 4].into_iter().filter(move |&side| side < whole))
+}
 
 /// Numbers `[C, H, W]` on the host.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,33 +25,39 @@ pub struct Planes {
     pub shape: [usize; 3],
 }
 
-/// The pixels of `latents`, of which `decode` gives a tile's.
+/// The pixels of `latents`, of which `decode` gives a tile's. Latents that are no larger than `side` are one tile.
 ///
 /// # Errors
 /// What `decode` fails with.
 pub async fn decode(
     latents: &Planes,
+    side: usize,
     decode: impl AsyncFn(Planes) -> Result<Planes, EngineError>,
 ) -> Result<Planes, EngineError> {
     let [_, height, width] = latents.shape;
+    if height.max(width) <= side {
+        return decode(latents.clone()).await;
+    }
+    // From the beginning of a tile to that of the next.
+    let stride = side * 3 / 4;
     let (mut rows, mut above) = (Vec::new(), Vec::new());
-    for y in (0..height).step_by(STRIDE) {
+    for y in (0..height).step_by(stride) {
         let mut row: Vec<Planes> = Vec::new();
         let mut pixels = 1;
-        for x in (0..width).step_by(STRIDE) {
-            let part = latents.part([y, x], TILE);
+        for x in (0..width).step_by(stride) {
+            let part = latents.part([y, x], side);
             let [_, latent_rows, _] = part.shape;
             let mut tile = decode(part).await?;
             pixels = tile.shape[1] / latent_rows;
             if let Some(above) = above.get(row.len()) {
-                tile.fade_in(above, 1, pixels * (TILE - STRIDE));
+                tile.fade_in(above, 1, pixels * (side - stride));
             }
             if let Some(left) = row.last() {
-                tile.fade_in(left, 2, pixels * (TILE - STRIDE));
+                tile.fade_in(left, 2, pixels * (side - stride));
             }
             row.push(tile);
         }
-        rows.push(Planes::cat(row.iter().map(|tile| tile.part([0, 0], pixels * STRIDE)).collect(), 2));
+        rows.push(Planes::cat(row.iter().map(|tile| tile.part([0, 0], pixels * stride)).collect(), 2));
         above = row;
     }
     Ok(Planes::cat(rows, 1))
@@ -116,18 +127,20 @@ mod tests {
     fn where_tiles_agree_there_is_no_seam() {
         for size in [[65, 65], [10, 200], [97, 48], [112, 113], [160, 1]] {
             let latents = latents(size);
-            let tiled = block_on(decode(&latents, async |tile| doubled(tile, 0.0).await)).unwrap();
-            let whole = block_on(doubled(latents, 0.0)).unwrap();
-            assert_eq!(tiled.shape, whole.shape);
-            let worst = tiled.numbers.iter().zip(&whole.numbers).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            assert!(worst < 1e-5, "{size:?}: {worst}");
+            let whole = block_on(doubled(latents.clone(), 0.0)).unwrap();
+            for side in sides(size) {
+                let tiled = block_on(decode(&latents, side, async |tile| doubled(tile, 0.0).await)).unwrap();
+                assert_eq!(tiled.shape, whole.shape);
+                let worst = tiled.numbers.iter().zip(&whole.numbers).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                assert!(worst < 1e-5, "{size:?} in {side}: {worst}");
+            }
         }
     }
 
     /// The expected numbers are what diffusers' own function makes of the same latents with the same decoder.
     #[test]
     fn tiles_fade_as_they_do_in_diffusers() {
-        let tiled = block_on(decode(&latents([115, 150]), async |tile| doubled(tile, 1.0).await)).unwrap();
+        let tiled = block_on(decode(&latents([115, 150]), TILE, async |tile| doubled(tile, 1.0).await)).unwrap();
         assert_eq!(tiled.shape, [1, 230, 300]);
         for ([y, x], expected) in [
             ([5, 7], 2.625),

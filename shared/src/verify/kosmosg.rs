@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Deserialize;
 
-use super::{Cases, Files, RUN, VerifyError, in_config, json, malformed, tensors};
+use super::{Cases, Files, RUN, Tolerance, VerifyError, in_config, json, malformed, tensors};
 use crate::aligner::AlignerDecoder;
 use crate::bundle::Tensors;
 use crate::clip_text::ClipText;
@@ -21,6 +21,8 @@ pub struct KosmosGFixture {
     pub config: KosmosGConfig,
     /// All weights in the published names.
     pub weights: Tensors,
+    /// CLIP's text model, if there is one.
+    pub text: Option<(ClipTextConfig, Tensors)>,
 }
 
 #[derive(Deserialize)]
@@ -29,14 +31,15 @@ struct ConfigFile {
 }
 
 impl KosmosGFixture {
-    /// Reads `config.json` and `model.safetensors`.
+    /// Reads `config.json`, `model.safetensors` and the folder `text_encoder`.
     ///
     /// # Errors
     /// [`VerifyError`] that names the file.
     pub fn read(files: &Files) -> Result<Self, VerifyError> {
         let ConfigFile { config } = json(files, "config.json")?;
         config.validate().map_err(in_config("config.json"))?;
-        Ok(Self { config, weights: tensors(files, "model.safetensors")? })
+        let text = files.contains_key(TEXT_CONFIG).then(|| text_model(files)).transpose()?;
+        Ok(Self { config, weights: tensors(files, "model.safetensors")?, text })
     }
 
     /// Both halves of the networks: what inference uses, and AlignerNet's N, which a bundle does not have.
@@ -65,7 +68,7 @@ impl KosmosGFixture {
 /// # Errors
 /// [`VerifyError`] if files are missing or malformed, weights do not fit, or the engine fails.
 pub async fn kosmosg<E: Engine>(files: &Files, device: &E::Device, tolerance: f64) -> Result<Cases, VerifyError> {
-    cases_of::<E>(&KosmosGFixture::read(files)?, files, device, tolerance).await
+    kosmosg_cases::<E>(&KosmosGFixture::read(files)?, files, device, &|_| tolerance).await
 }
 
 /// Compares what networks of some weights compute with a fixture's cases: the fixture's own weights, or those that a bundle
@@ -73,11 +76,11 @@ pub async fn kosmosg<E: Engine>(files: &Files, device: &E::Device, tolerance: f6
 ///
 /// # Errors
 /// Those of [`kosmosg`].
-pub async fn cases_of<E: Engine>(
+pub async fn kosmosg_cases<E: Engine>(
     fixture: &KosmosGFixture,
     files: &Files,
     device: &E::Device,
-    tolerance: f64,
+    tolerance: Tolerance<'_>,
 ) -> Result<Cases, VerifyError> {
     let (encoder, decoder) = fixture.networks::<E>(&fixture.weights, device)?;
     let config = &fixture.config;
@@ -97,31 +100,37 @@ pub async fn cases_of<E: Engine>(
         };
         let pixels = format!("{case}.pixels");
         check_places(&cases, &pixels, &batch, config)?;
+        // What everything up to the language model depends on.
+        let mut parts = vec!["mllm"];
         let images = match cases.has(&pixels) {
             true => {
+                parts.push("vision");
                 let features = encoder.vision.forward(cases.tensor(&pixels, pixel_shape(config), device)?);
-                compare(&mut cases, format!("{case}.vision_features"), &features, tolerance).await?;
+                compare(&mut cases, format!("{case}.vision_features"), &features, tolerance(&["vision"])).await?;
                 let images = encoder.resampler.forward(features);
-                compare(&mut cases, format!("{case}.image_embeddings"), &images, tolerance).await?;
+                compare(&mut cases, format!("{case}.image_embeddings"), &images, tolerance(&parts)).await?;
                 Some(images)
             }
             false => None,
         };
         let hidden = encoder.mllm.forward(&batch, images)?;
-        compare(&mut cases, format!("{case}.hidden"), &hidden, tolerance).await?;
+        compare(&mut cases, format!("{case}.hidden"), &hidden, tolerance(&parts)).await?;
         if cases.has(&format!("{case}.logits")) {
             let logits = encoder.mllm.logits(hidden.clone())?;
-            compare(&mut cases, format!("{case}.logits"), &logits, tolerance).await?;
+            compare(&mut cases, format!("{case}.logits"), &logits, tolerance(&parts)).await?;
         }
         let condition = encoder.aligner.forward(hidden, &batch.padding());
-        compare(&mut cases, format!("{case}.condition"), &condition, tolerance).await?;
+        parts.push("aligner");
+        compare(&mut cases, format!("{case}.condition"), &condition, tolerance(&parts)).await?;
     }
     if cases.has("lm.loss") {
         let loss = lm_loss(&cases, &encoder, config, device)?;
-        cases.compare("lm.loss", &loss, RUN.max(tolerance)).await?;
+        cases.compare("lm.loss", &loss, RUN.max(tolerance(&["vision", "mllm"]))).await?;
     }
-    if files.contains_key("text_encoder/config.json") && cases.has("align.clip_tokens") {
-        clip_text::<E>(&mut cases, files, device, tolerance).await?;
+    if let Some(text) = &fixture.text
+        && cases.has("align.clip_tokens")
+    {
+        clip_text::<E>(&mut cases, text, device, tolerance(&["text"])).await?;
     }
     let Some(decoder) = decoder else {
         cases.leave("align.");
@@ -129,8 +138,9 @@ pub async fn cases_of<E: Engine>(
     };
     if cases.has("align.mse_loss") || cases.has("align.rec_loss") {
         let (mse, rec) = align_losses(&cases, &encoder, &decoder, config, device)?;
-        compare(&mut cases, "align.mse_loss".into(), &mse, RUN.max(tolerance)).await?;
-        compare(&mut cases, "align.rec_loss".into(), &rec, RUN.max(tolerance)).await?;
+        let tolerance = RUN.max(tolerance(&["mllm", "aligner"]));
+        compare(&mut cases, "align.mse_loss".into(), &mse, tolerance).await?;
+        compare(&mut cases, "align.rec_loss".into(), &rec, tolerance).await?;
     }
     Ok(cases)
 }
@@ -196,16 +206,22 @@ pub fn lm_loss<E: Engine>(
     Ok(loss::cross_entropy(logits, &targets, &counted))
 }
 
+const TEXT_CONFIG: &str = "text_encoder/config.json";
+
+/// The text model in `text_encoder`.
+fn text_model(files: &Files) -> Result<(ClipTextConfig, Tensors), VerifyError> {
+    let config: ClipTextConfig = json(files, TEXT_CONFIG)?;
+    config.validate().map_err(in_config(TEXT_CONFIG))?;
+    Ok((config, tensors(files, "text_encoder/model.safetensors")?))
+}
+
 async fn clip_text<E: Engine>(
     cases: &mut Cases,
-    files: &Files,
+    (config, weights): &(ClipTextConfig, Tensors),
     device: &E::Device,
     tolerance: f64,
 ) -> Result<(), VerifyError> {
-    let config: ClipTextConfig = json(files, "text_encoder/config.json")?;
-    config.validate().map_err(in_config("text_encoder/config.json"))?;
-    let weights = tensors(files, "text_encoder/model.safetensors")?;
-    let text = load(&weights, device, |weights| ClipText::<E>::new(weights, &config))?;
+    let text = load(weights, device, |weights| ClipText::<E>::new(weights, config))?;
     let (tokens, [batch, _]) = cases.tokens("align.clip_tokens", config.vocab_size, config.max_position_embeddings)?;
     cases.compare("align.clip_embeddings", &text.forward(&tokens, batch), tolerance).await
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Cases, Files, RUN, Row, VerifyError, in_config, json, malformed, tensors, unusable};
+use super::{Cases, Files, NETWORK, RUN, Row, Tolerance, VerifyError, in_config, json, malformed, tensors, unusable};
 use crate::bundle::Tensors;
 use crate::condition::Condition;
 use crate::config::{UNetConfig, VaeConfig};
@@ -33,6 +33,41 @@ struct Runs {
     timesteps: BTreeMap<String, Vec<f64>>,
 }
 
+/// A fixture's networks, not yet on an engine.
+pub struct StableDiffusionFixture {
+    /// The denoiser's sizes and weights.
+    pub unet: (UNetConfig, Tensors),
+    /// The autoencoder's, if there is one.
+    pub vae: Option<(VaeConfig, Tensors)>,
+    /// The noise schedule, which only sampling runs need.
+    pub scheduler: Option<SchedulerConfig>,
+}
+
+impl StableDiffusionFixture {
+    /// Reads the folders `unet`, `vae` and `scheduler`.
+    ///
+    /// # Errors
+    /// [`VerifyError`] that names the file.
+    pub fn read(files: &Files) -> Result<Self, VerifyError> {
+        const UNET: &str = "unet/config.json";
+        const VAE: &str = "vae/config.json";
+        let unet: UNetConfig = json(files, UNET)?;
+        unet.validate().map_err(in_config(UNET))?;
+        let vae = |()| {
+            let vae: VaeConfig = json(files, VAE)?;
+            vae.validate().map_err(in_config(VAE))?;
+            Ok::<_, VerifyError>((vae, tensors(files, "vae/diffusion_pytorch_model.safetensors")?))
+        };
+        Ok(Self {
+            unet: (unet, tensors(files, "unet/diffusion_pytorch_model.safetensors")?),
+            vae: files.contains_key(VAE).then_some(()).map(vae).transpose()?,
+            scheduler: files.contains_key(SCHEDULER).then(|| json(files, SCHEDULER)).transpose()?,
+        })
+    }
+}
+
+const SCHEDULER: &str = "scheduler/scheduler_config.json";
+
 /// Compares everything in a fixture of [`Form::StableDiffusion`](super::Form::StableDiffusion), each network within
 /// `tolerance`, and sampling runs too if `runs`.
 ///
@@ -44,11 +79,25 @@ pub async fn stable_diffusion<E: Engine>(
     tolerance: f64,
     runs: bool,
 ) -> Result<Cases, VerifyError> {
+    stable_diffusion_cases::<E>(&StableDiffusionFixture::read(files)?, files, device, &|_| tolerance, runs).await
+}
+
+/// Compares what networks of some weights compute with a fixture's cases: the fixture's own weights, or those that a bundle
+/// made of them.
+///
+/// # Errors
+/// Those of [`stable_diffusion`].
+pub async fn stable_diffusion_cases<E: Engine>(
+    fixture: &StableDiffusionFixture,
+    files: &Files,
+    device: &E::Device,
+    tolerances: Tolerance<'_>,
+    runs: bool,
+) -> Result<Cases, VerifyError> {
     let mut cases = Cases::read(files)?;
-    let config: UNetConfig = json(files, "unet/config.json")?;
-    config.validate().map_err(in_config("unet/config.json"))?;
-    let weights = tensors(files, "unet/diffusion_pytorch_model.safetensors")?;
-    let unet: UNet<E> = load(&weights, device, |weights| UNet::new(weights, &config))?;
+    let (config, weights) = &fixture.unet;
+    let tolerance = tolerances(&["unet"]);
+    let unet: UNet<E> = load(weights, device, |weights| UNet::new(weights, config))?;
     let timesteps = cases.timesteps("unet.timesteps")?;
     let batch = Some(timesteps.len());
     let condition: Tensor<E, 3> =
@@ -64,7 +113,7 @@ pub async fn stable_diffusion<E: Engine>(
         cases.compare("unet_wide.noise_pred", &noise_pred, tolerance).await?;
     }
     if files.contains_key("controlnet/config.json") {
-        let extra = controlnet(&mut cases, files, &config, &sample, &timesteps, &condition, tolerance).await?;
+        let extra = controlnet(&mut cases, files, config, &sample, &timesteps, &condition, tolerance).await?;
         let noise_pred = unet.forward(sample.clone(), &timesteps, &condition, Some(extra));
         cases.compare("controlnet.noise_pred", &noise_pred, tolerance).await?;
     }
@@ -72,13 +121,13 @@ pub async fn stable_diffusion<E: Engine>(
         let path = format!("lora/{form}.safetensors");
         if files.contains_key(&path) {
             let update = tensors(files, &path)?;
-            with_lora::<E>(&mut cases, form, &config, &weights, &update, &sample, &timesteps, &condition, tolerance)
+            with_lora::<E>(&mut cases, form, config, weights, &update, &sample, &timesteps, &condition, tolerance)
                 .await?;
         }
     }
-    let vae_decoder = match files.contains_key("vae/config.json") {
-        true => Some(autoencoder::<E>(&mut cases, files, device, tolerance).await?),
-        false => None,
+    let vae_decoder = match &fixture.vae {
+        Some(vae) => Some(autoencoder::<E>(&mut cases, vae, device, tolerances(&["vae"])).await?),
+        None => None,
     };
     if !runs {
         cases.leave("sample.");
@@ -88,7 +137,11 @@ pub async fn stable_diffusion<E: Engine>(
         }
         let denoiser = Denoiser::from_unet(unet, device);
         let shapes = RunShapes { channels: config.in_channels, width: config.cross_attention_dim };
-        sampling_runs(&mut cases, files, &denoiser, vae_decoder.as_ref(), shapes, device).await?;
+        let scheduler = fixture.scheduler.as_ref().ok_or_else(|| VerifyError::MissingFile(SCHEDULER.into()))?;
+        let schedule =
+            NoiseSchedule::from_config(scheduler).map_err(|error| unusable("cases.json", error.to_string()))?;
+        let networks = (&denoiser, vae_decoder.as_ref());
+        sampling_runs(&mut cases, files, networks, &schedule, shapes, device, tolerances).await?;
     }
     Ok(cases)
 }
@@ -155,18 +208,14 @@ async fn with_lora<E: Engine>(
 
 async fn autoencoder<E: Engine>(
     cases: &mut Cases,
-    files: &Files,
+    (config, weights): &(VaeConfig, Tensors),
     device: &E::Device,
     tolerance: f64,
 ) -> Result<VaeDecoder<E>, VerifyError> {
-    let config: VaeConfig = json(files, "vae/config.json")?;
-    config.validate().map_err(in_config("vae/config.json"))?;
-    let weights = tensors(files, "vae/diffusion_pytorch_model.safetensors")?;
     let of_decoder = |name: &str| name.starts_with("decoder.") || name.starts_with("post_quant_conv.");
-    let encoder: VaeEncoder<E> =
-        load_except(&weights, device, of_decoder, |weights| VaeEncoder::new(weights, &config))?;
+    let encoder: VaeEncoder<E> = load_except(weights, device, of_decoder, |weights| VaeEncoder::new(weights, config))?;
     let decoder: VaeDecoder<E> =
-        load_except(&weights, device, |name| !of_decoder(name), |weights| VaeDecoder::new(weights, &config))?;
+        load_except(weights, device, |name| !of_decoder(name), |weights| VaeDecoder::new(weights, config))?;
     if cases.has("vae.image") {
         let picture: Tensor<E, 4> = cases.tensor("vae.image", [None, Some(3), None, None], device)?;
         let [_, _, height, width] = picture.shape();
@@ -200,15 +249,16 @@ struct RunShapes {
 async fn sampling_runs<E: Engine>(
     cases: &mut Cases,
     files: &Files,
-    denoiser: &Denoiser<E>,
-    vae_decoder: Option<&VaeDecoder<E>>,
+    (denoiser, vae_decoder): (&Denoiser<E>, Option<&VaeDecoder<E>>),
+    schedule: &NoiseSchedule,
     shapes: RunShapes,
     device: &E::Device,
+    tolerances: Tolerance<'_>,
 ) -> Result<(), VerifyError> {
     let runs: Runs = json(files, "cases.json")?;
-    let scheduler: SchedulerConfig = json(files, "scheduler/scheduler_config.json")?;
     let unusable = |detail: String| unusable("cases.json", detail);
-    let schedule = NoiseSchedule::from_config(&scheduler).map_err(|error| unusable(error.to_string()))?;
+    // Errors add up over the steps; nothing at all in place of a picture would be 1 off.
+    let tolerance = |parts: &[&str]| f64::min(RUN / NETWORK * tolerances(parts), 0.9);
     let (noise, shape) = cases.numbers("sample.noise")?;
     let channels = shapes.channels;
     let (height, width) = match shape.as_slice() {
@@ -228,7 +278,7 @@ async fn sampling_runs<E: Engine>(
         let run_failed = |error: DenoiseError| unusable(format!("{name}: {error}"));
         let (mut taken, mut latents) = (Vec::new(), Vec::new());
         for (noise, condition) in noise.chunks_exact(channels * height * width).zip(&conditions) {
-            let mut state = DenoiseState::from_noise(settings.clone(), &schedule, noise).map_err(run_failed)?;
+            let mut state = DenoiseState::from_noise(settings.clone(), schedule, noise).map_err(run_failed)?;
             taken.clear();
             while !state.is_done() {
                 taken.push(state.timestep());
@@ -243,7 +293,7 @@ async fn sampling_runs<E: Engine>(
         let error =
             if taken.len() == expected.len() { super::relative_error(&taken, &expected) } else { f64::INFINITY };
         cases.rows.push(Row::new(format!("timesteps.{name}"), error, 1e-6));
-        cases.compare_numbers(&format!("sample.{name}"), &latents, &shape, RUN)?;
+        cases.compare_numbers(&format!("sample.{name}"), &latents, &shape, tolerance(&["unet"]))?;
         if last.as_ref() == Some(name) {
             finished = Some(latents);
         }
@@ -252,7 +302,7 @@ async fn sampling_runs<E: Engine>(
         let latents = Tensor::from_host(latents, [shape[0], channels, height, width], device);
         let picture = vae_decoder.forward(latents).affine(0.5, 0.5);
         let pixels: Vec<f32> = picture.to_host().await?.iter().map(|x| x.clamp(0.0, 1.0)).collect();
-        cases.compare_numbers("sample.image", &pixels, &picture.shape(), RUN)?;
+        cases.compare_numbers("sample.image", &pixels, &picture.shape(), tolerance(&["unet", "vae"]))?;
     }
     Ok(())
 }

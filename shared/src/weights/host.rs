@@ -172,12 +172,34 @@ impl HostTensor {
     /// The same tensor in another form, as closely as it can hold it.
     ///
     /// # Errors
-    /// [`WeightError::Malformed`] if its rows are not whole blocks.
+    /// [`WeightError::Malformed`] if its rows are not whole blocks, or a number is too large for the form.
     pub fn to_dtype(&self, dtype: DType) -> Result<Self, WeightError> {
         if dtype == self.dtype {
             return Ok(self.clone());
         }
-        Self::new(self.shape.clone(), dtype, encode(dtype, &self.to_f32()))
+        let numbers = self.to_f32();
+        let packed = Self::new(self.shape.clone(), dtype, encode(dtype, &numbers))?;
+        if packed.first_not_finite().is_some() && self.first_not_finite().is_none() {
+            let largest = numbers.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+            let what = format!("tensor {:?} {:?}", self.shape, self.dtype);
+            let detail = format!("its numbers reach {largest:e}, which {dtype:?} cannot hold");
+            return Err(WeightError::Malformed { what, detail });
+        }
+        Ok(packed)
+    }
+
+    /// The first number that is infinite or none at all, with its place.
+    pub fn first_not_finite(&self) -> Option<(usize, f32)> {
+        let mut numbers = [0.0; 4096];
+        let (block, block_bytes) = (self.dtype.block(), self.dtype.block_bytes());
+        let mut pieces = self.bytes().chunks(numbers.len() / block * block_bytes).enumerate();
+        pieces.find_map(|(i, bytes)| {
+            let start = i * numbers.len();
+            let numbers = &mut numbers[..bytes.len() / block_bytes * block];
+            decode_into(self.dtype, bytes, numbers);
+            let at = numbers.iter().position(|number| !number.is_finite())?;
+            Some((start + at, numbers[at]))
+        })
     }
 }
 
@@ -337,6 +359,28 @@ mod tests {
             let tensor = HostTensor::from_f32(vec![32], &[0.0; 32]).to_dtype(dtype).unwrap();
             assert_eq!(tensor.to_f32(), [0.0; 32]);
         }
+    }
+
+    #[test]
+    fn numbers_that_are_too_large_for_a_form_are_errors() {
+        let with = |number: f32| {
+            let mut numbers = [1.0; 8192];
+            numbers[5000] = number;
+            HostTensor::from_f32(vec![2, 4096], &numbers)
+        };
+        for (dtype, held, too_large) in [
+            (DType::F16, 65_504.0, 1e6),
+            (DType::Bf16, 1e38, f32::MAX),
+            (DType::Q8_0, 8e6, 1e30),
+            (DType::Q4_0, 4e5, 1e30),
+        ] {
+            assert_eq!(with(held).to_dtype(dtype).unwrap().first_not_finite(), None, "{dtype:?}");
+            let error = with(-too_large).to_dtype(dtype).unwrap_err().to_string();
+            assert!(error.contains(&format!("reach {too_large:e}, which {dtype:?}")), "{error}");
+            // What was none before is no fault of the form.
+            assert!(with(f32::NAN).to_dtype(dtype).is_ok());
+        }
+        assert_eq!(with(f32::INFINITY).first_not_finite(), Some((5000, f32::INFINITY)));
     }
 
     #[test]

@@ -19,15 +19,20 @@ const DROP_FILE: &str = "function drop([name, bytes], target, x, y) {
 impl Page {
     /// Pastes texts by their types, and files by name and contents, as another program would have copied them.
     pub async fn paste(&self, texts: &[(&str, &str)], files: &[(&str, &[u8])]) {
+        self.focus("#prompt").await;
+        self.paste_into("#prompt", texts, files).await;
+    }
+
+    /// The same where a selector finds something first.
+    pub async fn paste_into(&self, css: &str, texts: &[(&str, &str)], files: &[(&str, &[u8])]) {
         let paste = "const data = new DataTransfer();
             for (const [kind, text] of arguments[0]) data.setData(kind, text);
             for (const [name, bytes] of arguments[1]) {
                 data.items.add(new File([new Uint8Array(bytes)], name, { type: 'image/png' }));
             }
-            const prompt = document.querySelector('#prompt');
-            prompt.focus();
-            prompt.dispatchEvent(new ClipboardEvent('paste', { clipboardData: data, bubbles: true, cancelable: true }));";
-        self.script(paste, vec![json!(texts), json!(files)]).await;
+            const paste = { clipboardData: data, bubbles: true, cancelable: true };
+            document.querySelector(arguments[2]).dispatchEvent(new ClipboardEvent('paste', paste));";
+        self.script(paste, vec![json!(texts), json!(files), json!(css)]).await;
     }
 
     /// Copies the whole sentence and returns what is on the clipboard then, by type.

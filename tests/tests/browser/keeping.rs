@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use kosmosg::noise::Rng;
+use kosmosg::picture::Picture;
 use kosmosg_tests::browser::{Page, Where, expected};
 use kosmosg_tests::server::Server;
 use thirtyfour::Key;
@@ -21,6 +23,14 @@ async fn with_sentence(server: &Server, steps: usize, place: Where) -> Page {
     page
 }
 
+/// A picture whose file is too large for a link, and small in small.
+fn large() -> Vec<u8> {
+    let mut rng = Rng::new(1, 0);
+    let pixels =
+        (0..160 * 160).flat_map(|at| [at % 160, at / 160, 90].map(|value: u32| value as u8 + rng.below(8) as u8));
+    Picture::new(160, 160, pixels.collect()).unwrap().to_png(None)
+}
+
 /// Has the person write something else, with other settings.
 async fn forget(page: &Page) {
     page.click("#examples .example:nth-of-type(2)").await;
@@ -35,12 +45,22 @@ async fn a_kept_picture_is_made_again_exactly() {
     let server = Server::start().await;
     let page = with_sentence(&server, STEPS, Where::Cpu).await;
     page.type_into("#negative", "dark").await;
+    // A number is taken exactly; the slider goes as near as it can, and back.
+    page.type_into("#guidance-slider", "7.5").await;
+    assert_eq!(page.value("#guidance").await, "7.5");
+    page.type_into("#guidance", "99").await;
+    assert_eq!((page.value("#guidance").await, page.value("#guidance-slider").await), ("15".into(), "15".into()));
+    page.type_into("#guidance", "4.3").await;
+    assert_eq!(page.value("#guidance-slider").await, "4.5");
     let picture = page.generate(PATIENCE).await;
     page.wait_for_kept(1).await;
     forget(&page).await;
+    page.type_into("#guidance", "9").await;
     page.open_kept(0).await;
     let settings = page.text("#viewer-settings").await;
-    assert!(settings.contains("dark") && settings.contains(&SEED.to_string()), "{settings}");
+    for setting in ["dark", "4.3", &SEED.to_string()] {
+        assert!(settings.contains(setting), "{settings}");
+    }
     page.click("#viewer-use-prompt").await;
     page.wait_for_pictures(1).await;
     assert_eq!(page.sentence().await, "a <i> on the beach");
@@ -85,8 +105,25 @@ async fn a_link_brings_the_recipe() {
     let page = with_sentence(&server, STEPS, Where::Cpu).await;
     let picture = page.generate(PATIENCE).await;
     let link = page.copied_link().await;
-    page.close().await;
+    page.wait_for_text("#offer-line", "Copied. The link brings the sentence").await;
     assert!(link.len() < 8000, "{} letters", link.len());
+
+    // Safari writes no WebP, and gives a PNG instead.
+    page.run(
+        "const { convertToBlob } = OffscreenCanvas.prototype;
+        OffscreenCanvas.prototype.convertToBlob = function (options) {
+            window.written = options.type;
+            return convertToBlob.call(this, options.type === 'image/webp' ? {} : options);
+        }",
+    )
+    .await;
+    page.pick(&large(), "large.png").await;
+    page.wait_for_pictures(2).await;
+    page.generate(PATIENCE).await;
+    page.copied_link().await;
+    page.wait_for_text("#offer-line", "One picture travels in small").await;
+    assert_eq!(page.run("return window.written").await, "image/jpeg");
+    page.close().await;
 
     let page = Page::open(&link).await;
     page.wait_for_pictures(1).await;
@@ -357,12 +394,23 @@ async fn a_tab_that_is_used_for_long_keeps_its_pictures() {
 async fn a_sentence_that_there_is_no_room_for_is_told_and_kept_later() {
     let server = Server::start().await;
     let page = Page::launch().await;
+    page.run_first(
+        "const { open } = IDBFactory.prototype;
+         IDBFactory.prototype.open = function (...named) {
+           const request = open.apply(this, named);
+           request.addEventListener('success', () => { window.database = request.result });
+           return request;
+         }",
+    )
+    .await;
     page.limit_storage(&server.address(""), Some(1)).await;
     page.visit(&server.address("/")).await;
     page.write_sentence(SEED, STEPS).await;
     let names = page.picture_names().await;
     page.wait_for_text("#gallery-trouble", "there is no room").await;
     page.limit_storage(&server.address(""), None).await;
+    // As the browser does when its disk fails; the page opens it again.
+    page.run("database.close()").await;
     page.click("#count-2").await;
     tokio::time::sleep(PAUSE).await;
     page.reload().await;

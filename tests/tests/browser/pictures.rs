@@ -155,6 +155,38 @@ async fn what_other_programs_copy_is_taken_as_it_is_meant() {
     page.paste(&[("text/html", "<img src='https://example.org/a.png'>")], &[]).await;
     page.wait_for_text("#notice", "lies on another page").await;
     page.wait_for_pictures(0).await;
+
+    // What is pasted nowhere is meant for the sentence; what is pasted into a field is not.
+    page.focus("#generate").await;
+    page.paste_into("#generate", &[], &[("red.png", &image)]).await;
+    page.wait_for_names(&["red"]).await;
+    page.paste_into("#negative", &[("text/plain", "dark")], &[]).await;
+    page.click("#draw").await;
+    page.wait_for_retouch(true).await;
+    page.paste_into("body", &[], &[("red.png", &image)]).await;
+    page.click("#retouch-cancel").await;
+    page.wait_for_retouch(false).await;
+    assert_eq!(page.sentence().await, "<i>");
+
+    // An input method ends its work first.
+    let compose = "const prompt = document.querySelector('#prompt');
+        prompt.dispatchEvent(new CompositionEvent('compositionstart', { bubbles: true }));
+        prompt.append(' runs')";
+    let end =
+        "document.querySelector('#prompt').dispatchEvent(new CompositionEvent('compositionend', { bubbles: true }))";
+    page.run(compose).await;
+    page.click_with_mouse(".creature").await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(page.sentence().await, "<i> runs");
+    page.run(end).await;
+    page.wait_for_pictures(2).await;
+    page.run(compose).await;
+    page.click("#generate").await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_ne!(page.attribute("#app", "data-state").await, "running");
+    page.run(end).await;
+    page.wait_for("#app:is([data-state=running], [data-state=done])").await;
+    assert!(page.sentence().await.ends_with(" runs"), "{}", page.sentence().await);
     page.close().await;
 }
 
@@ -164,20 +196,48 @@ async fn ten_pictures_are_enough_and_the_eleventh_changes_nothing() {
     let page = open(&server).await;
     let pictures: Vec<Vec<u8>> = (0..12).map(|shade| plain([20 * shade, 90, 90])).collect();
     let files: Vec<(&str, &[u8])> = pictures.iter().map(|picture| ("colour.png", picture.as_slice())).collect();
+    page.run(
+        "const { createObjectURL: make, revokeObjectURL: drop } = URL; window.held = 0;
+         URL.createObjectURL = blob => { held += 1; return make.call(URL, blob) };
+         URL.revokeObjectURL = address => { held -= 1; drop.call(URL, address) }",
+    )
+    .await;
     page.paste(&[], &files).await;
     page.wait_for_pictures(10).await;
     page.wait_for_text("#notice", "10 pictures at most").await;
+    assert_eq!(page.run("return held").await, 9, "what is left out is let go of");
     let sentence = page.sentence().await;
+    // What there is no room for is not begun.
+    page.run("document.querySelector('#notice').hidden = true").await;
+    page.click("#draw").await;
+    page.wait_for_text("#notice", "10 pictures at most").await;
+    page.wait_for_retouch(false).await;
+    assert_eq!(page.sentence().await, sentence);
+
+    // Where the room went in the meantime, a drawing stays where it is.
+    page.press("#prompt", &[Key::End, Key::Backspace]).await;
+    page.wait_for_pictures(9).await;
     page.click("#draw").await;
     page.wait_for_retouch(true).await;
     page.press_there(" ").await;
+    page.choose_file("#files", "late.png", &plain(RED)).await;
+    page.wait_for_pictures(10).await;
     page.click("#retouch-done").await;
+    page.wait_for_text("#retouch-notice", "10 pictures at most").await;
+    assert_eq!(page.run("return held").await, 10);
+    assert!(page.is_usable("#retouch-undo").await);
+    let leave = "const leave = new Event('beforeunload', { cancelable: true }); dispatchEvent(leave);
+        return leave.defaultPrevented";
+    assert_eq!(page.run(leave).await, true, "who leaves the page is asked");
+    page.run("window.confirm = () => true").await;
+    page.click("#retouch-cancel").await;
     page.wait_for_retouch(false).await;
-    page.wait_for_text("#notice", "10 pictures at most").await;
-    assert_eq!(page.sentence().await, sentence);
+    assert_eq!(page.run(leave).await, false);
     // All nine came at once, and go at once.
-    page.undo("#prompt").await;
-    page.wait_for_pictures(1).await;
+    for pictures in [9, 10, 1] {
+        page.undo("#prompt").await;
+        page.wait_for_pictures(pictures).await;
+    }
     page.close().await;
 }
 

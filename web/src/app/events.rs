@@ -80,8 +80,8 @@ pub enum Phase {
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the fields are what their types say")]
 pub enum Event {
-    /// The page opens; `model` is the kept one of an earlier visit.
-    Open { model: Option<String> },
+    /// The page opens; `model` is the kept one of an earlier visit, `loading` one whose loading did not come to an end.
+    Open { model: Option<String>, loading: Option<String> },
     /// The built-in bundle's manifest is there; its files are below the address `base`.
     Manifest { base: String, manifest: Box<Manifest> },
     /// The built-in bundle's manifest cannot be had.
@@ -110,6 +110,8 @@ pub enum Event {
     Resume { job: Option<Box<SavedJob>>, waiting: Vec<Order> },
     /// The person does not want the picture any more that is being made; the next one follows.
     Cancel,
+    /// A finished picture was put on the shelf, or the browser does not keep it.
+    Stored,
     /// The person wants no picture any more.
     CancelAll,
     /// The person does not want an order any more that waits: its ticket.
@@ -167,6 +169,8 @@ pub enum Effect {
     ShowDefaults(Box<Manifest>),
     /// Remember which kept model is in use.
     RememberModel(Option<String>),
+    /// Remember which kept model is being loaded, until that has come to an end.
+    MarkLoading(Option<String>),
     /// Ask the server what models it offers.
     ListModels,
     /// Give a job to the server.

@@ -1,11 +1,11 @@
 //! Which model the page works with, and the models that this browser keeps.
 
-use kosmosg::bundle::Scope;
+use kosmosg::bundle::{Part, Scope};
 use kosmosg::placement::Stage;
 use kosmosg::protocol::BundleEntry;
 
 use super::{App, BUNDLE, Effect, Phase, Processor};
-use crate::messages::{Envelope, KeptModel, Reply, Request, Room, Source, Supply};
+use crate::messages::{Envelope, Flow, KeptModel, Reply, Request, Room, Source, Supply};
 use crate::texts;
 
 /// Share of the newest report in the speed that is shown.
@@ -26,6 +26,10 @@ pub struct Models {
     pub task: Option<Task>,
     /// What went wrong last.
     pub trouble: Option<String>,
+    /// What came of the last check.
+    pub told: Option<String>,
+    /// The kept model that is being loaded.
+    pub loading: Option<String>,
     /// The model of an earlier visit, until it is known what is kept.
     wanted: Option<String>,
     keeper: Keeper,
@@ -104,22 +108,29 @@ pub struct Task {
     pub bytes: u64,
     /// Bytes in all.
     pub of: u64,
-    /// Bytes a second, once known.
+    /// Bytes a second, while it can be told.
     pub speed: Option<f64>,
+    /// How they come.
+    pub flow: Flow,
     reported_ms: Option<f64>,
 }
 
 impl Task {
     fn new(request: u64, is_check: bool) -> Self {
-        Self { request, is_check, name: String::new(), bytes: 0, of: 0, speed: None, reported_ms: None }
+        let (name, flow) = Default::default();
+        Self { request, is_check, name, bytes: 0, of: 0, speed: None, flow, reported_ms: None }
     }
 
-    fn report(&mut self, now_ms: f64, name: String, bytes: u64, of: u64) {
-        if let Some(before) = self.reported_ms.filter(|&before| before < now_ms && bytes >= self.bytes) {
+    fn report(&mut self, now_ms: f64, name: String, bytes: u64, of: u64, flow: Flow) {
+        let before = self.reported_ms.filter(|&before| before < now_ms && bytes >= self.bytes);
+        if flow != Flow::Comes || self.flow != flow {
+            // What was there before says nothing of how fast the rest comes.
+            self.speed = None;
+        } else if let Some(before) = before {
             let newest = (bytes - self.bytes) as f64 / (now_ms - before) * 1000.0;
             self.speed = Some(self.speed.map_or(newest, |speed| speed + NEWEST * (newest - speed)));
         }
-        (self.name, self.bytes, self.of, self.reported_ms) = (name, bytes, of, Some(now_ms));
+        (self.name, self.bytes, self.of, self.flow, self.reported_ms) = (name, bytes, of, flow, Some(now_ms));
     }
 
     /// Seconds that it will take, once they can be told.
@@ -138,9 +149,16 @@ impl Models {
 
     /// What the server calls the present model, if it has it.
     pub fn id_on_server(&self) -> Option<String> {
-        let Some(current) = &self.current else { return Some(BUNDLE.to_owned()) };
-        let same = |offer: &&Offer| offer.entry.name == current.manifest.name;
-        self.offered.iter().find(same).map(|offer| offer.entry.id.clone())
+        let Some(KeptModel { manifest, address, .. }) = &self.current else { return Some(BUNDLE.to_owned()) };
+        let unet = manifest.part("unet").map_or(String::new(), Part::sha256);
+        let is_it = |Offer { entry, .. }: &&Offer| match entry.unet.as_str() {
+            // A server of before, which does not say.
+            "" => entry.name == manifest.name,
+            of => of == unet,
+        };
+        // Of several that denoise alike, the one that it comes from reads alike too.
+        let differs = |offer: &&Offer| (Some(&offer.address) != address.as_ref(), offer.entry.name != manifest.name);
+        self.offered.iter().filter(is_it).min_by_key(differs).map(|offer| offer.entry.id.clone())
     }
 
     /// All models and what can be done with them; not while something is being done.
@@ -208,11 +226,15 @@ impl App {
         }
     }
 
-    /// The page opens; an earlier visit may have ended with a kept model.
-    pub(super) fn open(&mut self, model: Option<String>) {
-        match model {
-            None => self.effects.push(Effect::OpenBuiltIn),
-            wanted => self.models.wanted = wanted,
+    /// The page opens; an earlier visit may have ended with a kept model, or because of it.
+    pub(super) fn open(&mut self, model: Option<String>, loading: Option<String>) {
+        if model.is_some() && model == loading {
+            self.models.trouble = Some(texts::MODEL_NOT_LOADED.into());
+            self.effects.extend([Effect::RememberModel(None), Effect::MarkLoading(None), Effect::OpenBuiltIn]);
+        } else if model.is_some() {
+            self.models.wanted = model;
+        } else {
+            self.effects.push(Effect::OpenBuiltIn);
         }
         self.ask_what_is_kept();
     }
@@ -224,7 +246,7 @@ impl App {
             }
             return;
         }
-        self.models.trouble = None;
+        (self.models.trouble, self.models.told) = (None, None);
         match deed {
             Deed::Stop => {}
             Deed::Use(key) => self.use_model(key),
@@ -260,11 +282,12 @@ impl App {
                     self.effects.extend(waiting.into_iter().map(Effect::Keep));
                 }
             }
-            Reply::Installing { name, bytes, of } => {
+            Reply::Installing { name, bytes, of, flow } => {
                 if let Some(task) = task {
-                    task.report(self.now_ms, name, bytes, of);
+                    task.report(self.now_ms, name, bytes, of, flow);
                 }
             }
+            Reply::Checked { right, of, wrong } => self.models.told = Some(texts::checked(right, of, &wrong)),
             Reply::Kept { models, room } => {
                 self.models.task.take_if(|task| task.request == request);
                 (self.models.kept, self.models.room) = (models, room);

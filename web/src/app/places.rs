@@ -102,10 +102,12 @@ impl Places {
             Ok(model) => model,
             Err(error) => return Err(PlacementError::NoServer { stage: Stage::Encode, why: error.to_string() }),
         };
-        let (gpu, withheld) = self.gpu();
         let situation = Situation {
             model,
-            device: Device { gpu, cpu_memory_bytes: if self.cpu_is_broken { 0 } else { self.cpu_memory_bytes } },
+            device: Device {
+                gpu: self.gpu(),
+                cpu_memory_bytes: if self.cpu_is_broken { 0 } else { self.cpu_memory_bytes },
+            },
             server: self
                 .server
                 .as_ref()
@@ -119,15 +121,7 @@ impl Places {
             not_here: models.not_here(),
             failures: self.failures.clone(),
         };
-        let mut placement = place(&situation)?;
-        if let Some(why) = withheld {
-            for (stage, placed) in stages_mut(&mut placement) {
-                if placed.place == Place::DeviceCpu {
-                    placed.reason = format!("{stage} runs on this device's processor: {why}.");
-                }
-            }
-        }
-        Ok(placement)
+        place(&situation)
     }
 
     /// The programs to load for the choice before a picture is wanted. The GPU's is large: only for those who chose it.
@@ -150,23 +144,20 @@ impl Places {
         self.no_gpu.as_ref().map_or(texts::NO_GPU.into(), |(why, browser)| why.words(*browser))
     }
 
-    /// The GPU to count on, or why none, where there would be one.
-    fn gpu(&self) -> (Option<Gpu>, Option<&'static str>) {
-        let Some(adapter) = &self.adapter else {
-            let why = match (self.choice, &self.no_gpu) {
-                (Choice::Cpu, _) => Some(texts::YOU_CHOSE_IT),
-                (_, Some((NoGpu::NotSecure, _))) => Some(texts::ADDRESS_IS_INSECURE),
-                _ => None,
-            };
-            return (None, why);
-        };
-        let withheld = match self.choice {
-            Choice::Cpu => Some(texts::YOU_CHOSE_IT),
-            _ if self.gpu_is_broken => Some(texts::GPU_FAILED_TO_START),
-            Choice::Gpu => None,
-            Choice::Auto | Choice::Server => adapter.is_emulated.then_some(texts::GPU_IS_EMULATED),
-        };
-        (withheld.is_none().then_some(adapter.limits), withheld)
+    /// The GPU to count on, or why none.
+    fn gpu(&self) -> Result<Gpu, &'static str> {
+        if self.choice == Choice::Cpu {
+            return Err(texts::YOU_CHOSE_THE_PROCESSOR);
+        }
+        match (&self.adapter, &self.no_gpu) {
+            (Some(_), _) if self.gpu_is_broken => Err(texts::GPU_FAILED_TO_START),
+            (Some(adapter), _) if adapter.is_emulated && self.choice != Choice::Gpu => Err(texts::GPU_IS_EMULATED),
+            (Some(adapter), _) => Ok(adapter.limits),
+            (None, Some((NoGpu::NotSecure, _))) => Err(texts::ADDRESS_IS_INSECURE),
+            (None, Some((NoGpu::NoAdapter, _))) => Err(texts::NO_GPU_FOUND),
+            (None, Some((NoGpu::Failed(_), _))) => Err(texts::GPU_FAILED_TO_START),
+            (None, Some((NoGpu::NotOffered, _)) | None) => Err(texts::NO_WEBGPU),
+        }
     }
 }
 
@@ -183,12 +174,4 @@ pub fn explain(placement: &Placement) -> Vec<String> {
         return vec![rest.map_or(reason.clone(), |rest| [texts::EVERYTHING, rest].concat())];
     }
     [encode, denoise, decode].map(|placed| placed.reason.clone()).to_vec()
-}
-
-fn stages_mut(placement: &mut Placement) -> [(Stage, &mut Placed); 3] {
-    [
-        (Stage::Encode, &mut placement.encode),
-        (Stage::Denoise, &mut placement.denoise),
-        (Stage::Decode, &mut placement.decode),
-    ]
 }

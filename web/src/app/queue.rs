@@ -66,9 +66,10 @@ impl App {
         self.next();
     }
 
-    /// Begins what waits longest, if nothing is being made.
+    /// Begins what waits longest, if nothing is being made and no job waits for its own model, which may be theirs too.
     pub(super) fn next(&mut self) {
         if self.phase != Phase::Running
+            && self.resumed.is_none()
             && let Some(Waiting { order, .. }) = self.waiting.pop_front()
         {
             self.begin_order(order);
@@ -145,6 +146,7 @@ impl App {
         let (order, seconds) = (job.order.clone(), (self.now_ms - job.take_ms) / 1000.0);
         let (number, gone) = self.results.add(&order, job.at, &recipe);
         let made = Made { number, png, recipe, order, seconds, place: view::name(place) };
+        self.unkept += 1;
         self.effects.push(Effect::Picture(Box::new(made)));
         self.effects.extend(gone.map(Effect::Forget));
         if self.next_take() {

@@ -126,6 +126,10 @@ impl Saver {
     /// What is to be written down now, after something has happened.
     pub fn look(&mut self, app: &App, now_ms: f64) -> Vec<Save> {
         let mut saves = Vec::new();
+        // Until a finished picture is on the shelf, what makes it again is kept.
+        if app.unkept > 0 {
+            return saves;
+        }
         let waiting = (app.waiting.iter().map(|waiting| waiting.ticket).collect(), app.early.is_some());
         if self.waiting != waiting {
             self.waiting = waiting;
@@ -221,14 +225,18 @@ impl App {
     /// Goes on with a job of the page before, if one waits for the model that is there now.
     pub(super) fn take_up(&mut self) {
         let Some(schedule) = self.manifest.as_ref().and_then(|manifest| manifest.schedule().ok()) else { return };
+        if self.resumed.as_ref().is_some_and(|saved| saved.order.unet != self.unet()) {
+            // It is kept until that model is chosen, or something else is made.
+            return self.fail(texts::JOB_OF_OTHER_MODEL.into(), Vec::new());
+        }
         let Some(saved) = self.resumed.take() else { return };
         self.phase = Phase::Running;
         let is_stuck = saved.is_stuck();
         let SavedJob { order, condition, progress } = *saved;
         let start = DenoiseState::new(progress.state.settings().clone(), &schedule);
-        let SavedOrder { order, unet, .. } = order;
+        let SavedOrder { order, .. } = order;
         let takes = order.series.takes(&order.settings);
-        let (Ok(start), true) = (start, unet == self.unet() && progress.at < takes.len()) else {
+        let (Ok(start), true) = (start, progress.at < takes.len()) else {
             self.effects.extend(progress.remote.map(|id| Effect::Delete { id }));
             self.phase = Phase::Idle;
             let sentence = order.sentence();
@@ -275,7 +283,7 @@ impl App {
         self.effects.extend(remote.map(|id| Effect::Delete { id }));
     }
 
-    fn unet(&self) -> String {
+    pub(super) fn unet(&self) -> String {
         let part = self.manifest.as_ref().and_then(|manifest| manifest.part("unet").ok());
         part.map_or(String::new(), Part::sha256)
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::texts;
 
 /// Most pictures of an order.
-pub const MOST_PICTURES: usize = 16;
+pub const MAX_ORDER_PICTURES: usize = 16;
 const STEPS: std::ops::RangeInclusive<usize> = 1..=100;
 const GUIDANCE: std::ops::RangeInclusive<f64> = 1.0..=15.0;
 /// Values that an axis is suggested with.
@@ -62,7 +62,7 @@ impl Grid {
             return Err(texts::GRID_OF_ONE.into());
         }
         match grid.len() {
-            pictures if pictures > MOST_PICTURES => Err(texts::grid_too_large(pictures, MOST_PICTURES)),
+            pictures if pictures > MAX_ORDER_PICTURES => Err(texts::grid_too_large(pictures, MAX_ORDER_PICTURES)),
             _ => Ok(grid),
         }
     }

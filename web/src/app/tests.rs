@@ -321,7 +321,7 @@ fn a_job_that_arrives_after_it_was_cancelled_is_deleted() {
 fn the_page_says_where_everything_runs_and_why() {
     let mut scene = Scene::ready(Some(health()));
     scene.happens(Event::Choose(Choice::Cpu));
-    assert_eq!(scene.app.explanation(), ["Everything runs on this device's processor: you chose it."]);
+    assert_eq!(scene.app.explanation(), ["Everything runs on this device's processor: you chose the processor."]);
     scene.happens(Event::Choose(Choice::Server));
     let lines = scene.app.explanation();
     assert_eq!(lines.len(), 3);

@@ -56,6 +56,8 @@ enum Line {
     Garbles,
     /// It gives the whole file whatever was asked for.
     Whole,
+    /// Nothing comes any more after so many bytes.
+    Stalls(usize),
 }
 
 struct Server {
@@ -75,12 +77,14 @@ impl Server {
 struct Pieces {
     left: VecDeque<Vec<u8>>,
     breaks: bool,
+    stalls: bool,
 }
 
 impl Stream for Pieces {
     async fn next(&mut self) -> Result<Option<Vec<u8>>, Trouble> {
         match self.left.pop_front() {
             None if self.breaks => Err(Trouble::Line("no line".into())),
+            None if self.stalls => std::future::pending().await,
             piece => Ok(piece),
         }
     }
@@ -97,11 +101,11 @@ impl Origin for Server {
         if matches!(line, Line::Garbles) {
             *rest.last_mut().unwrap() ^= 1;
         }
-        if let Line::Breaks(after) = line {
+        if let Line::Breaks(after) | Line::Stalls(after) = line {
             rest.truncate(after);
         }
         let left = rest.chunks(7).map(<[u8]>::to_vec).collect();
-        Ok((at, Pieces { left, breaks: matches!(line, Line::Breaks(_)) }))
+        Ok((at, Pieces { left, breaks: matches!(line, Line::Breaks(_)), stalls: matches!(line, Line::Stalls(_)) }))
     }
 
     async fn pause(&self, milliseconds: i32) {
@@ -113,16 +117,29 @@ impl Origin for Server {
 #[derive(Default)]
 struct Ear {
     there: Cell<u64>,
+    /// The last byte that was not there before.
+    came: Cell<u64>,
     stops_at: Option<u64>,
+    /// Whether it stops as soon as something is waited for.
+    is_impatient: bool,
 }
 
 impl Watch for Ear {
-    fn there(&self, _file: &PartFile, bytes: u64) {
+    fn there(&self, _file: &PartFile, bytes: u64, flow: Flow) {
         self.there.set(bytes);
+        if flow == Flow::Comes {
+            self.came.set(bytes);
+        }
     }
 
     fn stops(&self) -> bool {
         self.stops_at.is_some_and(|bytes| self.there.get() >= bytes)
+    }
+
+    async fn stopped(&self) {
+        if !self.stops() && !self.is_impatient {
+            std::future::pending().await
+        }
     }
 }
 
@@ -171,11 +188,23 @@ fn what_was_stopped_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_line_on_which_nothing_comes_can_be_left() {
+    let (shelf, ear) = (Shelf::default(), Ear { is_impatient: true, ..Ear::default() });
+    let server = Server::new(&contents(), &[Line::Stalls(70)]);
+    assert_eq!(block_on(fill(&file(), &shelf, &server, &ear)), Err(Trouble::Stopped));
+    assert_eq!(ear.there.get(), 70);
+    block_on(fill(&file(), &shelf, &server, &Ear::default())).unwrap();
+    assert_eq!(*server.opened.borrow(), [0, 70]);
+    assert_eq!(*shelf.bytes.borrow(), contents());
+}
+
+#[test]
 fn a_file_that_is_there_is_checked_and_not_fetched() {
     let shelf = Shelf { bytes: RefCell::new(contents()), room: None };
-    let server = Server::new(&contents(), &[]);
-    block_on(fill(&file(), &shelf, &server, &Ear::default())).unwrap();
+    let (server, ear) = (Server::new(&contents(), &[]), Ear::default());
+    block_on(fill(&file(), &shelf, &server, &ear)).unwrap();
     assert!(server.opened.borrow().is_empty());
+    assert_eq!((ear.there.get(), ear.came.get()), (1000, 0));
     shelf.bytes.borrow_mut()[17] ^= 4;
     block_on(fill(&file(), &shelf, &server, &Ear::default())).unwrap();
     assert_eq!(*server.opened.borrow(), [0]);

@@ -209,7 +209,7 @@ impl About {
         self.facts.borrow_mut().test = Some(test);
         self.render();
         let told = self.facts.borrow().test_line().unwrap_or_default();
-        dom::set_text(&dom::by_id::<HtmlElement>("device-told"), &told);
+        dom::tell("device-told", &told);
     }
 }
 

@@ -22,6 +22,7 @@ extern "C" {
 }
 
 const FORMAT: &str = "deflate-raw";
+const WEBP: &str = "image/webp";
 
 /// Packs bytes with deflate, if the browser can.
 pub async fn deflate(bytes: &[u8]) -> Option<Vec<u8>> {
@@ -64,10 +65,20 @@ async fn try_shrink(file: &[u8], side: u32, quality: f64) -> Result<Option<Vec<u
     let _ = Reflect::set(&context, &"imageSmoothingQuality".into(), &"high".into());
     context.draw_image_with_image_bitmap_and_dw_and_dh(&bitmap, 0.0, 0.0, width, height)?;
     bitmap.close();
-    let options = ImageEncodeOptions::new();
-    options.set_type("image/webp");
-    options.set_quality(quality);
-    let blob: Blob = JsFuture::from(canvas.convert_to_blob_with_options(&options)?).await?.unchecked_into();
+    let encode = async |mime| {
+        let options = ImageEncodeOptions::new();
+        options.set_type(mime);
+        options.set_quality(quality);
+        JsFuture::from(canvas.convert_to_blob_with_options(&options)?).await.map(JsValue::unchecked_into::<Blob>)
+    };
+    let mut blob = encode(WEBP).await?;
+    if blob.type_() != WEBP {
+        // Safari cannot, and gives a PNG. A JPEG has no transparency: what would be black is white, as the model sees it.
+        context.set_global_composite_operation("destination-over")?;
+        context.set_fill_style_str("#fff");
+        context.fill_rect(0.0, 0.0, width, height);
+        blob = encode("image/jpeg").await?;
+    }
     Ok(slice(&blob, 0, blob.size() as u64).await)
 }
 

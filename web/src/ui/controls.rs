@@ -21,8 +21,8 @@ const WHERE: &str = "where";
 pub struct Controls {
     seed: HtmlInputElement,
     lock: HtmlInputElement,
-    steps: HtmlInputElement,
-    guidance: HtmlInputElement,
+    steps: Dial,
+    guidance: Dial,
     sampler: HtmlSelectElement,
     negative: HtmlInputElement,
     /// Whether they show the bundle's defaults or what the person made of them; before that they mean nothing.
@@ -39,8 +39,8 @@ impl Controls {
         let controls = Self {
             seed: dom::by_id("seed"),
             lock: dom::by_id("lock"),
-            steps: dom::by_id("steps"),
-            guidance: dom::by_id("guidance"),
+            steps: Dial::new("steps"),
+            guidance: Dial::new("guidance"),
             sampler: dom::by_id("sampler"),
             negative: dom::by_id("negative"),
             have_defaults: Cell::new(false),
@@ -65,8 +65,8 @@ impl Controls {
         }
         GenerateSettings {
             seed: self.seed(),
-            steps: self.steps.value().parse().ok(),
-            guidance: self.guidance.value().parse().ok(),
+            steps: self.steps.value().map(|steps| steps.round() as usize),
+            guidance: self.guidance.value(),
             sampler: self.sampler.value().parse().ok(),
             ..GenerateSettings::default()
         }
@@ -101,11 +101,9 @@ impl Controls {
     pub fn set_defaults(&self, manifest: &Manifest) {
         let defaults = manifest.defaults;
         self.have_defaults.set(true);
-        self.steps.set_value(&defaults.steps.to_string());
-        self.guidance.set_value(&defaults.guidance.to_string());
+        self.steps.set(defaults.steps as f64);
+        self.guidance.set(defaults.guidance);
         self.sampler.set_value(defaults.sampler.name());
-        show_value(&self.steps);
-        show_value(&self.guidance);
         if let Some(dials) = self.restored.take() {
             self.restore(&dials);
         }
@@ -119,7 +117,7 @@ impl Controls {
         Dials { seed, lock, steps, guidance, sampler, negative, count, first }
     }
 
-    /// Sets them all, exactly, even where a slider would not go there by itself.
+    /// Sets them all, exactly, even to what nobody would be let type.
     pub fn restore(&self, dials: &Dials) {
         self.seed.set_value(&dials.seed);
         self.lock.set_checked(dials.lock);
@@ -134,9 +132,9 @@ impl Controls {
             return;
         }
         let steps = dials.steps.map(|steps| steps as f64);
-        for (range, value) in [(&self.steps, steps), (&self.guidance, dials.guidance)] {
+        for (dial, value) in [(&self.steps, steps), (&self.guidance, dials.guidance)] {
             if let Some(value) = value {
-                set_range(range, value);
+                dial.set(value);
             }
         }
         if let Some(sampler) = dials.sampler {
@@ -205,11 +203,6 @@ impl Controls {
             option.set_text_content(Some(kind.label()));
             self.sampler.append_child(&option).expect("a list takes options");
         }
-        for range in [&self.steps, &self.guidance] {
-            let shown = range.clone();
-            dom::on(range, "input", move |_: Event| show_value(&shown));
-            show_value(range);
-        }
         // A seed that was typed is meant.
         let (lock, first) = (self.lock.clone(), self.first.clone());
         dom::on(&self.seed, "input", move |_: Event| {
@@ -259,21 +252,48 @@ fn roll(seed: &HtmlInputElement, first: &Cell<u64>) {
     seed.set_value(&((js_sys::Math::random() * 1e9) as u64).to_string());
 }
 
-/// Sets a slider to a value that may lie beyond its ends or between its steps.
-fn set_range(range: &HtmlInputElement, value: f64) {
-    let end = |text: String| text.parse().unwrap_or(value);
-    let (min, max) = (end(range.min()), end(range.max()));
-    range.set_min(&value.min(min).to_string());
-    range.set_max(&value.max(max).to_string());
-    range.set_value(&value.to_string());
-    if range.value().parse() != Ok(value) {
-        range.set_step("any");
-        range.set_value(&value.to_string());
-    }
-    show_value(range);
+/// A number: a field that takes it exactly, and a slider.
+#[derive(Clone)]
+struct Dial {
+    field: HtmlInputElement,
+    slider: HtmlInputElement,
 }
 
-fn show_value(range: &HtmlInputElement) {
-    let output: HtmlElement = dom::by_id(&format!("{}-value", range.id()));
-    dom::set_text(&output, &range.value());
+impl Dial {
+    fn new(id: &str) -> Self {
+        let dial = Self { field: dom::by_id(id), slider: dom::by_id(&format!("{id}-slider")) };
+        let moved = dial.clone();
+        dom::on(&dial.slider, "input", move |_: Event| moved.field.set_value(&moved.slider.value()));
+        for event in ["input", "change"] {
+            let typed = dial.clone();
+            dom::on(&dial.field, event, move |_: Event| match typed.value() {
+                // Half a number is not to be put right while it is typed.
+                Some(value) if event == "input" => typed.slider.set_value_as_number(value),
+                Some(value) => typed.set(value),
+                None if event == "change" => typed.set(typed.slider.value_as_number()),
+                None => {}
+            });
+        }
+        dial
+    }
+
+    /// What it says, within its bounds; none where that is no number.
+    fn value(&self) -> Option<f64> {
+        let (value, [min, max]) = (self.field.value_as_number(), self.bounds(f64::NAN));
+        value.is_finite().then(|| value.max(min).min(max))
+    }
+
+    /// Sets it, also beyond its bounds.
+    fn set(&self, value: f64) {
+        let [min, max] = self.bounds(value);
+        self.field.set_min(&min.min(value).to_string());
+        self.field.set_max(&max.max(value).to_string());
+        self.field.set_value(&value.to_string());
+        self.slider.set_value_as_number(value);
+    }
+
+    /// The least and the most; `other` for one that there is none of.
+    fn bounds(&self, other: f64) -> [f64; 2] {
+        [self.field.min(), self.field.max()].map(|bound| bound.parse().unwrap_or(other))
+    }
 }

@@ -4,8 +4,8 @@ use js_sys::{Array, Function, Reflect, Uint8Array};
 use wasm_bindgen::convert::FromWasmAbi;
 use wasm_bindgen::prelude::*;
 use web_sys::{
-    Blob, BlobPropertyBag, Document, Element, EventTarget, FocusOptions, HtmlElement, MutationObserver,
-    MutationObserverInit, Node, Url, Window,
+    Blob, BlobPropertyBag, Document, Element, Event, EventTarget, FocusOptions, HtmlAnchorElement, HtmlElement,
+    MutationObserver, MutationObserverInit, Node, Url, Window,
 };
 
 /// The window.
@@ -87,6 +87,35 @@ pub fn show_line(id: &str, text: &str) {
     set_text(&by_id::<HtmlElement>(id), text);
 }
 
+/// The same of a live region. Also what it says already is read out, which was to be told again.
+pub fn tell_line(id: &str, text: &str) {
+    show(id, !text.is_empty());
+    tell(id, text);
+}
+
+/// Sets the text of a live region, also of one that has it already.
+pub fn tell(id: &str, text: &str) {
+    let region: HtmlElement = by_id(id);
+    // Only a change is read out.
+    region.set_text_content(None);
+    region.set_text_content(Some(text));
+}
+
+/// Shows whether a button is pressed in.
+pub fn set_pressed(button: &Element, is_pressed: bool) {
+    set_attribute(button, "aria-pressed", if is_pressed { "true" } else { "false" });
+}
+
+/// Whether a dialog lies over the page, which takes keys and what is pasted.
+pub fn has_dialog() -> bool {
+    document().query_selector("dialog[open]").is_ok_and(|dialog| dialog.is_some())
+}
+
+/// The element within which something happened that a selector finds, if there is one.
+pub fn closest(event: &Event, css: &str) -> Option<Element> {
+    event.target()?.dyn_into::<Element>().ok()?.closest(css).ok()?
+}
+
 /// Brings the focus to an element.
 pub fn focus(element: &HtmlElement) {
     // It cannot fail on an element of the page.
@@ -105,7 +134,7 @@ pub fn has_focus(element: &Element) -> bool {
     element.matches(":focus-within").unwrap_or(false)
 }
 
-/// Sets a text, if it is another one: a live region reads out whatever is set.
+/// Sets a text, if it is another one: a live region reads out whatever is set. See [`tell`].
 pub fn set_text(node: &Node, text: &str) {
     if node.text_content().as_deref() != Some(text) {
         node.set_text_content(Some(text));
@@ -135,6 +164,20 @@ pub fn address_of(bytes: &[u8], mime: &str) -> String {
     let parts = Array::of1(&Uint8Array::from(bytes));
     let blob = Blob::new_with_u8_array_sequence_and_options(&parts, &options).expect("bytes make a blob");
     Url::create_object_url_with_blob(&blob).expect("a blob has an address")
+}
+
+/// Saves a file as a download of that name.
+pub fn save(file: &Blob, name: &str) {
+    let Ok(address) = Url::create_object_url_with_blob(file) else { return };
+    let link: HtmlAnchorElement = create("a", "");
+    link.set_href(&address);
+    link.set_download(name);
+    link.click();
+    wasm_bindgen_futures::spawn_local(async move {
+        // The browser reads it when it comes to it.
+        crate::js::sleep(60_000).await;
+        revoke(&address);
+    });
 }
 
 /// Lets go of the bytes behind an address.

@@ -16,7 +16,7 @@ use web_sys::{
 use super::dom;
 use super::pictures::Pictures;
 use super::region;
-use crate::draft::{Draft, MAX_PICTURES};
+use crate::draft::{Draft, MAX_SENTENCE_PICTURES};
 use crate::history::{Change, History, Moment};
 use crate::{js, texts};
 use places::Places;
@@ -112,6 +112,34 @@ impl Editor {
         self.history.borrow().now().draft.clone()
     }
 
+    /// Whether it has as many pictures as it may have.
+    pub fn is_full(&self) -> bool {
+        self.history.borrow().now().draft.images().len() >= MAX_SENTENCE_PICTURES
+    }
+
+    /// A picture, if it can come into the sentence: in the place of another, which stood at that unit, if it is there.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    pub fn admit(&self, image: ImageRef, replaced: Option<(usize, usize)>) -> Result<ImageRef, String> {
+        let mut draft = self.draft();
+        let unit = replaced.and_then(|(picture, unit)| draft.find(picture, unit));
+        draft.replace(unit.map_or(0..0, |unit| unit..unit + 1), Draft::picture(image.clone()));
+        match self.refusal_of(&draft) {
+            Some(why) => {
+                self.let_go(&[image]);
+                Err(why)
+            }
+            None => Ok(image),
+        }
+    }
+
+    /// Why a draft cannot take the sentence's place, for people.
+    fn refusal_of(&self, draft: &Draft) -> Option<String> {
+        let bytes = |picture| self.pictures.file(picture).map_or(0, |(file, _)| file.len());
+        draft.refusal(&self.draft(), bytes)
+    }
+
     /// Whether nobody has written anything yet.
     pub fn is_fresh(&self) -> bool {
         self.history.borrow().is_fresh()
@@ -151,8 +179,9 @@ impl Editor {
         let Some(unit) = draft.find(picture, unit) else { return self.insert(image) };
         let name = image.name.clone();
         draft.replace(unit..unit + 1, Draft::picture(image));
-        self.change(draft, unit + 1);
-        self.tell_inserted(&[&name]);
+        if self.change(draft, unit + 1) {
+            self.tell_inserted(&[&name]);
+        }
         self.focus_on(unit..unit + 1);
     }
 
@@ -161,6 +190,13 @@ impl Editor {
         if let Some(unit) = self.draft().find(picture, unit) {
             self.focus_on(unit..unit + 1);
         }
+    }
+
+    /// Puts the caret behind the picture whose bar is shown. `false` if there is none.
+    pub fn leave_picture(&self) -> bool {
+        let Some(unit) = self.picture_with_tools() else { return false };
+        self.focus_on(unit + 1..unit + 1);
+        true
     }
 
     /// Brings the caret back to where it was last, for typing on.
@@ -184,6 +220,17 @@ impl Editor {
             options.set_block(ScrollLogicalPosition::Nearest);
             self.region.scroll_into_view_with_scroll_into_view_options(&options);
         }
+    }
+
+    /// Whether an input method is at work: nothing may be written then.
+    pub fn is_composing(&self) -> bool {
+        self.is_composing.get()
+    }
+
+    /// Has an input method end its work: browsers do so when the focus goes.
+    pub fn end_composing(&self) {
+        // It cannot fail on an element of the page.
+        let _ = self.region.blur();
     }
 
     /// Waits until an input method has done its work: nothing may be written before.
@@ -322,12 +369,6 @@ impl Editor {
     /// Whether an arrow key goes forward in the sentence at that unit. Where words of both directions meet a picture, only
     /// its place on the screen tells.
     fn goes_forward(&self, unit: usize, is_right: bool) -> bool {
-        let is_right_to_left = dom::window()
-            .get_computed_style(&self.region)
-            .ok()
-            .flatten()
-            .and_then(|style| style.get_property_value("direction").ok())
-            .is_some_and(|direction| direction == "rtl");
         let caret = region::caret_x(&self.region, unit, &self.pictures);
         let on_the_right = |unit: usize| {
             let (left, right) = region::chip_of(&self.region, unit, &self.pictures).map(|chip| {
@@ -343,7 +384,7 @@ impl Editor {
             (Some(is_there), None) => is_there == is_right,
             (None, Some(is_there)) => is_there != is_right,
             (Some(next), Some(before)) if next != before => next == is_right,
-            _ => is_right != is_right_to_left,
+            _ => is_right != dom::is_right_to_left(&self.region),
         }
     }
 
@@ -387,16 +428,23 @@ impl Editor {
         self.change(draft, caret)
     }
 
-    /// Takes a change over, unless there would be too many pictures: `false` then, and the person is told.
+    /// Takes a change over, unless there would be too many pictures, or too large ones: `false` then, and the person is told.
     fn change(&self, draft: Draft, caret: usize) -> bool {
-        if draft.is_too_full() && draft.images().len() > self.draft().images().len() {
-            self.refuse(&texts::too_many_pictures(MAX_PICTURES));
+        if let Some(why) = self.refusal_of(&draft) {
+            self.refuse(&why);
+            self.let_go(draft.images());
             return false;
         }
         self.history.borrow_mut().record(Moment { draft, caret }, Change::Edit, js::now_ms());
         self.show();
         self.tidy();
         true
+    }
+
+    /// Lets go of pictures that do not come into the sentence after all.
+    fn let_go(&self, images: &[ImageRef]) {
+        self.pictures.refuse(images);
+        self.tidy();
     }
 
     /// Lets go of pictures that nothing can bring back, and of the oldest changes when theirs take too much memory.

@@ -46,6 +46,7 @@ impl Page {
                 self.grid.suggest(&self.controls.settings());
             }
             Effect::RememberModel(key) => models::remember(key.as_deref()),
+            Effect::MarkLoading(key) => models::mark_loading(key.as_deref()),
             Effect::ListModels => self.list_models(),
             Effect::Post { request, job } => spawn_local(async move {
                 let answer = server::submit(&job).await;

@@ -12,7 +12,7 @@ use wasm_bindgen_futures::{JsFuture, future_to_promise, spawn_local};
 use web_sys::{HtmlElement, Storage};
 
 use super::store::{Change, Shelf, Store};
-use super::{Page, device, dom, server, tab};
+use super::{Page, device, dom, models, server, tab};
 use crate::app::{Event, Order, Save, SavedJob, Saver};
 use crate::composition::{Composition, Dials};
 use crate::gallery::{Gallery, file_key};
@@ -28,7 +28,7 @@ const SERVER_MS: i32 = 3000;
 /// What is kept, and what is known of it.
 pub struct Keeping {
     /// Answers with the database.
-    store: Promise,
+    store: RefCell<Promise>,
     /// The tab's name, once it has one.
     tab: RefCell<Option<String>>,
     saver: RefCell<Saver>,
@@ -60,8 +60,7 @@ struct Kept {
 impl Default for Keeping {
     fn default() -> Self {
         Self {
-            // What is refused is an answer too: a promise that fails before somebody waits for it is an error of the page.
-            store: future_to_promise(async { Ok(Store::open().await.map_or_else(|why| why, JsValue::from)) }),
+            store: RefCell::new(opening()),
             tab: RefCell::default(),
             saver: RefCell::default(),
             draft: RefCell::default(),
@@ -76,11 +75,33 @@ impl Default for Keeping {
 }
 
 impl Keeping {
-    /// The database, or why there is none.
+    /// The database, or why there is none. One that was closed is opened again.
     pub(super) async fn store(&self) -> Result<Store, String> {
-        let answer = JsFuture::from(self.store.clone()).await.unwrap_or_else(|why| why);
-        answer.dyn_into().map(Store::new).map_err(|why| js::text_of(&why))
+        let opened = async || {
+            let promise = self.store.borrow().clone();
+            JsFuture::from(promise).await.unwrap_or_else(|why| why).dyn_into().map(Store::new)
+        };
+        let mut store = opened().await;
+        if store.as_ref().is_ok_and(Store::is_closed) {
+            *self.store.borrow_mut() = opening();
+            store = opened().await;
+        }
+        store.map_err(|why| js::text_of(&why))
     }
+
+    /// Writes all of the changes, or none, and tries once more: the database may have been closed in the middle.
+    ///
+    /// # Errors
+    /// What the browser says, for people.
+    pub(super) async fn write(&self, changes: &[Change]) -> Result<(), String> {
+        let written = self.store().await?.write(changes).await;
+        if written.is_ok() { written } else { self.store().await?.write(changes).await }
+    }
+}
+
+fn opening() -> Promise {
+    // What is refused is an answer too: a promise that fails before somebody waits for it is an error of the page.
+    future_to_promise(async { Ok(Store::open().await.map_or_else(|why| why, JsValue::from)) })
 }
 
 impl Page {
@@ -173,8 +194,10 @@ impl Page {
     /// Writes what is to outlive a reload; `false` if there is no room. Where nothing is kept at all, the first finished
     /// picture says so.
     async fn write(&self, changes: Vec<Change>) -> bool {
-        let Ok(store) = self.keeping.store().await else { return true };
-        let written = store.write(&changes).await;
+        if self.keeping.store().await.is_err() {
+            return true;
+        }
+        let written = self.keeping.write(&changes).await;
         if let Err(why) = &written {
             js::log_error(why);
             self.not_kept();
@@ -210,7 +233,13 @@ impl Page {
             dom::on(&app, event, move |_: web_sys::Event| page.keep_draft_soon());
         }
         let page = self.clone();
-        dom::on(&dom::window(), "pagehide", move |_: web_sys::Event| page.keep_draft());
+        dom::on(&dom::window(), "pagehide", move |_: web_sys::Event| {
+            page.keep_draft();
+            // It ends because the person wants it.
+            if page.app.borrow().models().loading.is_some() {
+                models::mark_loading(None);
+            }
+        });
         let page = self.clone();
         dom::on_change_within(&dom::by_id::<HtmlElement>("prompt"), move || page.keep_draft_soon());
         self.keep_draft_soon();

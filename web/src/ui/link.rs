@@ -1,9 +1,12 @@
 //! The page's end of its workers.
 
+use std::rc::Rc;
+
 use js_sys::{Array, Reflect};
 use wasm_bindgen::prelude::*;
-use web_sys::{ErrorEvent, Event, File, MessageEvent, Worker, WorkerOptions, WorkerType};
+use web_sys::{ErrorEvent, Event, File, HtmlElement, MessageEvent, Worker, WorkerOptions, WorkerType};
 
+use super::dom;
 use crate::messages::{Envelope, Reply, Request};
 use crate::{js, texts};
 
@@ -33,10 +36,22 @@ impl Link {
         options.set_name(name);
         let worker =
             Worker::new_with_options(&format!("{assets}worker.js"), &options).map_err(|error| js::text_of(&error))?;
+        let died = Rc::new(died);
+        let dead = died.clone();
+        let unloaded = Rc::new(move || {
+            // The server may have a newer version of the page, and this one's programs no more.
+            let event = Event::new("unloaded").expect("an event has a name");
+            // It fails only for an event that is on its way already.
+            let _ = dom::by_id::<HtmlElement>("app").dispatch_event(&event);
+            dead(texts::WORKER_NOT_LOADED.into());
+        });
+        let is_gone = unloaded.clone();
         let receive = Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
             let Some((json, data)) = js::unpack(&event.data()) else { return };
             // As bytes, like everything here: for texts there would be all of the readers' code once more.
             match kosmosg::json::read(json.as_bytes()) {
+                // So says one whose program could not be fetched.
+                Ok(Envelope { body: Reply::Died { message }, .. }) if message.is_empty() => unloaded(),
                 Ok(envelope) => heard(envelope, data),
                 Err(error) => js::log_error(&format!("a message that is not understood: {error}")),
             }
@@ -45,7 +60,7 @@ impl Link {
         let errors = Closure::<dyn FnMut(Event)>::new(move |event: Event| {
             // A program that could not be fetched is an event without words.
             let words = event.dyn_ref::<ErrorEvent>().map(ErrorEvent::message).filter(|words| !words.is_empty());
-            died(words.unwrap_or_else(|| texts::WORKER_NOT_LOADED.into()));
+            words.map_or_else(|| is_gone(), |words| died(words));
         });
         worker.set_onerror(Some(errors.as_ref().unchecked_ref()));
         Ok(Self { worker, _listener: receive, _errors: errors })

@@ -8,13 +8,15 @@ use wasm_bindgen::JsCast;
 use wasm_bindgen_futures::spawn_local;
 use web_sys::{Element, Event, File, HtmlElement, HtmlInputElement, HtmlProgressElement, Url};
 
-use super::{device, dom};
+use super::{device, dom, tab};
 use crate::app::{App, Deed, Row, Task};
-use crate::messages::{Room, Supply};
+use crate::messages::{Flow, Room, Supply};
 use crate::texts;
 
-/// What the browser remembers the model under.
+/// What browser and tab remember the model under.
 const MODEL: &str = "model";
+/// What the browser remembers one under that is being loaded.
+const LOADING: &str = "loading";
 
 /// The section of models.
 pub struct ModelsPanel {
@@ -26,8 +28,8 @@ pub struct ModelsPanel {
     scope: Cell<Scope>,
     /// The button that was used last: its words, and the model's name.
     last: RefCell<(String, String)>,
-    /// How many tenths of what is being done were told to those who do not see the page.
-    told: Cell<Option<u64>>,
+    /// How many tenths of what is being done were told to those who do not see the page, and whether that nothing comes.
+    told: Cell<Option<(u64, bool)>>,
 }
 
 impl ModelsPanel {
@@ -77,7 +79,14 @@ impl ModelsPanel {
         if is_lost {
             dom::focus(&if task.is_some() { stop } else { self.next_in(&list) });
         }
-        dom::show_line("model-trouble", models.trouble.as_deref().unwrap_or_default());
+        let trouble = models.trouble.as_deref().unwrap_or_default();
+        let line: HtmlElement = dom::by_id("model-trouble");
+        // Where the person did not choose what is in use, that is to be seen.
+        if [texts::MODEL_NOT_LOADED, texts::MODEL_NOT_KEPT].contains(&trouble) && line.has_attribute("hidden") {
+            dom::set_flag(&dom::by_id::<HtmlElement>("models"), "open", true);
+        }
+        dom::show_line("model-trouble", trouble);
+        dom::set_text(&dom::by_id::<HtmlElement>("model-told"), models.told.as_deref().unwrap_or_default());
         let room = models.room.map_or(String::new(), |room| texts::room(room.used, room.most));
         dom::set_text(&dom::by_id::<HtmlElement>("model-room"), &room);
         for id in ["model-fetch", "model-folder"] {
@@ -107,9 +116,9 @@ impl ModelsPanel {
 
     fn show_task(&self, task: Option<&Task>) {
         dom::show("model-task", task.is_some());
-        let tenths = task.map(|task| 10 * task.bytes / task.of.max(1));
+        let tenths = task.map(|task| (10 * task.bytes / task.of.max(1), task.flow == Flow::Stalls));
         let is_news = self.told.replace(tenths) != tenths;
-        let Some(Task { name, bytes, of, speed, is_check, .. }) = task else { return };
+        let Some(Task { name, bytes, of, speed, flow, is_check, .. }) = task else { return };
         if *self.last.borrow().1 != *name && !name.is_empty() {
             self.last.replace((String::new(), name.clone()));
         }
@@ -117,6 +126,7 @@ impl ModelsPanel {
         progress.set_value(*bytes as f64 / (*of).max(1) as f64);
         let line = match of {
             0 => texts::STARTING.to_owned(),
+            _ if *flow == Flow::Stalls => texts::stalled(name, *bytes, *of),
             _ => texts::installing(name, *bytes, *of, *speed, task.and_then(Task::seconds_left)),
         };
         dom::set_text(&dom::by_id::<HtmlElement>("model-line"), &line);
@@ -205,14 +215,37 @@ impl ModelsPanel {
     }
 }
 
-/// The model of an earlier visit.
+/// The model of an earlier visit: of this tab, or else of the last one in which a model was chosen.
 pub fn remembered() -> Option<String> {
-    dom::remembered(MODEL).filter(|key| !key.is_empty())
+    let own = tab::memory().and_then(|memory| memory.get_item(MODEL).ok().flatten());
+    let key = own.or_else(|| dom::remembered(MODEL)).unwrap_or_default();
+    remember_here(&key);
+    Some(key).filter(|key| !key.is_empty())
 }
 
 /// Remembers the model for later visits.
 pub fn remember(key: Option<&str>) {
-    dom::remember(MODEL, key.unwrap_or_default());
+    let key = key.unwrap_or_default();
+    remember_here(key);
+    dom::remember(MODEL, key);
+}
+
+/// Has the tab remember the model: what is chosen in another one does not change it.
+fn remember_here(key: &str) {
+    if let Some(memory) = tab::memory() {
+        // Where it cannot be remembered, the last choice of any tab counts.
+        let _ = memory.set_item(MODEL, key);
+    }
+}
+
+/// The model that was being loaded when a page ended of itself, or is being loaded by another tab.
+pub fn loading() -> Option<String> {
+    dom::remembered(LOADING).filter(|key| !key.is_empty())
+}
+
+/// Remembers the model that is being loaded, or that none is.
+pub fn mark_loading(key: Option<&str>) {
+    dom::remember(LOADING, key.unwrap_or_default());
 }
 
 /// A button's words and the name of its model.
@@ -223,7 +256,7 @@ fn words_of(button: &Element) -> (String, String) {
 
 /// Tells those who do not see the page.
 fn tell(words: &str) {
-    dom::set_text(&dom::by_id::<HtmlElement>("told"), words);
+    dom::tell("told", words);
 }
 
 fn scope_wanted() -> Scope {

@@ -176,7 +176,9 @@ pub fn insert(palette: &Rc<Palette>, editor: &Rc<Editor>, number: usize, caret: 
         editor.focus();
     }
     let place = editor.hold();
-    if let Some(image) = palette.picture_here(number, editor) {
+    if !editor.is_composing()
+        && let Some(image) = palette.picture_here(number, editor)
+    {
         editor.put(&place, image);
         return editor.come_into_view();
     }

@@ -86,6 +86,16 @@ impl Pictures {
         entries.iter().flatten().filter(|entry| entry.was_placed).map(|entry| entry.file.len()).sum()
     }
 
+    /// Notes that pictures do not wait for a place in the sentence any more.
+    pub fn refuse(&self, images: &[ImageRef]) {
+        let mut entries = self.0.borrow_mut();
+        for image in images {
+            if let Some(entry) = &mut entries[image.picture] {
+                entry.was_placed = true;
+            }
+        }
+    }
+
     /// Lets go of the pictures that have stood in the sentence and are not among these.
     pub fn keep_only(&self, wanted: &[usize]) {
         for (number, slot) in self.0.borrow_mut().iter_mut().enumerate() {

@@ -21,6 +21,7 @@ pub fn show(app: &App, withdraw: impl Fn(u64) + Clone + 'static) {
     for waiting in app.waiting() {
         let entry: HtmlElement = dom::create("li", "");
         let words: HtmlElement = dom::create("span", "");
+        words.set_dir("auto");
         let sentence = waiting.order.sentence();
         let pictures = waiting.order.series.takes(&waiting.order.settings).len();
         words.set_text_content(Some(&texts::waiting(&sentence, pictures)));
@@ -35,7 +36,7 @@ pub fn show(app: &App, withdraw: impl Fn(u64) + Clone + 'static) {
         list.append_child(&entry).expect("an element of the page takes children");
     }
     dom::show("queue", count > 0);
-    dom::set_text(&dom::by_id::<HtmlElement>("told"), &texts::in_line(count));
+    dom::tell("told", &texts::in_line(count));
     if had_focus {
         // What had the focus is gone: the next entry's button has it, or where another order comes from.
         let button = list.query_selector("button").ok().flatten();

@@ -9,6 +9,7 @@ use web_sys::{Event, HtmlDialogElement, HtmlElement, HtmlInputElement, KeyboardE
 
 use super::editor::{self, Editor};
 use super::{bitmap, dom};
+use crate::draft::MAX_SENTENCE_PICTURES;
 use crate::retouch::{CutOut, Edge, Frame, Retouch, Sheet};
 use crate::texts;
 use view::View;
@@ -99,8 +100,11 @@ impl RetouchDialog {
         });
     }
 
-    /// Opens white paper.
+    /// Opens white paper, if there is room for a drawing in the sentence.
     pub fn draw(&self) {
+        if self.editor.is_full() {
+            return self.editor.refuse(&texts::too_many_pictures(MAX_SENTENCE_PICTURES));
+        }
         self.begin(None, texts::DRAWING, Sheet::white(PAPER, PAPER), None, Tab::Draw);
     }
 
@@ -214,6 +218,17 @@ impl RetouchDialog {
         });
         let dialog = self.clone();
         dom::on(&dom::window(), "resize", move |_: Event| dialog.show());
+        let dialog = self.clone();
+        dom::on(&dom::window(), "beforeunload", move |event: Event| {
+            if dialog.has_changes() {
+                event.prevent_default();
+            }
+        });
+    }
+
+    /// Whether something would be lost.
+    fn has_changes(&self) -> bool {
+        self.work.borrow().as_ref().is_some_and(|work| work.retouch.can_undo())
     }
 
     fn on_click(self: &Rc<Self>, id: &str, handler: impl Fn(&Rc<Self>) + 'static) {
@@ -337,8 +352,7 @@ impl RetouchDialog {
 
     /// Closes, if what was changed need not be kept.
     fn leave(&self) {
-        let has_changes = self.work.borrow().as_ref().is_some_and(|work| work.retouch.can_undo());
-        if !has_changes || dom::window().confirm_with_message(texts::RETOUCH_DISCARD).unwrap_or(true) {
+        if !self.has_changes() || dom::window().confirm_with_message(texts::RETOUCH_DISCARD).unwrap_or(true) {
             let work = self.work.take();
             self.dialog.close();
             // A click in the dialog has taken the selection away.
@@ -359,14 +373,16 @@ impl RetouchDialog {
                 return dialog.dialog.close();
             }
             let name = if name.is_empty() { work.name.clone() } else { name };
-            let image = work.image(&name, &dialog.editor).await;
-            let replaced = work.replaced;
-            let Some(image) = image else {
-                dialog.work.replace(Some(work));
-                return dialog.notify(texts::RETOUCH_NO_MEMORY);
+            let image = work.image(&name, &dialog.editor).await.ok_or_else(|| texts::RETOUCH_NO_MEMORY.to_owned());
+            let image = match image.and_then(|image| dialog.editor.admit(image, work.replaced)) {
+                Ok(image) => image,
+                Err(why) => {
+                    dialog.work.replace(Some(work));
+                    return dialog.notify(&why);
+                }
             };
             dialog.dialog.close();
-            match replaced {
+            match work.replaced {
                 Some((picture, unit)) => dialog.editor.put_in_place(picture, unit, image),
                 None => {
                     dialog.editor.insert(image);
@@ -399,7 +415,7 @@ impl RetouchDialog {
     }
 
     fn notify(&self, message: &str) {
-        dom::show_line("retouch-notice", message);
+        dom::tell_line("retouch-notice", message);
     }
 }
 

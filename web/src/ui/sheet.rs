@@ -4,8 +4,8 @@ use js_sys::Math;
 use kosmosg::protocol::GenerateSettings;
 use wasm_bindgen::prelude::*;
 use web_sys::{
-    Blob, CanvasRenderingContext2d, Element, Event, HtmlAnchorElement, HtmlCanvasElement, HtmlElement,
-    HtmlImageElement, HtmlInputElement, HtmlSelectElement, Url,
+    Blob, CanvasRenderingContext2d, Element, Event, HtmlCanvasElement, HtmlElement, HtmlImageElement, HtmlInputElement,
+    HtmlSelectElement,
 };
 
 use super::dom;
@@ -96,7 +96,7 @@ impl Side {
 
 /// Says what is wrong with the grid that is asked for; an empty message takes it back.
 pub fn notify(message: &str) {
-    dom::show_line("grid-notice", message);
+    dom::tell_line("grid-notice", message);
 }
 
 /// Shows the last grid as a table.
@@ -146,7 +146,9 @@ fn fill(table: &HtmlElement, sheet: &Sheet, addresses: &[Option<String>], looks:
         dom::set_attribute(&heading, "scope", scope);
         heading.set_text_content(Some(text));
     };
-    append(table, "caption").set_text_content(Some(&sheet.sentence));
+    let caption = append(table, "caption");
+    caption.set_dir("auto");
+    caption.set_text_content(Some(&sheet.sentence));
     let (columns, rows) = labels(&sheet.grid);
     let head = append(&append(table, "thead"), "tr");
     if !rows.is_empty() {
@@ -246,16 +248,9 @@ pub fn save(sheet: &Sheet) -> Result<(), JsValue> {
         context.draw_image_with_html_image_element_and_dw_and_dh(image, x, y, inner, inner)?;
     }
     let done = Closure::once_into_js(move |blob: Option<Blob>| {
-        let Some(address) = blob.and_then(|blob| Url::create_object_url_with_blob(&blob).ok()) else { return };
-        let link: HtmlAnchorElement = dom::create("a", "");
-        link.set_href(&address);
-        link.set_download(&format!("kosmos-grid-{:.0}.png", Math::floor(js_sys::Date::now() / 1000.0)));
-        link.click();
-        // The browser reads it when it comes to it.
-        wasm_bindgen_futures::spawn_local(async move {
-            crate::js::sleep(60_000).await;
-            dom::revoke(&address);
-        });
+        if let Some(blob) = blob {
+            dom::save(&blob, &format!("kosmos-grid-{:.0}.png", Math::floor(js_sys::Date::now() / 1000.0)));
+        }
     });
     canvas.to_blob(done.unchecked_ref())
 }

@@ -29,6 +29,8 @@ pub struct Stage {
     preview: RefCell<Option<String>>,
     /// Whether what is being made is looked at.
     is_live: Cell<bool>,
+    /// How many quarters of what is being made are done.
+    quarter: Cell<usize>,
 }
 
 impl Stage {
@@ -49,6 +51,7 @@ impl Stage {
             strip: Strip::new(looks.clone()),
             preview: RefCell::new(None),
             is_live: Cell::new(true),
+            quarter: Cell::default(),
         };
         let (frame, cut) = (stage.frame.clone(), stage.cut.clone());
         dom::on(&stage.cut, "input", move |_: web_sys::Event| {
@@ -65,10 +68,14 @@ impl Stage {
         if let Some(seed) = app.seed() {
             dom::set_attribute(&self.main, "data-seed", &seed.to_string());
         }
-        // Steps are told by the progress bar; reading out each would be a flood of words.
+        // Steps are told by the progress bar and each quarter in words; reading out each would be a flood of them.
         let is_told_there = app.progress().is_some() && !app.waits_for_server();
         dom::set_attribute(&self.status, "aria-live", if is_told_there { "off" } else { "polite" });
         dom::set_text(&self.status, &app.status());
+        let quarter = app.progress().map_or(0, |(step, of)| 4 * step / of);
+        if self.quarter.replace(quarter) < quarter && is_told_there {
+            dom::tell("told", &app.status());
+        }
         dom::show_line("moved", &app.moved().unwrap_or_default());
         dom::show_line("left-out", app.left_out().unwrap_or_default());
         dom::show("leave-out", can_leave_out(app));
@@ -131,7 +138,7 @@ impl Stage {
         let button: HtmlElement = dom::by_id("compare");
         dom::show("compare", results.list().len() > 1);
         dom::set_text(&button, if pair.is_some() { texts::COMPARE_END } else { texts::COMPARE });
-        dom::set_attribute(&button, "aria-pressed", if pair.is_some() { "true" } else { "false" });
+        dom::set_pressed(&button, pair.is_some());
         let was_compared = self.frame.has_attribute("data-compare");
         let had_focus = pair.is_none() && dom::has_focus(&self.cut);
         dom::set_flag(&self.frame, "data-compare", pair.is_some());

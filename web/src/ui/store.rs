@@ -95,6 +95,11 @@ impl Store {
         Self(database)
     }
 
+    /// Whether the browser has closed it, as it does when its disk fails, or a newer page.
+    pub fn is_closed(&self) -> bool {
+        self.0.transaction_with_str(Shelf::Tabs.name()).is_err()
+    }
+
     /// Writes all of the changes, or none.
     ///
     /// # Errors
@@ -128,7 +133,7 @@ impl Store {
     /// What is under a key; `undefined` if nothing is.
     pub async fn get(&self, shelf: Shelf, key: impl Into<JsValue>) -> Option<JsValue> {
         let key = key.into();
-        let value = self.read(shelf, |shelf| shelf.get(&key)).await?;
+        let value = self.read(shelf, |shelf| shelf.get(&key)).await.ok()?;
         (!value.is_undefined()).then_some(value)
     }
 
@@ -138,25 +143,27 @@ impl Store {
     }
 
     /// Everything on a shelf.
-    pub async fn all(&self, shelf: Shelf) -> Array {
-        let all = self.read(shelf, web_sys::IdbObjectStore::get_all).await;
-        all.map_or_else(Array::new, JsCast::unchecked_into)
+    ///
+    /// # Errors
+    /// What the browser says.
+    pub async fn all(&self, shelf: Shelf) -> Result<Array, JsValue> {
+        self.read(shelf, web_sys::IdbObjectStore::get_all).await.map(JsCast::unchecked_into)
     }
 
     /// All keys on a shelf.
     pub async fn keys(&self, shelf: Shelf) -> Array {
         let keys = self.read(shelf, web_sys::IdbObjectStore::get_all_keys).await;
-        keys.map_or_else(Array::new, JsCast::unchecked_into)
+        keys.map_or_else(|_| Array::new(), JsCast::unchecked_into)
     }
 
     async fn read(
         &self,
         shelf: Shelf,
         ask: impl Fn(&web_sys::IdbObjectStore) -> Result<IdbRequest, JsValue>,
-    ) -> Option<JsValue> {
-        let transaction = self.0.transaction_with_str(shelf.name()).ok()?;
-        let request = ask(&transaction.object_store(shelf.name()).ok()?).ok()?;
-        result(&request).await.ok()
+    ) -> Result<JsValue, JsValue> {
+        let transaction = self.0.transaction_with_str(shelf.name())?;
+        let request = ask(&transaction.object_store(shelf.name())?)?;
+        result(&request).await
     }
 }
 

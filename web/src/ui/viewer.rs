@@ -47,8 +47,7 @@ impl Page {
         dom::set_flag(&picture, "data-pixels", entry.width <= FEW_PIXELS);
         save.set_href(&address);
         save.set_download(&texts::file_name(entry.seed));
-        let favourite = element("viewer-favourite");
-        dom::set_attribute(&favourite, "aria-pressed", if entry.favourite { "true" } else { "false" });
+        dom::set_pressed(&element("viewer-favourite"), entry.favourite);
         self.show_leaves(entry.id);
         show_words(entry, carried.as_ref());
         show_settings(entry, carried.as_ref());

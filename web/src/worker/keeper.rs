@@ -11,12 +11,16 @@ use web_sys::File;
 use super::model::Failure;
 use super::origin::{Chosen, Slices, Web};
 use super::storage::{self, OpenRecord, Record, Storage};
-use crate::install::{Origin, Slot, Stream, Trouble, Watch, fill};
+use crate::install::{Origin, Slot, Stream, Trouble, Watch, fill, unless_stopped};
 use crate::js;
-use crate::messages::{Fault, Reply, Supply};
+use crate::messages::{Fault, Flow, Reply, Supply};
 
 /// Time between two reports, in milliseconds.
 const REPORT_MS: f64 = 200.0;
+/// How often it is seen whether to stop while nothing else happens.
+const LOOK_MS: i32 = 100;
+/// After so long a time without data, that is told.
+const STALL_MS: f64 = 4000.0;
 /// Digits of a manifest's hash that name a model.
 const KEY_DIGITS: usize = 16;
 /// No manifest is longer.
@@ -49,7 +53,12 @@ impl Keeper<'_> {
             (Trouble::Line(_), Some(address)) => Trouble::Refused(crate::texts::unreachable(address)),
             (trouble, _) => trouble,
         };
-        let json = whole(origin, MANIFEST).await.map_err(unreachable)?;
+        let stopped = async {
+            while !(self.stops)() {
+                js::sleep(LOOK_MS).await;
+            }
+        };
+        let json = unless_stopped(whole(origin, MANIFEST), stopped).await.flatten().map_err(unreachable)?;
         let manifest = Manifest::from_json(&json)?;
         let storage = Storage::open().await?;
         let digest = sha256(&json);
@@ -101,26 +110,31 @@ impl Keeper<'_> {
         let unreadable = || Trouble::Storage(crate::texts::MODEL_GONE.into());
         let mut record = file.read()?.ok_or_else(unreadable)?;
         let tally = Tally::new(self, &manifest, record.scope, BTreeMap::new());
+        let (mut right, mut of, mut wrong) = (0, 0, Vec::new());
         for wanted in manifest.files(record.scope) {
+            of += 1;
             record.checked.remove(&wanted.name);
             let Ok(there) = folder.file(&wanted.name).await else { continue };
             let (mut pieces, mut hash, mut bytes) = (Slices::of(there), Sha256::new(), 0);
             while let Some(piece) = pieces.next().await? {
                 hash.update(&piece);
                 bytes += piece.len() as u64;
-                tally.there(wanted, bytes);
+                tally.there(wanted, bytes, Flow::Comes);
                 if tally.stops() {
                     return Err(Trouble::Stopped.into());
                 }
             }
             if hex(&hash.finalize()) == wanted.sha256 {
                 self.passed(&mut record, &file, &wanted.name)?;
+                right += 1;
             } else if bytes >= wanted.bytes {
                 // A part of a file may be the right part; a whole one is wrong.
                 folder.open(&wanted.name).await?.truncate(0)?;
                 file.write(&record)?;
+                wrong.push(wanted.name.clone());
             }
         }
+        (self.report)(Reply::Checked { right, of, wrong });
         Ok(())
     }
 
@@ -160,14 +174,17 @@ struct Tally<'a> {
     name: String,
     files: RefCell<BTreeMap<String, u64>>,
     of: u64,
+    flow: Cell<Flow>,
     reported_ms: Cell<f64>,
+    /// When the last bytes came.
+    came_ms: Cell<f64>,
 }
 
 impl<'a> Tally<'a> {
     fn new(keeper: &'a Keeper<'a>, manifest: &Manifest, scope: Scope, there: BTreeMap<String, u64>) -> Self {
         let of = manifest.files(scope).map(|file| file.bytes).sum();
-        let tally =
-            Self { keeper, name: manifest.name.clone(), files: RefCell::new(there), of, reported_ms: Cell::default() };
+        let (name, files, came_ms) = (manifest.name.clone(), RefCell::new(there), Cell::new(js::now_ms()));
+        let tally = Self { keeper, name, files, of, flow: Cell::default(), reported_ms: Cell::default(), came_ms };
         tally.report();
         tally
     }
@@ -178,20 +195,32 @@ impl<'a> Tally<'a> {
 
     fn report(&self) {
         self.reported_ms.set(js::now_ms());
-        (self.keeper.report)(Reply::Installing { name: self.name.clone(), bytes: self.bytes(), of: self.of });
+        let (name, bytes, of, flow) = (self.name.clone(), self.bytes(), self.of, self.flow.get());
+        (self.keeper.report)(Reply::Installing { name, bytes, of, flow });
     }
 }
 
 impl Watch for Tally<'_> {
-    fn there(&self, file: &PartFile, bytes: u64) {
+    fn there(&self, file: &PartFile, bytes: u64, flow: Flow) {
         self.files.borrow_mut().insert(file.name.clone(), bytes);
-        if js::now_ms() - self.reported_ms.get() >= REPORT_MS {
+        self.came_ms.set(js::now_ms());
+        let is_other = self.flow.replace(flow) != flow;
+        if is_other || js::now_ms() - self.reported_ms.get() >= REPORT_MS {
             self.report();
         }
     }
 
     fn stops(&self) -> bool {
         (self.keeper.stops)()
+    }
+
+    async fn stopped(&self) {
+        while !self.stops() {
+            if js::now_ms() - self.came_ms.get() >= STALL_MS && self.flow.replace(Flow::Stalls) != Flow::Stalls {
+                self.report();
+            }
+            js::sleep(LOOK_MS).await;
+        }
     }
 }
 

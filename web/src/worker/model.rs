@@ -12,7 +12,7 @@ use kosmosg::engine::EngineError;
 use kosmosg::engine::burn::{Burn, BurnDevice};
 use kosmosg::picture::Picture;
 use kosmosg::pipeline::{Decoder, Denoiser, PreparedCondition, StepError};
-use kosmosg::placement::Stage;
+use kosmosg::placement::{ModelSize, Stage};
 use kosmosg::prompt::{PromptDocument, PromptError, PromptItem};
 use kosmosg::tokenizer::Tokenizer;
 use kosmosg::weights::Store;
@@ -39,6 +39,8 @@ pub struct Model {
     device_name: &'static str,
     files: Files,
     has_room: bool,
+    /// Memory for what the decoder computes, in bytes.
+    decoder_room: u64,
     /// For reading what is being written; the encoder, which comes and goes, has its own.
     tokenizer: Option<Tokenizer>,
     encoder: Loaded<Encoder<Burn>>,
@@ -75,12 +77,26 @@ impl Model {
             Source::Kept { key } => Files::Kept(KeptFiles::open(&key, &manifest).await?),
         };
         let here: Vec<_> = Stage::ALL.into_iter().filter(|stage| files.have(&manifest, stage.parts())).collect();
-        let parts = here.iter().flat_map(|stage| stage.parts());
-        let needed: u64 = parts.filter_map(|part| Some(manifest.part(part).ok()?.memory_bytes)).sum();
-        let has_room = needed + needed / 4 <= memory_bytes;
+        let size = ModelSize::of(&manifest)?;
+        let has_room = size.together(&here) <= memory_bytes;
+        // The decoder computes where the others' weights leave room, or are not.
+        let beside = if has_room { &here[..] } else { &[Stage::Decode] };
+        let weights: u64 = beside.iter().map(|&stage| size.of_stage(stage).memory_bytes).sum();
+        let decoder_room = memory_bytes.saturating_sub(weights);
         let (encoder, denoiser, decoder) = Default::default();
         let tokenizer = None;
-        let mut model = Self { manifest, device, device_name, files, has_room, tokenizer, encoder, denoiser, decoder };
+        let mut model = Self {
+            manifest,
+            device,
+            device_name,
+            files,
+            has_room,
+            decoder_room,
+            tokenizer,
+            encoder,
+            denoiser,
+            decoder,
+        };
         // Without it nothing is told of what is being written; whoever encodes is told what is wrong with it.
         model.tokenizer = model.load_tokenizer().await.ok();
         if has_room {
@@ -169,7 +185,7 @@ impl Model {
 
     async fn load_decoder(&self, progress: &Progress) -> Result<Decoder<Burn>, Failure> {
         let vae = self.files.part(&self.manifest, "vae", progress).await?;
-        Ok(Decoder::load(&self.manifest, vae.store(), &self.device)?)
+        Ok(Decoder::load(&self.manifest, vae.store(), &self.device)?.within(self.decoder_room))
     }
 
     fn progress(&self, stages: &[Stage], report: Report) -> Rc<Progress> {

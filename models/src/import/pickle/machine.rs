@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::{Call, Id, Node, PickleError};
 
 /// Most values that are read: a full checkpoint with its optimizer has some ten thousand.
-pub(super) const MOST_NODES: usize = 1 << 21;
+pub(super) const MOST_NODES: usize = 1 << 20;
 
 /// Names that may stand in a checkpoint: they build tensors and settings. Their own code is not run either; what each stands for
 /// is known here, or does not matter.
@@ -52,22 +52,42 @@ const KNOWN: &[&str] = &[
     "torch._utils._rebuild_tensor_v2",
     "torch.storage.TypedStorage",
     "torch.storage.UntypedStorage",
+    "typing.Any",
+    "typing.Dict",
+    "typing.List",
+    "typing.Optional",
+    "typing.Tuple",
+    "typing.Union",
 ];
 
-/// Packages whose names are settings: a checkpoint's configuration names the classes that it was made by.
-const SETTINGS: &[&str] = &["fairseq.", "omegaconf.", "torchscale.", "typing.", "unilm."];
+/// What settings and statistics are made of, by the package: classes whose names end so.
+const SETTINGS: &[(&str, &[&str])] = &[
+    ("fairseq", &["Config", "Dictionary", "Meter"]),
+    ("omegaconf", &["Config", "Metadata", "Node"]),
+    ("torchscale", &["Config"]),
+    ("unilm", &["Config"]),
+];
 
 /// Types of numbers.
 const TYPES: &[&str] =
     &["bfloat16", "bool", "float16", "float32", "float64", "int16", "int32", "int64", "int8", "strided", "uint8"];
 
-/// Whether a name may stand in a checkpoint.
-fn is_known(name: &str) -> bool {
-    let is_of_torch = |rest: &str| TYPES.contains(&rest) || rest.ends_with("Storage") && !rest.contains('.');
-    KNOWN.contains(&name)
-        || SETTINGS.iter().any(|package| name.starts_with(package))
-        || name.strip_prefix("torch.").is_some_and(is_of_torch)
+/// Whether a name of a module may stand in a checkpoint. One with a dot would reach into what the module has imported.
+fn is_known(module: &str, name: &str) -> bool {
+    let package = module.split('.').next().unwrap_or_default();
+    let is_setting = |(of, endings): &(&str, &[&str])| *of == package && endings.iter().any(|end| name.ends_with(end));
+    let is_of_torch = || module == "torch" && (TYPES.contains(&name) || name.ends_with("Storage"));
+    !name.contains('.')
+        && (KNOWN.iter().any(|known| known.rsplit_once('.') == Some((module, name)))
+            || SETTINGS.iter().any(is_setting)
+            || is_of_torch())
 }
+
+/// Values that any number of places can share, as nothing changes them.
+const CONSTANTS: [Node; 3] = [Node::None, Node::Bool(false), Node::Bool(true)];
+const NONE: Id = Id(0);
+const FALSE: Id = Id(1);
+const TRUE: Id = Id(2);
 
 /// What a pickle runs on.
 pub(super) struct Machine<'a> {
@@ -84,7 +104,7 @@ pub(super) struct Machine<'a> {
 
 impl<'a> Machine<'a> {
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, nodes: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: BTreeMap::new() }
+        Self { bytes, at: 0, nodes: CONSTANTS.into(), stack: Vec::new(), marks: Vec::new(), memo: BTreeMap::new() }
     }
 
     /// Runs to the end of the pickle, and returns what it is.
@@ -106,9 +126,9 @@ impl<'a> Machine<'a> {
                     let top = self.top()?;
                     self.stack.push(top);
                 }
-                b'N' => self.push(Node::None)?,
-                0x88 => self.push(Node::Bool(true))?,
-                0x89 => self.push(Node::Bool(false))?,
+                b'N' => self.stack.push(NONE),
+                0x88 => self.stack.push(TRUE),
+                0x89 => self.stack.push(FALSE),
                 b'K' => {
                     let int = self.byte()?.into();
                     self.push(Node::Int(int))?;
@@ -121,14 +141,14 @@ impl<'a> Machine<'a> {
                     let int = i32::from_le_bytes(self.array()?).into();
                     self.push(Node::Int(int))?;
                 }
-                b'I' => {
-                    let node = match self.line()? {
-                        "00" => Node::Bool(false),
-                        "01" => Node::Bool(true),
-                        text => Node::Int(self.number(text)?),
-                    };
-                    self.push(node)?;
-                }
+                b'I' => match self.line()? {
+                    "00" => self.stack.push(FALSE),
+                    "01" => self.stack.push(TRUE),
+                    text => {
+                        let int = self.number(text)?;
+                        self.push(Node::Int(int))?;
+                    }
+                },
                 b'L' => {
                     let text = self.line()?;
                     let int = self.number(text.trim_end_matches('L'))?;
@@ -212,18 +232,17 @@ impl<'a> Machine<'a> {
                     self.insert(&items)?;
                 }
                 b'c' => {
-                    let name = format!("{}.{}", self.line()?, self.line()?);
-                    self.push_name(name)?;
+                    let (module, name) = (self.line()?, self.line()?);
+                    self.push_name(module, name)?;
                 }
                 0x93 => {
                     let parts = self.pops(2)?;
                     let [module, name] = [0, 1].map(|i| match &self.nodes[parts[i].0 as usize] {
-                        Node::Text(text) => Some(text.as_str()),
+                        Node::Text(text) => Some(text.clone()),
                         _ => None,
                     });
-                    let name = module.zip(name).map(|(module, name)| format!("{module}.{name}"));
-                    let name = name.ok_or_else(|| self.damaged("a name that is no text"))?;
-                    self.push_name(name)?;
+                    let (module, name) = module.zip(name).ok_or_else(|| self.damaged("a name that is no text"))?;
+                    self.push_name(&module, &name)?;
                 }
                 b'R' | 0x81 => {
                     let call = self.pops(2)?;
@@ -330,10 +349,11 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn push_name(&mut self, name: String) -> Result<(), PickleError> {
+    fn push_name(&mut self, module: &str, name: &str) -> Result<(), PickleError> {
         // What Python 2 wrote.
-        let name = name.replacen("__builtin__.", "builtins.", 1);
-        if is_known(&name) { self.push(Node::Name(name)) } else { Err(PickleError::Refused { name }) }
+        let module = if module == "__builtin__" { "builtins" } else { module };
+        let (is_known, name) = (is_known(module, name), format!("{module}.{name}"));
+        if is_known { self.push(Node::Name(name)) } else { Err(PickleError::Refused { name }) }
     }
 
     fn push_text(&mut self, length: u64) -> Result<(), PickleError> {

@@ -6,10 +6,12 @@
 //! | editing | caption; instruction; then pairs of pictures, before and after |
 //! | captions | anything; caption; picture; its width and height |
 //!
+//! Where captions alone are read, what follows them may be missing.
+//!
 //! Source: *Kosmos-G*, section 3.1, and the filters of the loaders published with it.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use base64::Engine as _;
@@ -21,7 +23,7 @@ use regex::{Regex, RegexBuilder};
 use sha2::{Digest as _, Sha256};
 
 use super::lines::{Lines, Parsed};
-use super::{Constructed, Data, Item, Kind, Sample, Words, prompt};
+use super::{Constructed, Data, Item, Kind, Reader, Sample, Words, prompt};
 use crate::train::config::{FileData, TrainConfig};
 use crate::train::init::sample_rng;
 
@@ -35,6 +37,7 @@ pub(in crate::train) struct Files {
     latents: usize,
     longest: usize,
     smallest_side: u32,
+    background_first: bool,
     constructed: Lines,
     editing: Lines,
     captions: Lines,
@@ -43,11 +46,17 @@ pub(in crate::train) struct Files {
 }
 
 impl Files {
-    /// Finds the lines of all shards.
+    /// Finds the lines of all shards; what was found is kept in the folder `index`.
     ///
     /// # Errors
-    /// A shard is missing, or none of a kind's lines can be used.
-    pub fn open(words: &Words, longest_caption: usize, config: &TrainConfig, data: &FileData) -> anyhow::Result<Self> {
+    /// A shard is missing, or none of the lines that tell more than captions can be used.
+    pub fn open(
+        words: &Words,
+        longest_caption: usize,
+        config: &TrainConfig,
+        data: &FileData,
+        index: &Path,
+    ) -> anyhow::Result<Self> {
         let kosmosg = &config.networks.kosmosg;
         let files = Self {
             words: words.clone(),
@@ -55,15 +64,15 @@ impl Files {
             latents: kosmosg.connector.latent_queries,
             longest: kosmosg.aligner.max_positions - 2,
             smallest_side: data.smallest_side,
-            constructed: Lines::find(&data.constructed)?,
-            editing: Lines::find(&data.editing)?,
-            captions: Lines::find(&data.captions)?,
+            background_first: data.background_first,
+            constructed: Lines::find(&data.constructed, index)?,
+            editing: Lines::find(&data.editing, index)?,
+            captions: Lines::find(&data.captions, index)?,
             skipped: Mutex::default(),
         };
         let all = Constructed { drop_words: 0.0, keep_background: 0.0, altered: 0.0 };
         files.constructed.check(|cells| files.parse_constructed(&mut Rng::new(0, 0), cells, all))?;
         files.editing.check(|cells| files.parse_edit(&mut Rng::new(0, 0), cells, 0.0))?;
-        files.captions.check(|cells| files.parse_captioned(cells))?;
         Ok(files)
     }
 
@@ -79,7 +88,7 @@ impl Files {
         }
     }
 
-    fn skip(&self, shard: &std::path::Path, number: u32, why: &str) {
+    fn skip(&self, shard: &Path, number: u32, why: &str) {
         let mut skipped = self.skipped.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if skipped.insert((shard.to_owned(), number)) {
             eprintln!("{}, line {number}: {why}; {} lines skipped so far", shard.display(), skipped.len());
@@ -113,7 +122,7 @@ impl Files {
             let Some(found) = entity.pattern.find(rest) else { continue };
             let after = rest[found.end()..].find(ENDS).map_or(rest.len(), |length| found.end() + length);
             items.push(Item::Words(rest[..if drop_words { found.start() } else { after }].to_owned()));
-            let cutout = cutouts[2 * number + usize::from(rng.bool(options.keep_background))];
+            let cutout = cutouts[2 * number + usize::from(rng.bool(options.keep_background) != self.background_first)];
             items.push(Item::Picture(picture(cutout).map_err(|why| format!("entity {}: {why}", number + 1))?));
             rest = &rest[after..];
         }
@@ -137,30 +146,49 @@ impl Files {
         Ok(self.fits(&items).then_some((items, target)))
     }
 
-    /// A caption that both language model and text encoder can read to its end.
-    fn parse_caption<'a>(&self, cells: &[&'a str]) -> Parsed<&'a str> {
-        let [_, caption, _, ..] = cells else {
-            return Err(format!("{} of at least 3 cells", cells.len()));
-        };
-        let fits = self.words.tokenizer.encode(caption).len() <= LONGEST_CAPTION
-            && self.words.for_text_encoder(caption).len() <= self.longest_caption;
-        Ok(fits.then_some(*caption))
+    /// Whether a caption's reader can read it to its end, with the published loader's limits.
+    fn is_read(&self, caption: &str, reader: Reader) -> bool {
+        let longest = if reader == Reader::Both { LONGEST_ALIGNED } else { LONGEST_PROMPT };
+        let by_model =
+            || self.words.tokenizer.encode(caption).len() <= longest && self.fits(&[Item::Words(caption.to_owned())]);
+        let by_encoder = || self.words.for_text_encoder(caption).len() <= self.longest_caption;
+        (reader == Reader::TextEncoder || by_model()) && (reader == Reader::LanguageModel || by_encoder())
     }
 
-    fn parse_captioned(&self, cells: &[&str]) -> Parsed<(String, Picture)> {
-        let side = |cell: Option<&&str>| cell.and_then(|cell| cell.parse::<u32>().ok());
-        if let (Some(width), Some(height)) = (side(cells.get(3)), side(cells.get(4)))
+    fn parse_caption(&self, cells: &[&str], reader: Reader) -> Parsed<String> {
+        let [_, caption, ..] = cells else {
+            return Err(format!("{} of at least 2 cells", cells.len()));
+        };
+        Ok(self.is_read(caption, reader).then(|| (*caption).to_owned()))
+    }
+
+    /// A picture that is large enough, and its caption; of one that nobody is to read, `reader` is none.
+    fn parse_captioned(&self, cells: &[&str], reader: Option<Reader>) -> Parsed<(String, Picture)> {
+        let [_, caption, encoded, sides @ ..] = cells else {
+            return Err(format!("{} of at least 3 cells", cells.len()));
+        };
+        if let [Ok(width), Ok(height), ..] = sides.iter().map(|side| side.parse::<u32>()).collect::<Vec<_>>()[..]
             && width.min(height) < self.smallest_side
         {
             return Ok(None);
         }
-        let Some(caption) = self.parse_caption(cells)? else { return Ok(None) };
-        Ok(Some((caption.to_owned(), picture(cells[2])?)))
+        if !reader.is_none_or(|reader| self.is_read(caption, reader)) {
+            return Ok(None);
+        }
+        Ok(Some(((*caption).to_owned(), picture(encoded)?)))
+    }
+
+    fn parse_described(&self, cells: &[&str]) -> Parsed<Vec<Item>> {
+        let described = self.parse_captioned(cells, Some(Reader::LanguageModel))?;
+        let items = described.map(|(caption, picture)| vec![Item::Picture(picture), Item::Words(caption)]);
+        Ok(items.filter(|items| self.fits(items)))
     }
 }
 
 /// Tokens of a caption in the language model, as the published loader limits them for alignment.
-const LONGEST_CAPTION: usize = 85;
+const LONGEST_ALIGNED: usize = 85;
+/// The same for anything else.
+const LONGEST_PROMPT: usize = 128;
 
 /// What ends an entity whose word goes on: a plural's `s`, for one, belongs to it.
 const ENDS: [char; 10] = [' ', ',', '.', '!', '?', ';', ':', ')', ']', '}'];
@@ -201,15 +229,25 @@ fn picture(base64: &str) -> Result<Picture, String> {
 
 impl Data for Files {
     fn check(&self, shares: &[(Kind, f64)]) -> anyhow::Result<()> {
-        for (kind, share) in shares {
+        for (kind, _) in shares.iter().filter(|(_, share)| *share > 0.0) {
             let (name, lines) = match kind {
                 Kind::Constructed => ("constructed", &self.constructed),
                 Kind::Edit => ("editing", &self.editing),
-                Kind::Caption => ("captions", &self.captions),
+                _ => ("captions", &self.captions),
             };
-            if *share > 0.0 && lines.lines.is_empty() {
+            if lines.lines.is_empty() {
                 anyhow::bail!("the stage is to learn from `{name}`, but [data] names no files of that kind");
             }
+            lines.check(|cells| {
+                Ok(match *kind {
+                    Kind::Picture => self.parse_captioned(cells, None)?.map(drop),
+                    Kind::Caption(reader) => self.parse_caption(cells, reader)?.map(drop),
+                    Kind::Captioned(reader) => self.parse_captioned(cells, Some(reader))?.map(drop),
+                    Kind::Described => self.parse_described(cells)?.map(drop),
+                    // These were checked when they were opened.
+                    Kind::Constructed | Kind::Edit => Some(()),
+                })
+            })?;
         }
         Ok(())
     }
@@ -228,20 +266,19 @@ impl Data for Files {
     }
 
     fn picture(&self, rng: &mut Rng) -> Picture {
-        self.captioned(rng).1
+        self.pick(&self.captions, rng, |_, cells| self.parse_captioned(cells, None)).1
     }
 
-    fn caption(&self, rng: &mut Rng) -> String {
-        self.pick(&self.captions, rng, |_, cells| Ok(self.parse_caption(cells)?.map(str::to_owned)))
+    fn caption(&self, rng: &mut Rng, reader: Reader) -> String {
+        self.pick(&self.captions, rng, |_, cells| self.parse_caption(cells, reader))
     }
 
-    fn captioned(&self, rng: &mut Rng) -> (String, Picture) {
-        self.pick(&self.captions, rng, |_, cells| self.parse_captioned(cells))
+    fn captioned(&self, rng: &mut Rng, reader: Reader) -> (String, Picture) {
+        self.pick(&self.captions, rng, |_, cells| self.parse_captioned(cells, Some(reader)))
     }
 
-    fn described(&self, rng: &mut Rng) -> (Picture, String) {
-        let (caption, picture) = self.captioned(rng);
-        (picture, caption)
+    fn described(&self, rng: &mut Rng) -> Vec<Item> {
+        self.pick(&self.captions, rng, |_, cells| self.parse_described(cells))
     }
 
     fn constructed(&self, rng: &mut Rng, options: Constructed) -> Sample {
@@ -292,14 +329,23 @@ mod tests {
             editing: Vec::new(),
             captions: Vec::new(),
             smallest_side: 384,
+            background_first: false,
         };
         match kind {
             Kind::Constructed => data.constructed.push(shard),
             Kind::Edit => data.editing.push(shard),
-            Kind::Caption => data.captions.push(shard),
+            _ => data.captions.push(shard),
         }
-        let config = TrainConfig { data: Some(data.clone()), ..TrainConfig::tiny() };
-        Files::open(&Words::new(&config)?, 38, &config, &data)
+        let mut config = TrainConfig { data: Some(data.clone()), ..TrainConfig::tiny() };
+        config.networks.kosmosg.aligner.max_positions = 128;
+        Files::open(&Words::new(&config)?, 38, &config, &data, &dir.join("lines"))
+    }
+
+    const CAPTIONED: Kind = Kind::Captioned(Reader::TextEncoder);
+
+    /// Why none of these captions with pictures can be used.
+    fn refused(dir: &Path, lines: &[String]) -> String {
+        open(dir, Kind::Picture, lines).unwrap().check(&[(CAPTIONED, 1.0)]).unwrap_err().to_string()
     }
 
     /// What a constructed sample of one line reads as, `<n>` for a picture of shade n.
@@ -357,19 +403,68 @@ mod tests {
     }
 
     #[test]
+    fn the_background_may_come_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let line = ["a cat", "cat", &shade(200), &shade(10), &shade(20)].join("\t");
+        let mut files = open(dir.path(), Kind::Constructed, &[line]).unwrap();
+        for (background_first, keep_background, shade) in
+            [(false, 0.0, 10), (false, 1.0, 20), (true, 0.0, 20), (true, 1.0, 10)]
+        {
+            files.background_first = background_first;
+            let options = Constructed { drop_words: 0.0, keep_background, altered: 0.0 };
+            let (items, _) = files.constructed(&mut Rng::new(1, 0), options);
+            assert!(matches!(&items[1], Item::Picture(picture) if shade_of(picture) == shade), "{items:?}");
+        }
+    }
+
+    #[test]
     fn small_pictures_and_long_captions_are_left_out() {
         let dir = tempfile::tempdir().unwrap();
         let line = |caption: &str, side: u32| format!("7\t{caption}\t{}\t640\t{side}", shade(9));
         let long = "a cat ".repeat(20);
         let lines = [line("a dog", 383), line(&long, 640), line("a cat", 384)];
-        let files = open(dir.path(), Kind::Caption, &lines).unwrap();
+        let files = open(dir.path(), Kind::Picture, &lines).unwrap();
         for seed in 0..20 {
-            let (caption, picture) = files.captioned(&mut Rng::new(seed, 0));
+            let (caption, picture) = files.captioned(&mut Rng::new(seed, 0), Reader::TextEncoder);
             assert_eq!((caption.as_str(), shade_of(&picture)), ("a cat", 9));
         }
         assert!(files.skipped.lock().unwrap().is_empty(), "what a filter leaves out is no error");
-        let error = open(dir.path(), Kind::Caption, &lines[..2]).unwrap_err().to_string();
+        let error = refused(dir.path(), &lines[..2]);
         assert!(error.contains("shard.tsv") && error.contains("the filters leave out every line"), "{error}");
+    }
+
+    /// The text encoder of this test reads 38 tokens, the language model 126, of which a picture takes 10.
+    #[test]
+    fn captions_are_as_long_as_their_readers_can_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let lines = [30, 60, 90, 120, 130].map(|words| format!("7\t{}\t{}", "cat ".repeat(words), shade(9)));
+        let files = open(dir.path(), Kind::Picture, &lines).unwrap();
+        let lengths = |make: &dyn Fn(&mut Rng) -> String| -> Vec<usize> {
+            let lengths = (0..40).map(|seed| make(&mut Rng::new(seed, 0)).split_whitespace().count());
+            lengths.collect::<BTreeSet<_>>().into_iter().collect()
+        };
+        assert_eq!(lengths(&|rng| files.caption(rng, Reader::Both)), [30]);
+        assert_eq!(lengths(&|rng| files.captioned(rng, Reader::TextEncoder).0), [30]);
+        assert_eq!(lengths(&|rng| files.captioned(rng, Reader::LanguageModel).0), [30, 60, 90, 120]);
+        let described = |rng: &mut Rng| match &files.described(rng)[..] {
+            [Item::Picture(_), Item::Words(words)] => words.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(lengths(&described), [30, 60, 90]);
+    }
+
+    #[test]
+    fn captions_alone_need_no_pictures() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = open(dir.path(), Kind::Picture, &["7\ta cat".into(), "7\ta cat\t!\t20\t20".into()]).unwrap();
+        files.check(&[(Kind::Caption(Reader::Both), 1.0), (Kind::Caption(Reader::LanguageModel), 1.0)]).unwrap();
+        for seed in 0..20 {
+            assert_eq!(files.caption(&mut Rng::new(seed, 0), Reader::Both), "a cat");
+        }
+        for kind in [Kind::Picture, CAPTIONED, Kind::Described] {
+            let error = files.check(&[(kind, 1.0)]).unwrap_err().to_string();
+            assert!(error.contains("2 of at least 3 cells"), "{error}");
+        }
     }
 
     #[test]
@@ -378,15 +473,15 @@ mod tests {
         let good = format!("7\ta cat\t{}\t640\t640", shade(9));
         let cut_short = good[..good.len() - 20].to_owned();
         let lines = [good, "no cells".into(), "7\ta cat\t!\t640\t640".into(), cut_short];
-        let files = open(dir.path(), Kind::Caption, &lines).unwrap();
+        let files = open(dir.path(), Kind::Picture, &lines).unwrap();
         for seed in 0..40 {
-            assert_eq!(files.captioned(&mut Rng::new(seed, 0)).0, "a cat");
+            assert_eq!(files.captioned(&mut Rng::new(seed, 0), Reader::TextEncoder).0, "a cat");
         }
         let shard = dir.path().join("shard.tsv");
         let skipped: Vec<_> = files.skipped.lock().unwrap().iter().cloned().collect();
         assert_eq!(skipped, [2, 3, 4].map(|number| (shard.clone(), number)));
 
-        let error = open(dir.path(), Kind::Caption, &lines[1..]).unwrap_err().to_string();
+        let error = refused(dir.path(), &lines[1..]);
         assert!(error.contains("shard.tsv") && error.contains("1 of at least 3 cells"), "{error}");
     }
 
@@ -394,11 +489,11 @@ mod tests {
     fn what_is_missing_is_an_error_at_the_start() {
         let dir = tempfile::tempdir().unwrap();
         let line = format!("7\ta cat\t{}\t640\t640", shade(9));
-        let files = open(dir.path(), Kind::Caption, &[line]).unwrap();
-        files.check(&[(Kind::Caption, 1.0), (Kind::Edit, 0.0)]).unwrap();
-        let error = files.check(&[(Kind::Caption, 1.0), (Kind::Edit, 0.5)]).unwrap_err().to_string();
+        let files = open(dir.path(), Kind::Picture, &[line]).unwrap();
+        files.check(&[(CAPTIONED, 1.0), (Kind::Edit, 0.0)]).unwrap();
+        let error = files.check(&[(CAPTIONED, 1.0), (Kind::Edit, 0.5)]).unwrap_err().to_string();
         assert!(error.contains("`editing`"), "{error}");
-        let error = Lines::find(&[dir.path().join("shard-2.tsv")]).unwrap_err().to_string();
+        let error = Lines::find(&[dir.path().join("shard-2.tsv")], dir.path()).unwrap_err().to_string();
         assert!(error.contains("shard-2.tsv"), "{error}");
     }
 }

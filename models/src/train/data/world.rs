@@ -3,7 +3,7 @@
 use kosmosg::noise::Rng;
 use kosmosg::picture::Picture;
 
-use super::{Constructed, Data, Item, Kind, Sample, Words};
+use super::{Constructed, Data, Item, Kind, Reader, Sample, Words};
 use crate::sprites::{
     self, Backdrop, Background, Caption, Creature, Detail, Edit, Piece, Scene, Setting, Shown, Split, Wording,
 };
@@ -94,26 +94,27 @@ impl Data for World {
         }
     }
 
-    fn caption(&self, rng: &mut Rng) -> String {
+    /// Everybody can read it to its end.
+    fn caption(&self, rng: &mut Rng, _: Reader) -> String {
         let scene = Scene::sample(rng, Split::Train);
         self.caption_of(&scene, rng)
     }
 
-    fn captioned(&self, rng: &mut Rng) -> (String, Picture) {
+    fn captioned(&self, rng: &mut Rng, _: Reader) -> (String, Picture) {
         let scene = Scene::sample(rng, Split::Train);
         (self.caption_of(&scene, rng), sprites::draw(&scene, self.size))
     }
 
     /// What a prompt will show are single creatures, so half of the pictures are such.
-    fn described(&self, rng: &mut Rng) -> (Picture, String) {
+    fn described(&self, rng: &mut Rng) -> Vec<Item> {
         if rng.bool(0.5) {
             let creature = Creature::sample(rng, Split::Train);
             let scene = Scene::with_creatures(rng, &[creature]);
             let picture = sprites::cutout(&scene, 0, backdrop(rng, 0.5), self.size);
-            return (picture, creature.description());
+            return vec![Item::Picture(picture), Item::Words(creature.description())];
         }
-        let (caption, picture) = self.captioned(rng);
-        (picture, caption)
+        let (caption, picture) = self.captioned(rng, Reader::LanguageModel);
+        vec![Item::Picture(picture), Item::Words(caption)]
     }
 
     fn constructed(&self, rng: &mut Rng, options: Constructed) -> Sample {

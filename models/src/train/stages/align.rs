@@ -12,7 +12,7 @@ use kosmosg::weights::{WeightError, Weights};
 use super::sequences::Sequences;
 use super::{IN_MEMORY, Shared};
 use crate::train::Stage;
-use crate::train::data::{Item, Kind};
+use crate::train::data::{Item, Kind, Reader};
 use crate::train::run::{Loss, Source, Task};
 
 /// See the [module documentation](self).
@@ -31,7 +31,7 @@ pub(in crate::train) struct Batch {
 impl AlignTask {
     /// The task of a run whose decoder and language model are trained.
     pub fn new(shared: &Shared) -> anyhow::Result<Self> {
-        shared.data.check(&[(Kind::Caption, 1.0)])?;
+        shared.data.check(&[(Kind::Caption(Reader::Both), 1.0)])?;
         let config = &shared.config.networks.kosmosg.mllm;
         Ok(Self {
             shared: shared.clone(),
@@ -61,7 +61,7 @@ impl Task for AlignTask {
                 // The null condition has to be aligned too.
                 let caption = match rng.bool(EMPTY) {
                     true => String::new(),
-                    false => shared.data.caption(&mut rng),
+                    false => shared.data.caption(&mut rng, Reader::Both),
                 };
                 batch.text.extend(shared.text_tokens(&caption));
                 batch.sequences.push(&shared, vec![Item::Words(caption)]);

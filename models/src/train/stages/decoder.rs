@@ -16,7 +16,7 @@ use kosmosg::weights::{HostTensor, WeightError, Weights};
 
 use super::{Autoencoder, Shared, sampling};
 use crate::sprites;
-use crate::train::data::Kind;
+use crate::train::data::{Kind, Reader};
 use crate::train::init::sample_rng;
 use crate::train::noising::Noise;
 use crate::train::run::{Loss, Sheet, Source, Task};
@@ -40,7 +40,7 @@ pub(in crate::train) struct Batch {
 impl DecoderTask {
     /// The task of a run whose autoencoder and text encoder are trained.
     pub fn new(shared: &Shared) -> anyhow::Result<Self> {
-        shared.data.check(&[(Kind::Caption, 1.0)])?;
+        shared.data.check(&[(Kind::Captioned(Reader::TextEncoder), 1.0)])?;
         Ok(Self {
             shared: shared.clone(),
             vae: Autoencoder::new(shared)?,
@@ -74,7 +74,7 @@ impl Task for DecoderTask {
             let (stage, size) = (&shared.config.decoder, shared.config.picture_size as u32);
             let mut batch = Batch { pixels: Vec::new(), tokens: Vec::new(), noise: Noise::default() };
             for rng in &mut rngs {
-                let (caption, picture) = shared.data.captioned(rng);
+                let (caption, picture) = shared.data.captioned(rng, Reader::TextEncoder);
                 let caption = if rng.bool(stage.drop_caption) { "" } else { &caption };
                 batch.pixels.extend(picture.pixels_for_vae(size));
                 batch.tokens.extend(shared.text_tokens(caption));
@@ -102,7 +102,7 @@ impl Task for DecoderTask {
         let (mut pictures, mut prompts) = (Vec::new(), Vec::new());
         for i in 0..COLUMNS as u64 {
             let mut rng = sample_rng(0, "decoder sheet", i);
-            let (caption, picture) = self.shared.data.captioned(&mut rng);
+            let (caption, picture) = self.shared.data.captioned(&mut rng, Reader::TextEncoder);
             prompts.push(caption);
             pictures.push(picture.square(size, Filter::Bilinear));
         }

@@ -15,7 +15,7 @@ use super::instruct::{ALTERED, aligned};
 use super::sequences::Sequences;
 use super::{Shared, choose};
 use crate::train::config::InstructStage;
-use crate::train::data::{Constructed, Data as _, Item, World};
+use crate::train::data::{Constructed, Data as _, Item, Reader, World};
 use crate::train::run::{Loss, Source, Task};
 
 /// See the [module documentation](self).
@@ -86,7 +86,7 @@ fn sample(rng: &mut Rng, world: &World, options: &InstructStage) -> (Vec<Item>, 
             0 => world.constructed_scene(rng, Constructed { drop_words, keep_background, altered: ALTERED }),
             1 => world.edited_scene(rng, drop_caption),
             _ => {
-                let caption = world.caption(rng);
+                let caption = world.caption(rng, Reader::Both);
                 return (vec![Item::Words(caption.clone())], caption);
             }
         };

@@ -17,7 +17,7 @@ use super::sequences::Sequences;
 use super::{Autoencoder, Shared, choose, sampling};
 use crate::sprites;
 use crate::train::config::InstructStage;
-use crate::train::data::{Constructed, Item, Kind, Sample, written};
+use crate::train::data::{Constructed, Item, Kind, Reader, Sample, written};
 use crate::train::noising::Noise;
 use crate::train::run::{Loss, Sheet, Source, Task};
 use crate::train::{Stage, result};
@@ -42,7 +42,11 @@ impl InstructTask {
     /// The task of a run whose other stages are trained.
     pub fn new(shared: &Shared) -> anyhow::Result<Self> {
         let [constructed, edits, captions] = shared.config.instruct.mix;
-        shared.data.check(&[(Kind::Constructed, constructed), (Kind::Edit, edits), (Kind::Caption, captions)])?;
+        shared.data.check(&[
+            (Kind::Constructed, constructed),
+            (Kind::Edit, edits),
+            (Kind::Captioned(Reader::LanguageModel), captions),
+        ])?;
         let decoder = shared.frozen(Stage::Decoder)?;
         Ok(Self {
             known: match &shared.config.imitate {
@@ -136,7 +140,7 @@ fn sample(rng: &mut Rng, shared: &Shared) -> Sample {
         0 => shared.data.constructed(rng, Constructed { drop_words, keep_background, altered: ALTERED }),
         1 => shared.data.edit(rng, drop_caption),
         _ => {
-            let (caption, picture) = shared.data.captioned(rng);
+            let (caption, picture) = shared.data.captioned(rng, Reader::LanguageModel);
             (vec![Item::Words(caption)], picture)
         }
     }

@@ -13,7 +13,7 @@ use kosmosg::weights::{HostTensor, WeightError, Weights};
 
 use super::sequences::Sequences;
 use super::{IN_MEMORY, Shared, choose};
-use crate::train::data::{Constructed, Item, Kind};
+use crate::train::data::{Constructed, Item, Kind, Reader};
 use crate::train::run::{Loss, Source, Task};
 use crate::train::{Stage, result};
 
@@ -34,7 +34,11 @@ impl LmTask {
     /// The task of a run whose eyes are trained.
     pub fn new(shared: &Shared) -> anyhow::Result<Self> {
         let [captions, described, constructed] = shared.config.lm.mix;
-        shared.data.check(&[(Kind::Caption, captions + described), (Kind::Constructed, constructed)])?;
+        shared.data.check(&[
+            (Kind::Caption(Reader::LanguageModel), captions),
+            (Kind::Described, described),
+            (Kind::Constructed, constructed),
+        ])?;
         Ok(Self { eyes: result(&shared.run, Stage::Vision)?, shared: shared.clone() })
     }
 }
@@ -105,11 +109,8 @@ fn next_words(batch: &TokenBatch, boi: u32) -> (Vec<u32>, Vec<bool>) {
 /// A caption, a picture with its words, or a caption with pictures in it.
 fn sample(rng: &mut Rng, shared: &Shared) -> Vec<Item> {
     match choose(rng, shared.config.lm.mix) {
-        0 => vec![Item::Words(shared.data.caption(rng))],
-        1 => {
-            let (picture, words) = shared.data.described(rng);
-            vec![Item::Picture(picture), Item::Words(words)]
-        }
+        0 => vec![Item::Words(shared.data.caption(rng, Reader::LanguageModel))],
+        1 => shared.data.described(rng),
         _ => shared.data.constructed(rng, Constructed { drop_words: 0.5, keep_background: 0.5, altered: 0.0 }).0,
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use kosmosg::denoise::{DenoiseError, DenoiseState};
 use kosmosg::engine::EngineError;
@@ -94,5 +95,9 @@ impl Runner for Puppet {
 
     fn release(&mut self) {
         self.released.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn turn_of_a_model(&self) -> Duration {
+        Duration::ZERO
     }
 }

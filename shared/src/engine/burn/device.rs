@@ -106,6 +106,15 @@ impl BurnDevice {
         }
     }
 
+    /// Bytes of the largest tensor, if that is less than the memory.
+    pub(super) fn largest_tensor_bytes(&self) -> u64 {
+        #[cfg(feature = "webgpu")]
+        if let Some(limits) = self.gpu_limits() {
+            return limits.largest_tensor_bytes();
+        }
+        u64::MAX
+    }
+
     pub(super) fn inner(&self) -> &Device {
         &self.0
     }

@@ -23,12 +23,19 @@ pub struct GpuLimits {
     pub name: String,
     /// Bytes of the largest buffer.
     pub buffer_bytes: u64,
-    /// Bytes of the largest buffer that a computation can read, and so of the largest tensor.
+    /// Bytes of the largest buffer that a computation can read.
     pub tensor_bytes: u64,
     /// Whether its shaders can have numbers of 16 bits.
     pub has_f16: bool,
     /// Whether it is the CPU in disguise.
     pub is_software: bool,
+}
+
+impl GpuLimits {
+    /// Bytes of the largest tensor.
+    pub fn largest_tensor_bytes(&self) -> u64 {
+        self.buffer_bytes.min(self.tensor_bytes)
+    }
 }
 
 pub struct Gpu {
@@ -165,5 +172,23 @@ fn describe(error: &wgpu::Error) -> EngineError {
             operation: "a computation on the GPU".to_owned(),
             detail: error.to_string(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pollster::block_on;
+
+    use super::*;
+
+    #[test]
+    fn a_tensor_that_no_buffer_holds_is_out_of_memory_and_nothing_else_is_lost() {
+        let device = block_on(super::super::BurnDevice::webgpu()).unwrap();
+        let most = device.gpu_limits().unwrap().largest_tensor_bytes();
+        let ones = |rows: u64| Tensor::<2>::ones([rows as usize, 1024], device.inner()).sum();
+        let rows = most / 4096 + 1;
+        let error = block_on(Burn::to_host(ones(rows))).unwrap_err();
+        assert!(matches!(error, EngineError::OutOfMemory { .. }), "{error}");
+        assert_eq!(block_on(Burn::to_host(ones(1))).unwrap(), [1024.0]);
     }
 }

@@ -412,6 +412,22 @@ fn what_makes_the_gpu_slow_at_first_is_told() {
 }
 
 #[test]
+fn a_gpu_that_is_not_used_is_not_said_to_be_missing() {
+    let mut scene = Scene::ready(Some(health()));
+    let emulated = Adapter { is_emulated: true, ..adapter() };
+    let devices = [(Some(emulated), texts::GPU_IS_EMULATED), (None, texts::NO_WEBGPU)];
+    for (adapter, why) in devices {
+        // Where the processor has no room either, the server's reason says it too.
+        for cpu_memory_bytes in [1 << 30, 1] {
+            scene.happens(Event::Device { adapter: adapter.clone(), cpu_memory_bytes });
+            assert!(scene.app.explanation()[0].contains(why), "{:?}", scene.app.explanation());
+        }
+    }
+    scene.happens(Event::NoGpu { why: NoGpu::NoAdapter, browser: Browser::Chromium });
+    assert!(scene.app.explanation()[0].contains(texts::NO_GPU_FOUND), "{:?}", scene.app.explanation());
+}
+
+#[test]
 fn an_address_that_keeps_webgpu_away_is_named() {
     let mut scene = Scene::ready(None);
     assert_eq!(scene.app.refusal(Choice::Gpu).as_deref(), Some(texts::NO_GPU));

@@ -1,23 +1,25 @@
 //! Which model the page works with.
 
-use kosmosg::bundle::Scope;
+use kosmosg::bundle::{PartFile, Scope};
 use kosmosg::placement::{Place, Stage};
 use kosmosg::protocol::BundleEntry;
 
 use super::super::*;
 use super::scene::{Scene, adapter, condition, health, manifest, order, ready};
-use crate::messages::{Fault, KeptModel, Reply, Room, Supply};
+use crate::messages::{Fault, Flow, KeptModel, Reply, Room, Supply};
 
 const ADDRESS: &str = "http://here/models/large/";
 
 fn kept(scope: Scope, is_whole: bool) -> KeptModel {
-    let manifest = Manifest { name: "Large".into(), ..manifest() };
+    let mut manifest = Manifest { name: "Large".into(), ..manifest() };
+    manifest.parts.get_mut("unet").unwrap().files = vec![PartFile::new("unet.gguf", b"large")];
     let (bytes, here) = if is_whole { (100, Some(scope)) } else { (40, None) };
     KeptModel { key: "k".into(), manifest, address: Some(ADDRESS.into()), scope, bytes, of: 100, here }
 }
 
 fn offer() -> Offer {
-    let entry = BundleEntry { id: "large".into(), name: "Large".into(), bytes: 100, encoder_bytes: 60 };
+    let entry =
+        BundleEntry { id: "large".into(), name: "Large".into(), bytes: 100, encoder_bytes: 60, unet: String::new() };
     Offer { entry, address: ADDRESS.into() }
 }
 
@@ -45,7 +47,7 @@ impl Scene {
         scene.happens(Event::Device { adapter: None, cpu_memory_bytes: 1 << 30 });
         scene.happens(Event::Server(server));
         scene.happens(Event::Offered(Ok(vec![offer()])));
-        scene.happens(Event::Open { model: Some("k".into()) });
+        scene.happens(Event::Open { model: Some("k".into()), loading: None });
         assert!(matches!(scene.effects[..], [Effect::StartKeeper]), "nothing else before it is known what is kept");
         scene.keeper_says(0, Reply::Started);
         let Envelope { request, body } = scene.kept_request();
@@ -78,7 +80,7 @@ fn the_model_of_the_last_visit_is_used_again() {
 fn a_model_that_is_gone_gives_way_to_the_built_in_one() {
     let mut scene = Scene::with_kept(Scope::Picture, None);
     scene.app = App::default();
-    scene.happens(Event::Open { model: Some("k".into()) });
+    scene.happens(Event::Open { model: Some("k".into()), loading: None });
     scene.keeper_says(0, Reply::Started);
     let Envelope { request, .. } = scene.kept_request();
     scene.keeps(request, vec![kept(Scope::Picture, false)]);
@@ -86,7 +88,7 @@ fn a_model_that_is_gone_gives_way_to_the_built_in_one() {
     assert!(scene.app.models().trouble.is_some());
     // A browser that keeps nothing says so only to whoever wants to keep something.
     scene.app = App::default();
-    scene.happens(Event::Open { model: None });
+    scene.happens(Event::Open { model: None, loading: None });
     assert!(matches!(scene.effects[..], [Effect::OpenBuiltIn, Effect::StartKeeper]));
     scene.keeper_says(0, Reply::Started);
     let Envelope { request, .. } = scene.kept_request();
@@ -108,12 +110,18 @@ fn fetching_tells_how_far_it_is_and_can_be_paused() {
     scene.keeper_says(0, Reply::Started);
     let Envelope { request, .. } = scene.kept_request();
     assert!(scene.labels("Large").is_empty(), "one thing at a time");
-    let installing = |bytes| Reply::Installing { name: "Large".into(), bytes, of: 1000 };
-    scene.keeper_says(request, installing(0));
+    let installing = |bytes, flow| Reply::Installing { name: "Large".into(), bytes, of: 1000, flow };
+    scene.keeper_says(request, installing(0, Flow::Comes));
     scene.waits(2.0);
-    scene.keeper_says(request, installing(400));
+    scene.keeper_says(request, installing(400, Flow::Comes));
     let task = scene.app.models().task.clone().unwrap();
     assert_eq!((task.bytes, task.speed, task.seconds_left()), (400, Some(200.0), Some(3.0)));
+    // Neither what does not come nor what was there before has a speed.
+    for flow in [Flow::Stalls, Flow::Checks, Flow::Checks, Flow::Comes] {
+        scene.waits(1.0);
+        scene.keeper_says(request, installing(500, flow));
+        assert_eq!(scene.app.models().task.as_ref().unwrap().speed, None, "{flow:?}");
+    }
     scene.happens(Event::Model(Deed::Stop));
     assert_eq!(scene.kept_request(), Envelope { request, body: Request::Cancel });
     scene.keeper_says(request, Reply::Cancelled);
@@ -122,6 +130,23 @@ fn fetching_tells_how_far_it_is_and_can_be_paused() {
     assert_eq!(body, Request::Kept);
     scene.keeps(request, vec![kept(Scope::Picture, false)]);
     assert_eq!(scene.labels("Large"), [texts::GO_ON_FETCHING, texts::CHECK, texts::REMOVE]);
+}
+
+#[test]
+fn what_a_check_found_is_told_until_something_else_is_done() {
+    let mut scene = Scene::with_kept(Scope::Picture, None);
+    for (right, wrong, told) in [
+        (6, vec![], "All 6 files are right."),
+        (4, vec![], "4 of 6 files are here and right."),
+        (5, vec!["unet.gguf".into()], "Damaged, and to be fetched again: unet.gguf."),
+    ] {
+        scene.happens(Event::Model(Deed::Check("k".into())));
+        assert_eq!(scene.app.models().told, None);
+        let Envelope { request, .. } = scene.kept_request();
+        scene.keeper_says(request, Reply::Checked { right, of: 6, wrong });
+        scene.keeps(request, vec![kept(Scope::Picture, true)]);
+        assert_eq!(scene.app.models().told.as_deref(), Some(told));
+    }
 }
 
 #[test]
@@ -195,7 +220,7 @@ fn the_rest_of_the_present_model_is_taken_up() {
 fn an_encoder_whose_rest_is_on_its_way_can_be_used() {
     let mut scene = Scene::with_kept(Scope::Encoder, Some(health()));
     scene.app = App::default();
-    scene.happens(Event::Open { model: Some("k".into()) });
+    scene.happens(Event::Open { model: Some("k".into()), loading: None });
     scene.keeper_says(0, Reply::Started);
     let Envelope { request, .. } = scene.kept_request();
     let half = KeptModel { here: Some(Scope::Encoder), ..kept(Scope::Picture, false) };
@@ -267,19 +292,77 @@ fn a_job_of_a_kept_model_goes_on_after_a_reload() {
             Save::Waiting(_) | Save::Over => {}
         }
     }
-    let job = SavedJob::from_json(&order.unwrap(), condition.as_deref(), &progress.unwrap());
+    let job = SavedJob::from_json(&order.unwrap(), condition.as_deref(), &progress.unwrap()).map(Box::new);
 
     let mut scene = Scene { app: App::default(), effects: Vec::new(), now_ms: 0.0 };
-    scene.happens(Event::Open { model: Some("k".into()) });
+    scene.happens(Event::Open { model: Some("k".into()), loading: None });
     scene.keeper_says(0, Reply::Started);
     let Envelope { request, .. } = scene.kept_request();
     // What was left is found before it is known which models are.
     scene.happens(Event::Device { adapter: None, cpu_memory_bytes: 1 << 30 });
-    scene.happens(Event::Resume { job: job.map(Box::new), waiting: Vec::new() });
+    scene.happens(Event::Resume { job: job.clone(), waiting: Vec::new() });
     scene.keeps(request, vec![kept(Scope::Picture, true)]);
     assert_eq!(scene.app.state(), "running");
     scene.load_kept();
     assert!(matches!(scene.request(), Request::Denoise { .. }), "{:?}", scene.effects);
+
+    // With another model, it is kept for its own one, and so is what waits behind it.
+    let mut scene = Scene::with_kept(Scope::Picture, None);
+    scene.happens(Event::Model(Deed::Use(None)));
+    scene.happens(Event::Resume { job, waiting: vec![super::scene::order()] });
+    scene.happens(Event::Manifest { base: "http://here/".into(), manifest: Box::new(manifest()) });
+    assert_eq!((scene.app.state(), scene.app.status().as_str()), ("failed", texts::JOB_OF_OTHER_MODEL));
+    assert_eq!(scene.app.waiting().len(), 1);
+    let saves = saver_of_a_new_page(&scene);
+    assert!(matches!(&saves[..], [Save::Waiting(_)]), "{saves:?}");
+    scene.happens(Event::Model(Deed::Use(Some("k".into()))));
+    scene.load_kept();
+    assert!(matches!(scene.request(), Request::Denoise { .. }), "{:?}", scene.effects);
+}
+
+fn saver_of_a_new_page(scene: &Scene) -> Vec<Save> {
+    Saver::default().look(&scene.app, scene.now_ms)
+}
+
+#[test]
+fn a_model_that_ended_the_page_is_not_loaded_again() {
+    let mut scene = Scene::with_kept(Scope::Picture, None);
+    scene.says(LOAD, Reply::Started);
+    assert!(matches!(&scene.effects[..], [Effect::Send { .. }, Effect::MarkLoading(Some(key))] if key == "k"));
+    scene.says(LOAD, ready("CPU", &[]));
+    assert!(matches!(scene.effects[..], [Effect::MarkLoading(None)]), "{:?}", scene.effects);
+    let opened = |loading: Option<&str>| {
+        let mut scene = Scene { app: App::default(), effects: Vec::new(), now_ms: 0.0 };
+        scene.happens(Event::Open { model: Some("k".into()), loading: loading.map(str::to_owned) });
+        scene
+    };
+    let scene = opened(Some("k"));
+    let forgotten = [Effect::RememberModel(None), Effect::MarkLoading(None), Effect::OpenBuiltIn, Effect::StartKeeper];
+    assert_eq!(format!("{:?}", scene.effects), format!("{forgotten:?}"));
+    assert_eq!(scene.app.models().trouble.as_deref(), Some(texts::MODEL_NOT_LOADED));
+    for loading in [None, Some(""), Some("other")] {
+        assert!(matches!(opened(loading).effects[..], [Effect::StartKeeper]));
+    }
+}
+
+#[test]
+fn the_servers_bundle_is_known_by_its_unet() {
+    let mut scene = Scene::with_kept(Scope::Encoder, Some(health()));
+    let unet = scene.app.unet();
+    let offer = |id: &str, unet: &str, address: &str| {
+        let entry = BundleEntry { id: id.into(), unet: unet.into(), ..offer().entry };
+        Offer { entry, address: address.into() }
+    };
+    let [f16, twin] = ["f16", "twin"].map(|id| offer(id, &unet, "http://there/"));
+    let (other, own) = (offer("q4", "another", "http://there/"), offer("own", &unet, ADDRESS));
+    for (offers, id) in [
+        (vec![other.clone(), f16.clone(), twin], Some("f16")),
+        (vec![other.clone(), f16, own], Some("own")),
+        (vec![other], None),
+    ] {
+        scene.happens(Event::Offered(Ok(offers)));
+        assert_eq!(scene.app.models().id_on_server().as_deref(), id);
+    }
 }
 
 #[test]

@@ -104,6 +104,9 @@ fn little_is_written() {
     assert_eq!(kept.writes, 5);
     scene.answers(Reply::Picture);
     kept.look(&scene);
+    assert!(kept.job().is_some() && kept.writes == 5, "until the picture is kept, it may be lost");
+    scene.happens(Event::Stored);
+    kept.look(&scene);
     assert!(kept.job().is_none(), "what is done is not done again");
     kept.look(&scene);
     assert_eq!(kept.writes, 6);
@@ -224,8 +227,9 @@ fn a_job_of_another_model_is_not_gone_on_with() {
     let mut scene = Scene::ready(None);
     scene.happens(Event::Resume { job: Some(Box::new(saved)), waiting: Vec::new() });
     assert_eq!((scene.app.state(), scene.app.status().as_str()), ("failed", texts::JOB_OF_OTHER_MODEL));
+    assert!(scene.effects.is_empty() && scene.app.resumed.is_some(), "its own model may be chosen yet");
     scene.encode();
-    assert_eq!(scene.app.state(), "running");
+    assert_eq!((scene.app.state(), scene.app.resumed.is_some()), ("running", false));
 }
 
 #[test]
@@ -246,6 +250,7 @@ fn what_waits_and_which_picture_is_made_outlive_a_reload() {
     kept.look(&scene);
     scene.answers(Reply::Encoded { condition: condition() });
     scene.answers(Reply::Picture);
+    scene.happens(Event::Stored);
     kept.look(&scene);
     let mut scene = Scene::ready(None);
     kept.reload(&mut scene);
@@ -254,6 +259,7 @@ fn what_waits_and_which_picture_is_made_outlive_a_reload() {
     for _ in 0..3 {
         assert_eq!(scene.app.state(), "running");
         scene.answers(Reply::Picture);
+        scene.app.unkept = 0;
         if matches!(scene.request(), Request::Encode { .. }) {
             break;
         }

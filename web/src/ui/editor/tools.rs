@@ -10,8 +10,9 @@ use super::{Editor, Travel};
 use crate::draft::Draft;
 use crate::{js, texts};
 
-/// Fields with an undo of their own.
-const FIELDS: &str = "input:not([type=checkbox], [type=radio], [type=range]), textarea, [contenteditable], dialog";
+/// Fields with an undo of their own, and that take what is pasted.
+pub(super) const FIELDS: &str =
+    "input:not([type=checkbox], [type=radio], [type=range]), textarea, [contenteditable], dialog";
 /// Pixels between a picture and its bar.
 const GAP: f64 = 8.0;
 
@@ -23,8 +24,7 @@ pub fn listen(editor: &Rc<Editor>) {
     }
     let at = editor.clone();
     dom::on(&dom::window(), "keydown", move |event: KeyboardEvent| {
-        let target = event.target().and_then(|target| target.dyn_into::<Element>().ok());
-        let has_own = target.is_some_and(|target| target.closest(FIELDS).ok().flatten().is_some());
+        let has_own = dom::closest(&event, FIELDS).is_some();
         let is_command = (event.ctrl_key() || event.meta_key()) && !event.alt_key();
         if !is_command || has_own || event.default_prevented() {
             return;
@@ -109,10 +109,16 @@ impl Editor {
         }
     }
 
+    /// The unit of the only picture that is selected, while the person is at it.
+    pub(super) fn picture_with_tools(&self) -> Option<usize> {
+        let has_focus = |element: &HtmlElement| dom::has_focus(element);
+        self.selected_picture().filter(|_| has_focus(&self.region) || has_focus(&dom::by_id("chip-tools")))
+    }
+
     /// Shows the bar at the only picture that is selected, or hides it.
     pub(super) fn show_tools(&self) {
         let tools: HtmlElement = dom::by_id("chip-tools");
-        let unit = self.selected_picture().filter(|_| dom::has_focus(&self.region) || dom::has_focus(&tools));
+        let unit = self.picture_with_tools();
         let chip = unit.and_then(|unit| region::chip_of(&self.region, unit, &self.pictures));
         let is_new = tools.has_attribute("hidden");
         dom::show("chip-tools", chip.is_some());

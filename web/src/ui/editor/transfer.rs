@@ -8,9 +8,10 @@ use wasm_bindgen::{JsCast, JsValue};
 use web_sys::{ClipboardEvent, DataTransfer, DragEvent, File, Node};
 
 use super::super::{bitmap, dom, region};
+use super::tools::FIELDS;
 use super::{Editor, Place};
 use crate::clipboard::{self, Copied, Part};
-use crate::draft::{Draft, MAX_PICTURES};
+use crate::draft::{Draft, MAX_SENTENCE_PICTURES};
 use crate::{js, texts};
 
 mod html;
@@ -39,11 +40,18 @@ pub fn listen(editor: &Rc<Editor>) {
         let editor = editor.clone();
         dom::on(region, name, move |event: ClipboardEvent| handler(&editor, &event));
     };
-    on("paste", paste);
     on("copy", |editor, event| _ = copy(editor, event));
     on("cut", |editor, event| {
         if let Some(units) = copy(editor, event) {
             editor.replace(units, Draft::default());
+        }
+    });
+    let editor = editor.clone();
+    dom::on(&dom::window(), "paste", move |event: ClipboardEvent| {
+        let field = dom::closest(&event, FIELDS);
+        // What is pasted nowhere is meant for the sentence.
+        if field.is_none_or(|field| field.is_same_node(Some(&editor.region))) && !dom::has_dialog() {
+            paste(&editor, &event);
         }
     });
 }
@@ -91,10 +99,10 @@ fn put_files(editor: &Rc<Editor>, files: Vec<File>, place: Place) {
 fn put_images(editor: &Rc<Editor>, mut images: Vec<ImageRef>, place: &Place) {
     let draft = editor.draft();
     let replaced = draft.slice(editor.units_of(place)).images().len();
-    let room = MAX_PICTURES.saturating_sub(draft.images().len() - replaced);
+    let room = MAX_SENTENCE_PICTURES.saturating_sub(draft.images().len() - replaced);
     if images.len() > room {
-        editor.refuse(&texts::too_many_pictures(MAX_PICTURES));
-        images.truncate(room);
+        editor.refuse(&texts::too_many_pictures(MAX_SENTENCE_PICTURES));
+        editor.let_go(&images.split_off(room));
     }
     if images.is_empty() {
         return;
@@ -214,6 +222,7 @@ fn paste(editor: &Rc<Editor>, event: &ClipboardEvent) {
     event.prevent_default();
     let selection = editor.selection().unwrap_or_else(|| editor.last.borrow().clone());
     take(editor, event.clipboard_data(), selection);
+    editor.come_into_view();
 }
 
 /// Takes in what a transfer brings: a stretch of a sentence, pictures, or words.

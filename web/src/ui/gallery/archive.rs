@@ -8,9 +8,8 @@ use web_sys::{Blob, File, HtmlAnchorElement, Url};
 use super::super::{Page, codec, dom};
 use super::shelf::chance;
 use crate::gallery::{LIST, Packed};
-use crate::recipe_file::{self, Carried};
 use crate::zip::{self, Method, ZipError};
-use crate::{js, texts};
+use crate::{js, picture_file, recipe_file, texts};
 
 impl Page {
     /// Saves pictures as a zip file.
@@ -59,12 +58,14 @@ impl Page {
         let mut counts = [0; 3];
         let mut refused = Vec::new();
         for file in files {
-            let read = if is_png(&file.name()) {
+            let read = if !is_png(&file.name()) {
+                self.import_zip(&file, &mut counts).await
+            } else if file.size() > zip::MAX_ENTRY_BYTES.into() {
+                Err(ZipError::TooMuch)
+            } else {
                 let png = codec::slice(&file, 0, file.size() as u64).await.unwrap_or_default();
                 self.take_in(&file.name(), &png, &[], &mut counts).await;
                 Ok(())
-            } else {
-                self.import_zip(&file, &mut counts).await
             };
             if let Err(why) = read {
                 refused.push(texts::not_imported(&file.name(), &why.to_string()));
@@ -106,16 +107,17 @@ impl Page {
     /// Takes one picture in, and counts it as new, known or without a recipe.
     async fn take_in(self: &Rc<Self>, name: &str, png: &[u8], list: &[Packed], counts: &mut [usize; 3]) {
         let carried = recipe_file::read(png).ok().flatten();
-        let carried = carried.filter(|carried| carried.composition().is_ok());
-        let Some(Carried { recipe, pictures }) = carried else { return counts[2] += 1 };
-        if !codec::is_readable(png).await {
+        let composed = carried.and_then(|carried| Some((carried.composition().ok()?.pictures, carried.recipe)));
+        let Some((pictures, recipe)) = composed else { return counts[2] += 1 };
+        if picture_file::is_too_large(png) || !codec::is_readable(png).await {
             return counts[2] += 1;
         }
-        let entry = Packed::entry(list, name, &recipe, Date::now(), chance());
+        let bare = recipe_file::without_pictures(png);
+        let entry = Packed::entry(list, name, (&recipe, &bare), Date::now(), chance());
         if self.keeping.gallery.borrow().has(&entry) {
             return counts[1] += 1;
         }
-        counts[0] += usize::from(self.add(entry, &recipe_file::without_pictures(png), &pictures).await);
+        counts[0] += usize::from(self.add(entry, &bare, &pictures).await);
     }
 }
 

@@ -10,7 +10,7 @@ use web_sys::HtmlElement;
 
 use super::super::store::{Change, Shelf, Store};
 use super::super::{Page, codec, dom};
-use crate::app::Made;
+use crate::app::{Event, Made};
 use crate::gallery::{DELETED_MS, Entry, SMALL_BYTES, UNDO_MS, file_key};
 use crate::recipe_file::{self, Carried};
 use crate::{js, texts};
@@ -26,10 +26,11 @@ impl Page {
         let file = recipe_file::write(&png, &recipe, &pictures);
         let page = self.clone();
         spawn_local(async move {
-            let entry = Entry { seconds, place: place.into(), ..Entry::of(&recipe, Date::now(), chance()) };
             let bare = recipe_file::write(&png, &recipe, &[]);
+            let entry = Entry { seconds, place: place.into(), ..Entry::of(&recipe, &bare, Date::now(), chance()) };
             let is_first = page.keeping.gallery.borrow().total().0 == 0;
             page.add(entry, &bare, &pictures).await;
+            page.happened(Event::Stored);
             if is_first && let Ok(promise) = dom::window().navigator().storage().persist() {
                 // Whatever the answer is, pictures are kept as long as the browser pleases.
                 let _ = JsFuture::from(promise).await;
@@ -40,24 +41,22 @@ impl Page {
 
     /// Puts a picture on the shelf; `false` if the browser does not keep it.
     pub(super) async fn add(self: &Rc<Self>, mut entry: Entry, png: &[u8], pictures: &[Option<PictureFile>]) -> bool {
-        let is_kept = match self.keeping.store().await {
-            Ok(store) => match put(&store, &mut entry, png, pictures).await {
-                Ok(()) => true,
-                Err(why) => {
-                    js::log_error(&why);
-                    false
-                }
-            },
-            Err(_) => false,
+        let written = match self.keeping.store().await {
+            Ok(store) => self.keeping.write(&changes_for(&store, &mut entry, png, pictures).await).await,
+            Err(why) => Err(why),
         };
-        if is_kept {
-            self.keeping.gallery.borrow_mut().put(entry);
-            self.show_gallery();
-            self.tell_tabs();
-        } else {
-            self.not_kept();
+        match &written {
+            Ok(()) => {
+                self.keeping.gallery.borrow_mut().put(entry);
+                self.show_gallery();
+                self.tell_tabs();
+            }
+            Err(why) => {
+                js::log_error(why);
+                self.not_kept();
+            }
         }
-        is_kept
+        written.is_ok()
     }
 
     /// A kept picture's file with all that makes it again.
@@ -153,11 +152,7 @@ impl Page {
         }
         let page = self.clone();
         spawn_local(async move {
-            let written = match page.keeping.store().await {
-                Ok(store) => store.write(&changes).await,
-                Err(why) => Err(why),
-            };
-            match written {
+            match page.keeping.write(&changes).await {
                 Ok(()) => page.tell_tabs(),
                 Err(why) => js::log_error(&why),
             }
@@ -167,7 +162,8 @@ impl Page {
     /// Reads what is kept.
     pub(in super::super) async fn load_gallery(self: &Rc<Self>) {
         let Ok(store) = self.keeping.store().await else { return };
-        let all = store.all(Shelf::Entries).await;
+        // What cannot be read now is there all the same, and so is what is shown.
+        let Ok(all) = store.all(Shelf::Entries).await else { return };
         let entries = all.iter().filter_map(|json| kosmosg::json::read(json.as_string()?.as_bytes()).ok());
         self.keeping.gallery.borrow_mut().set(entries);
         let overdue = self.keeping.gallery.borrow().overdue(Date::now(), DELETED_MS);
@@ -186,8 +182,8 @@ impl Page {
     }
 }
 
-/// Puts a picture on the shelf: what is known of it, its file, in small, and its prompt's pictures.
-async fn put(store: &Store, entry: &mut Entry, png: &[u8], pictures: &[Option<PictureFile>]) -> Result<(), String> {
+/// What puts a picture on the shelf: what is known of it, its file, in small, and its prompt's pictures.
+async fn changes_for(store: &Store, entry: &mut Entry, png: &[u8], pictures: &[Option<PictureFile>]) -> Vec<Change> {
     let mut changes = Vec::new();
     entry.bytes = png.len() as u64;
     for file in pictures {
@@ -220,7 +216,7 @@ async fn put(store: &Store, entry: &mut Entry, png: &[u8], pictures: &[Option<Pi
     }
     changes.push(Shelf::Pictures.put(key, Uint8Array::from(png)));
     changes.push(Shelf::Entries.put(key, json(entry)));
-    store.write(&changes).await
+    changes
 }
 
 fn json(entry: &Entry) -> String {
