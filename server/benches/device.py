@@ -62,18 +62,21 @@ def main():
 @contextmanager
 def server(program, bundle, device, together):
     """The address of a server that runs meanwhile."""
-    flags = ["--listen", "127.0.0.1:0", "--store", "memory", "--models", bundle, "--page", bundle, "--device", device]
+    page = Path(program).parent / "page"
+    flags = ["--listen", "127.0.0.1:0", "--store", "memory", "--models", bundle, "--page", page, "--device", device]
     process = subprocess.Popen(
         [program, *flags, "--together", str(together)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     try:
+        said = []
         for line in process.stdout:
+            said.append(line)
             if found := re.search(r"http://127\.0\.0\.1:\d+", line):
                 # Its log may not fill the pipe.
                 threading.Thread(target=process.stdout.read, daemon=True).start()
                 yield found[0]
                 return
-        raise SystemExit(f"{program} --device {device} ended with status {process.wait()}")
+        raise SystemExit(f"{program} --device {device} ended: {''.join(said)}")
     finally:
         process.terminate()
         process.wait()
