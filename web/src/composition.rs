@@ -191,7 +191,7 @@ pub(crate) mod tests {
     #[test]
     fn more_than_a_person_composes_is_refused() {
         let of = |recipe: &Recipe| Composition::of(recipe, |_| None);
-        assert!(of(&recipe(MAX_SENTENCE_PICTURES)).is_ok());
+        assert_eq!(of(&recipe(MAX_SENTENCE_PICTURES)).unwrap().pictures.len(), MAX_SENTENCE_PICTURES);
         assert_eq!(of(&recipe(MAX_SENTENCE_PICTURES + 1)), Err(TooMuch));
         for wrong in [
             Recipe { steps: 0, ..recipe(0) },

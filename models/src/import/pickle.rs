@@ -6,6 +6,7 @@
 
 use machine::Machine;
 
+mod known;
 mod machine;
 
 /// Position of a [`Node`] in its [`Pickle`].
